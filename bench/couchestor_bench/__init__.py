@@ -1,0 +1,1 @@
+"""Node-level benchmark tool, micro-benchmarks, side-by-side runs."""

@@ -1,0 +1,1 @@
+"""The edge: devices, codecs, index, clocks."""

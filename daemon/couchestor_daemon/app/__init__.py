@@ -1,0 +1,1 @@
+"""Wiring, processes and the command line: the only place where adapters are built."""

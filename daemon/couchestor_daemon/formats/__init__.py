@@ -1,0 +1,1 @@
+"""On-media structures: pure packing and verification, one module each."""

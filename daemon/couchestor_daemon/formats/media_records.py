@@ -1,0 +1,162 @@
+"""Index records about media: segments, groups, zones in use, devices, the repair queue.
+
+Every value is one version byte followed by a MessagePack array of the fields in order.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import Final, TypeVar
+
+import msgspec
+
+from couchestor_domain import errors, ids
+
+VERSION: Final = b"\x01"
+
+SEGMENTS: Final = b"s"
+GROUPS: Final = b"g"
+ZONES: Final = b"z"
+DEVICES: Final = b"d"
+REPAIRS: Final = b"r"
+META: Final = b"m"
+
+APPLIED_KEY: Final = META + b"applied"
+"""Sequence of the last batch in this index (u64). Written with every commit, never logged."""
+NODE_KEY: Final = META + b"node"
+"""Node id, so that an index of another node is never used."""
+ADDRESS_KEY: Final = META + b"address"
+"""First extent address that was never leased to a writer (u64)."""
+
+U64: Final = struct.Struct(">Q")
+ZONE_KEY: Final = struct.Struct(">1s16sI")
+
+
+class ZoneSetState(enum.IntEnum):
+    """Life of a segment or group."""
+
+    OPEN = 1
+    SEALED = 2
+
+
+class SegmentRecord(msgspec.Struct, array_like=True, frozen=True):
+    """A log segment: the same content on every member zone."""
+
+    segment_id: int
+    state: int
+    writer: str
+    """Writer slot that may append."""
+    seed: int
+    members: tuple[tuple[str, int], ...]
+
+
+class GroupRecord(msgspec.Struct, array_like=True, frozen=True):
+    """A stripe group; member i holds shard i."""
+
+    group_id: int
+    state: int
+    writer: str
+    data_shards: int
+    parity_shards: int
+    codec_id: int
+    members: tuple[tuple[str, int], ...]
+
+
+class ZoneRecord(msgspec.Struct, array_like=True, frozen=True):
+    """A zone that is not free, and what owns it."""
+
+    role: int
+    owner_id: int
+
+
+class DeviceRecord(msgspec.Struct, array_like=True, frozen=True):
+    """A member device as the catalogue knows it."""
+
+    device_id: str
+    label: str
+    failure_domain: str
+    joined_epoch: int
+    retired: bool
+
+
+class RepairRecord(msgspec.Struct, array_like=True, frozen=True):
+    """A shard that a read found missing or wrong."""
+
+    group_id: int
+    stripe_offset_bytes: int
+    shard_index: int
+    reason: str
+    found_ns: int
+
+
+Record = TypeVar("Record", SegmentRecord, GroupRecord, ZoneRecord, DeviceRecord, RepairRecord)
+ENCODER: Final = msgspec.msgpack.Encoder()
+
+
+def pack(record: Record) -> bytes:
+    """Encode any record of this module."""
+    return VERSION + ENCODER.encode(record)
+
+
+def unpack(kind: type[Record], value: bytes) -> Record:
+    """Decode. Raises IndexCorruptError."""
+    if value[:1] != VERSION:
+        raise errors.IndexCorruptError(
+            f"the index holds a {kind.__name__} of an unknown version {value[:1]!r}; "
+            "run `couchestor recover`"
+        )
+    try:
+        return msgspec.msgpack.decode(value[1:], type=kind)
+    except msgspec.MsgspecError as exc:
+        raise errors.IndexCorruptError(
+            f"the index holds an undecodable {kind.__name__}: {exc}; run `couchestor recover`"
+        ) from exc
+
+
+def segment_key(segment_id: int) -> bytes:
+    """Key of a segment."""
+    return SEGMENTS + U64.pack(segment_id)
+
+
+def group_key(group_id: int) -> bytes:
+    """Key of a group."""
+    return GROUPS + U64.pack(group_id)
+
+
+def zone_key(zone: ids.ZoneAddress) -> bytes:
+    """Key of a zone in use."""
+    return ZONE_KEY.pack(ZONES, bytes.fromhex(zone.device_id), zone.zone_index)
+
+
+def device_zones_range(device_id: ids.DeviceId) -> tuple[bytes, bytes]:
+    """Key range of one device's zones in use."""
+    prefix = ZONES + bytes.fromhex(device_id)
+    return prefix, prefix + b"\xff" * 5
+
+
+def zone_index_of(key: bytes) -> ids.ZoneIndex:
+    """Zone index in a zone key."""
+    return ids.ZoneIndex(int(ZONE_KEY.unpack(key)[2]))
+
+
+def device_key(device_id: ids.DeviceId) -> bytes:
+    """Key of a device."""
+    return DEVICES + bytes.fromhex(device_id)
+
+
+def repair_key(group_id: int, stripe_offset_bytes: int, shard_index: int) -> bytes:
+    """Key of a repair: one per shard, so that repeated reads do not queue it twice."""
+    return REPAIRS + U64.pack(group_id) + U64.pack(stripe_offset_bytes) + bytes([shard_index])
+
+
+def table_range(table: bytes) -> tuple[bytes, bytes]:
+    """Key range of a whole table."""
+    return table, bytes([table[0] + 1])
+
+
+def zone_addresses(members: tuple[tuple[str, int], ...]) -> tuple[ids.ZoneAddress, ...]:
+    """Members as addresses."""
+    return tuple(
+        ids.ZoneAddress(ids.DeviceId(device), ids.ZoneIndex(zone)) for device, zone in members
+    )

@@ -1,0 +1,88 @@
+"""First block of every zone in use: what the zone holds, readable without the index.
+
+frame magic "CSTZONE\\0", version 1, zero-padded to one 4 KiB block; payload:
+
+offset  bytes  field
+0       1      role: 1 log segment, 2 stripe group
+1       1      index of this zone among the members
+2       1      member count
+3       1      data shards (0 for a segment)
+4       1      parity shards (0 for a segment)
+5       3      zero
+8       8      owner id: segment id or group id
+16      8      seed of the checksums of a segment's batches
+24      20*n   members: device id (16), zone index u32
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import Final, NamedTuple
+
+from couchestor_daemon.formats import frame
+from couchestor_domain import errors, ids, units
+
+MAGIC: Final = b"CSTZONE\0"
+VERSION: Final = 1
+FIXED: Final = struct.Struct("<BBBBB3xQQ")
+MEMBER: Final = struct.Struct("<16sI")
+ZONE_HEADER_BYTES: Final = units.BLOCK_BYTES
+assert FIXED.size == 24, FIXED.size
+
+
+class ZoneRole(enum.IntEnum):
+    """What a zone is used for."""
+
+    SEGMENT = 1
+    GROUP = 2
+
+
+class ZoneHeader(NamedTuple):
+    """A verified zone header."""
+
+    role: ZoneRole
+    member_index: int
+    data_shards: int
+    parity_shards: int
+    owner_id: int
+    seed: int
+    members: tuple[ids.ZoneAddress, ...]
+
+
+def pack(header: ZoneHeader) -> bytes:
+    """One block."""
+    payload = bytearray(
+        FIXED.pack(
+            header.role,
+            header.member_index,
+            len(header.members),
+            header.data_shards,
+            header.parity_shards,
+            header.owner_id,
+            header.seed,
+        )
+    )
+    for member in header.members:
+        payload += MEMBER.pack(bytes.fromhex(member.device_id), member.zone_index)
+    block = frame.pack(MAGIC, version=VERSION, payload=bytes(payload))
+    if len(block) > ZONE_HEADER_BYTES:
+        raise errors.InvalidEcConfigurationError("too many members for a zone header")
+    return block.ljust(ZONE_HEADER_BYTES, b"\0")
+
+
+def unpack(block: memoryview) -> ZoneHeader | None:
+    """The header, or None when the block is not one of ours or does not verify."""
+    found = frame.unpack(MAGIC, block)
+    if found is None or found.version != VERSION:
+        return None
+    role, index, count, data_shards, parity_shards, owner_id, seed = FIXED.unpack_from(
+        found.payload
+    )
+    members = tuple(
+        ids.ZoneAddress(ids.DeviceId(device.hex()), ids.ZoneIndex(zone))
+        for device, zone in MEMBER.iter_unpack(
+            found.payload[FIXED.size : FIXED.size + MEMBER.size * count]
+        )
+    )
+    return ZoneHeader(ZoneRole(role), index, data_shards, parity_shards, owner_id, seed, members)

@@ -1,0 +1,1 @@
+"""What the data plane's services need from the outside."""

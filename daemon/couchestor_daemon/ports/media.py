@@ -1,0 +1,48 @@
+"""All devices of the node as one asynchronous medium: the service boundary of device I/O.
+
+A shard's address is (device, zone, offset); a later adapter adds the node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from couchestor_daemon.ports import device as device_port
+from couchestor_domain import ids
+
+
+class Media(Protocol):
+    """Reads and writes by zone address; raises what ``ZonedDevice`` raises.
+
+    A device that raises DeviceGoneError or fails a write or flush is taken out: it is no longer
+    in ``healthy_devices`` and later commands to it raise DeviceGoneError at once.
+    """
+
+    def healthy_devices(self) -> Sequence[device_port.DeviceIdentity]:
+        """Devices that can take writes, ordered by label."""
+        ...
+
+    def try_read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> bool:
+        """Read without blocking when the bytes are in memory; False when it would wait."""
+        ...
+
+    async def read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None: ...
+
+    async def write(
+        self, zone: ids.ZoneAddress, offset_bytes: int, data: memoryview, *, durable: bool
+    ) -> None: ...
+
+    async def flush(self, zones: Collection[ids.ZoneAddress]) -> None:
+        """Flush each device concerned, in parallel; raises the first failure after all ended."""
+        ...
+
+    async def reset(self, zone: ids.ZoneAddress) -> None: ...
+
+    def device(self, device_id: ids.DeviceId) -> device_port.ZonedDevice:
+        """The blocking device, for the commit thread and for recovery. Raises DeviceGoneError."""
+        ...
+
+    def report_failure(self, device_id: ids.DeviceId, error: BaseException) -> None:
+        """Take a device out of service in this process."""
+        ...

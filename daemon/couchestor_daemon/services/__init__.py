@@ -1,0 +1,1 @@
+"""What the data plane does, over its ports."""

@@ -1,0 +1,184 @@
+"""Records about buckets, objects and uploads that the gateway and the data plane exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from couchestor_domain.ids import Extent
+
+EMPTY_MAP: Final[Mapping[str, str]] = MappingProxyType({})
+NULL_VERSION: Final = "null"
+"""Version id of objects in a bucket without versioning."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketRecord:
+    """A bucket as listed."""
+
+    name: str
+    owner: str
+    created_ns: int
+    region: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartRecord:
+    """One part of a multipart object or of an upload under way."""
+
+    number: int
+    """1 to 10,000."""
+    size_bytes: int
+    etag: str
+    """MD5 of the part, hexadecimal, without quotes."""
+    modified_ns: int
+    checksums: Mapping[str, str] = EMPTY_MAP
+    extents: tuple[Extent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectRecord:
+    """One immutable object version. Its bytes are the extents' bytes, in order."""
+
+    bucket: str
+    key: str
+    version_id: str = NULL_VERSION
+    size_bytes: int
+    etag: str
+    """Without quotes: MD5 hexadecimal, or ``<md5 of part md5s>-<part count>``."""
+    modified_ns: int
+    """Wall clock at commit, nanoseconds since the Unix epoch, UTC."""
+    headers: Mapping[str, str] = EMPTY_MAP
+    """Standard headers kept with the object, names in lower case (content-type, ...)."""
+    metadata: Mapping[str, str] = EMPTY_MAP
+    """User metadata, names lower-case without the ``x-amz-meta-`` prefix."""
+    checksums: Mapping[str, str] = EMPTY_MAP
+    """Algorithm in lower case (crc32, crc32c, crc64nvme, sha1, sha256) -> base64 value."""
+    checksum_type: str = ""
+    """``FULL_OBJECT``, ``COMPOSITE`` or empty when no checksum is stored."""
+    part_count: int = 0
+    """0 for an object that was not uploaded in parts."""
+    part_sizes_bytes: tuple[int, ...] = ()
+    """Sizes of the parts in order, empty when ``part_count`` is 0."""
+    owner: str = ""
+    extents: tuple[Extent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteConditions:
+    """Preconditions of a write, evaluated atomically with it."""
+
+    if_match: str | None = None
+    """An ETag without quotes, or ``*``: the key must exist and match. Missing key: NoSuchKey."""
+    if_none_match: str | None = None
+    """``*``: the key must not exist; an ETag: the current one must differ."""
+
+
+NO_CONDITIONS: Final = WriteConditions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutRequest:
+    """Everything about an object but its bytes."""
+
+    bucket: str
+    key: str
+    headers: Mapping[str, str] = EMPTY_MAP
+    metadata: Mapping[str, str] = EMPTY_MAP
+    conditions: WriteConditions = NO_CONDITIONS
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyDigests:
+    """What was computed over a body's decoded bytes, after every check the client asked for."""
+
+    etag: str
+    """MD5 hexadecimal."""
+    checksums: Mapping[str, str] = EMPTY_MAP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadRecord:
+    """A multipart upload under way."""
+
+    upload_id: str
+    """Opaque, URL-safe, at most 64 characters."""
+    bucket: str
+    key: str
+    initiated_ns: int
+    headers: Mapping[str, str] = EMPTY_MAP
+    metadata: Mapping[str, str] = EMPTY_MAP
+    owner: str = ""
+    checksum_algorithm: str = ""
+    checksum_type: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletedPart:
+    """One line of a CompleteMultipartUpload request."""
+
+    number: int
+    etag: str
+    """Without quotes."""
+    checksums: Mapping[str, str] = EMPTY_MAP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListQuery:
+    """A page of a listing, protocol details already removed."""
+
+    bucket: str
+    prefix: str = ""
+    delimiter: str = ""
+    after: str = ""
+    """Keys and common prefixes must sort bytewise (UTF-8) after this. A common prefix equal to it
+    was already returned, so every key below that prefix is skipped."""
+    limit: int = 1000
+    """Keys plus common prefixes on the page, 0 to 1,000."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListPage:
+    """Objects and common prefixes in one bytewise order; each sequence is itself ordered."""
+
+    objects: Sequence[ObjectRecord] = ()
+    common_prefixes: Sequence[str] = ()
+    truncated: bool = False
+    last: str = ""
+    """The last key or common prefix on the page: ``after`` of the next query when truncated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadQuery:
+    """A page of the uploads under way in a bucket, ordered by key, then by time of initiation."""
+
+    bucket: str
+    prefix: str = ""
+    delimiter: str = ""
+    key_marker: str = ""
+    upload_id_marker: str = ""
+    limit: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadPage:
+    """Uploads and common prefixes of one page."""
+
+    uploads: Sequence[UploadRecord] = ()
+    common_prefixes: Sequence[str] = ()
+    truncated: bool = False
+    next_key_marker: str = ""
+    next_upload_id_marker: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartPage:
+    """Parts of one upload, by ascending number."""
+
+    upload: UploadRecord
+    parts: Sequence[PartRecord] = field(default_factory=tuple)
+    truncated: bool = False
+    next_part_marker: int = 0

@@ -1,0 +1,60 @@
+"""Placement of shards and replicas: a pure function of what is free where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from couchestor_domain import errors, ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A device that could hold one zone more."""
+
+    device_id: ids.DeviceId
+    failure_domain: str
+    free_zones_count: int
+    open_zones_count: int = 0
+
+
+def choose_devices(candidates: Sequence[Candidate], count: int) -> tuple[ids.DeviceId, ...]:
+    """Choose ``count`` distinct devices over as many failure domains as possible.
+
+    Domains are taken in rounds: every domain gives its best device before any gives its second,
+    so the largest share one domain holds is as small as it can be unless domains run out of
+    devices. Within a round the device with the most free zones wins, then the one with
+    the fewest open zones, then the lowest id: the same input always gives the same answer.
+
+    Raises:
+        StoreReadOnlyError: fewer than ``count`` candidates.
+        StoreFullError: enough candidates, but fewer than ``count`` with a free zone.
+    """
+    if len(candidates) < count:
+        raise errors.StoreReadOnlyError(
+            f"{count} devices are needed and {len(candidates)} are healthy",
+            needed=count,
+            healthy=len(candidates),
+        )
+    by_domain: dict[str, list[Candidate]] = {}
+    usable = [candidate for candidate in candidates if candidate.free_zones_count > 0]
+    if len(usable) < count:
+        raise errors.StoreFullError(
+            f"{count} devices with a free zone are needed and {len(usable)} have one; "
+            "delete objects or add devices",
+            needed=count,
+            usable=len(usable),
+        )
+    for candidate in sorted(usable, key=_preference):
+        by_domain.setdefault(candidate.failure_domain, []).append(candidate)
+    ranked = [
+        (position, _preference(candidate), candidate)
+        for members in by_domain.values()
+        for position, candidate in enumerate(members)
+    ]
+    ranked.sort(key=lambda item: item[:2])
+    return tuple(candidate.device_id for _, _, candidate in ranked[:count])
+
+
+def _preference(candidate: Candidate) -> tuple[int, int, str]:
+    return (-candidate.free_zones_count, candidate.open_zones_count, candidate.device_id)

@@ -1,0 +1,1 @@
+"""One S3 operation per module."""

@@ -1,0 +1,178 @@
+"""The object store as the gateway needs it. The daemon implements these structurally.
+
+Every method may raise ``errors.UnavailableError`` (a needed part is broken), and each write
+``errors.OverloadedError``, ``errors.StoreFullError`` or ``errors.StoreReadOnlyError``.
+A write that returns is durable: it survives power loss and the loss of any m devices, and every
+later call, through any worker process of the node, sees it. A write that raises
+or is cancelled has either taken effect whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from couchestor_domain import objects
+
+
+class BodySource(Protocol):
+    """A request body, decoded and verified while the store pulls it.
+
+    The store calls ``readinto`` until it returns less than asked, or the announced size is
+    reached, then ``finish`` exactly once before it commits anything.
+    """
+
+    @property
+    def size_bytes(self) -> int:
+        """Decoded length the client announced."""
+        ...
+
+    async def readinto(self, view: memoryview) -> int:
+        """Fill ``view`` with the next decoded bytes.
+
+        Returns:
+            ``len(view)``, or less only at the end of the body.
+
+        Raises:
+            BodyTruncatedError, BodyTooLongError, DigestMismatchError: the body is wrong so far.
+            ClientError: a chunk's signature or framing is wrong.
+        """
+        ...
+
+    async def finish(self) -> objects.BodyDigests:
+        """Consume what follows the last byte (trailers) and verify every digest.
+
+        Raises:
+            As ``readinto``.
+        """
+        ...
+
+
+class BucketStore(Protocol):
+    """Buckets."""
+
+    async def create_bucket(self, *, name: str, owner: str, region: str) -> objects.BucketRecord:
+        """Raises BucketAlreadyExistsError with ``context['owner']``."""
+        ...
+
+    async def delete_bucket(self, *, name: str) -> None:
+        """Raises NoSuchBucketError, BucketNotEmptyError (objects or uploads remain)."""
+        ...
+
+    async def get_bucket(self, name: str) -> objects.BucketRecord:
+        """Raises NoSuchBucketError."""
+        ...
+
+    async def list_buckets(self) -> Sequence[objects.BucketRecord]:
+        """All buckets, by name."""
+        ...
+
+
+class ObjectStore(Protocol):
+    """Objects."""
+
+    async def put_object(
+        self, request: objects.PutRequest, body: BodySource
+    ) -> objects.ObjectRecord:
+        """Store a new version.
+
+        Raises:
+            NoSuchBucketError, NoSuchKeyError (If-Match on a missing key), PreconditionFailedError,
+            and whatever ``body`` raises.
+        """
+        ...
+
+    async def get_object(self, *, bucket: str, key: str) -> objects.ObjectRecord:
+        """The current version. Raises NoSuchBucketError, NoSuchKeyError."""
+        ...
+
+    async def fetch(
+        self, record: objects.ObjectRecord, *, start_bytes: int, length_bytes: int
+    ) -> bytes | memoryview:
+        """A short range in one buffer (at most ``FETCH_BYTES_MAX``), verified.
+
+        Raises:
+            IntegrityError, UnavailableError: more shards or replicas lost than the coding allows.
+        """
+        ...
+
+    def stream(
+        self, record: objects.ObjectRecord, *, start_bytes: int, length_bytes: int
+    ) -> AsyncIterator[bytes | memoryview]:
+        """A range of any length as verified pieces of a few MiB at most.
+
+        Each piece is valid until the next one is asked for. Raises as ``fetch``.
+        """
+        ...
+
+    async def delete_object(
+        self, *, bucket: str, key: str, conditions: objects.WriteConditions
+    ) -> None:
+        """Remove the key; a missing key is no error without conditions.
+
+        Raises: NoSuchBucketError, PreconditionFailedError.
+        """
+        ...
+
+    async def delete_objects(self, *, bucket: str, keys: Sequence[str]) -> None:
+        """Remove up to 1,000 keys in one commit. Raises NoSuchBucketError."""
+        ...
+
+    async def list_objects(self, query: objects.ListQuery) -> objects.ListPage:
+        """A page in bytewise order of UTF-8 keys. Raises NoSuchBucketError."""
+        ...
+
+
+class UploadStore(Protocol):
+    """Multipart uploads."""
+
+    async def create_upload(
+        self, request: objects.PutRequest, *, checksum_algorithm: str, checksum_type: str
+    ) -> objects.UploadRecord:
+        """Raises NoSuchBucketError."""
+        ...
+
+    async def get_upload(self, *, bucket: str, key: str, upload_id: str) -> objects.UploadRecord:
+        """Raises NoSuchBucketError, NoSuchUploadError."""
+        ...
+
+    async def put_part(
+        self, upload: objects.UploadRecord, *, part_number: int, body: BodySource
+    ) -> objects.PartRecord:
+        """Store or replace a part. Raises NoSuchUploadError and whatever ``body`` raises."""
+        ...
+
+    async def list_parts(
+        self, upload: objects.UploadRecord, *, after_part: int, limit: int
+    ) -> objects.PartPage:
+        """Parts numbered above ``after_part``. Raises NoSuchUploadError."""
+        ...
+
+    async def complete_upload(
+        self,
+        upload: objects.UploadRecord,
+        *,
+        parts: Sequence[objects.CompletedPart],
+        conditions: objects.WriteConditions,
+    ) -> objects.ObjectRecord:
+        """Make the named parts one object; the others are dropped.
+
+        Completing again with the same parts returns the same object (clients retry).
+
+        Raises:
+            NoSuchUploadError, InvalidPartError, InvalidPartOrderError, PartTooSmallError,
+            PreconditionFailedError, NoSuchKeyError.
+        """
+        ...
+
+    async def abort_upload(self, *, bucket: str, key: str, upload_id: str) -> None:
+        """Raises NoSuchUploadError."""
+        ...
+
+    async def list_uploads(self, query: objects.UploadQuery) -> objects.UploadPage:
+        """Raises NoSuchBucketError."""
+        ...
+
+
+FETCH_BYTES_MAX = 1 << 20
+"""Longest range asked of ``ObjectStore.fetch``; longer ones are streamed."""

@@ -1,0 +1,1 @@
+"""S3 protocol rules: pure, synchronous, no aiohttp."""

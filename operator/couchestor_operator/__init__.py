@@ -1,0 +1,1 @@
+"""The control plane: tiering policies, safe migration, stripe assignment. Not written yet."""
