@@ -123,7 +123,7 @@ def pack_into(
 
 def unpack_header(data: memoryview, *, seed: int) -> BatchHeader | None:
     """The header at the start of ``data`` when its own checksum verifies."""
-    if len(data) < HEADER_BYTES or data[:8] != MAGIC:
+    if len(data) < HEADER_BYTES or bytes(data[:8]) != MAGIC:
         return None
     (_, version, _, total, segment_id, sequence, previous, payload_bytes, mutation_bytes,
      body_checksum, signed) = HEADER.unpack_from(data)  # fmt: skip
