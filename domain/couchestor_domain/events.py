@@ -6,18 +6,22 @@ Adapters turn them into log lines, metrics or Kubernetes Events; nothing here do
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from couchestor_domain import ids
+from couchestor_domain import ids, tiers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainEvent:
     """Base of every event; the class name is the event's name."""
 
-    @property
-    def name(self) -> str:
-        """Name as published, e.g. ``StripeEncoded``."""
-        return type(self).__name__
+    name: ClassVar[str] = "DomainEvent"
+    """Name as published, e.g. ``StripeEncoded``; known without an instance, so that a counter per
+    kind can exist before its first event."""
+
+    # No super() call: dataclass(slots=True) replaces the class that its hidden cell would name.
+    def __init_subclass__(cls) -> None:
+        cls.name = cls.__name__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +30,7 @@ class VolumeCreated(DomainEvent):
 
     volume: str
     size_bytes: int
-    tier: str
+    tier: tiers.Tier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +56,7 @@ class MigrationStarted(DomainEvent):
     volume: str
     source_pool: str
     target_pool: str
-    target_tier: str
+    target_tier: tiers.Tier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

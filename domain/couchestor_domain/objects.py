@@ -14,6 +14,11 @@ NULL_VERSION: Final = "null"
 """Version id of objects in a bucket without versioning."""
 
 
+def _empty_map() -> Mapping[str, str]:
+    # dataclasses before Python 3.12 take the unhashable proxy for a mutable default.
+    return EMPTY_MAP
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketRecord:
     """A bucket as listed."""
@@ -34,7 +39,7 @@ class PartRecord:
     etag: str
     """MD5 of the part, hexadecimal, without quotes."""
     modified_ns: int
-    checksums: Mapping[str, str] = EMPTY_MAP
+    checksums: Mapping[str, str] = field(default_factory=_empty_map)
     extents: tuple[Extent, ...] = ()
 
 
@@ -50,11 +55,11 @@ class ObjectRecord:
     """Without quotes: MD5 hexadecimal, or ``<md5 of part md5s>-<part count>``."""
     modified_ns: int
     """Wall clock at commit, nanoseconds since the Unix epoch, UTC."""
-    headers: Mapping[str, str] = EMPTY_MAP
+    headers: Mapping[str, str] = field(default_factory=_empty_map)
     """Standard headers kept with the object, names in lower case (content-type, ...)."""
-    metadata: Mapping[str, str] = EMPTY_MAP
+    metadata: Mapping[str, str] = field(default_factory=_empty_map)
     """User metadata, names lower-case without the ``x-amz-meta-`` prefix."""
-    checksums: Mapping[str, str] = EMPTY_MAP
+    checksums: Mapping[str, str] = field(default_factory=_empty_map)
     """Algorithm in lower case (crc32, crc32c, crc64nvme, sha1, sha256) -> base64 value."""
     checksum_type: str = ""
     """``FULL_OBJECT``, ``COMPOSITE`` or empty when no checksum is stored."""
@@ -85,8 +90,8 @@ class PutRequest:
 
     bucket: str
     key: str
-    headers: Mapping[str, str] = EMPTY_MAP
-    metadata: Mapping[str, str] = EMPTY_MAP
+    headers: Mapping[str, str] = field(default_factory=_empty_map)
+    metadata: Mapping[str, str] = field(default_factory=_empty_map)
     conditions: WriteConditions = NO_CONDITIONS
     owner: str = ""
 
@@ -97,7 +102,7 @@ class BodyDigests:
 
     etag: str
     """MD5 hexadecimal."""
-    checksums: Mapping[str, str] = EMPTY_MAP
+    checksums: Mapping[str, str] = field(default_factory=_empty_map)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +114,8 @@ class UploadRecord:
     bucket: str
     key: str
     initiated_ns: int
-    headers: Mapping[str, str] = EMPTY_MAP
-    metadata: Mapping[str, str] = EMPTY_MAP
+    headers: Mapping[str, str] = field(default_factory=_empty_map)
+    metadata: Mapping[str, str] = field(default_factory=_empty_map)
     owner: str = ""
     checksum_algorithm: str = ""
     checksum_type: str = ""
@@ -123,7 +128,7 @@ class CompletedPart:
     number: int
     etag: str
     """Without quotes."""
-    checksums: Mapping[str, str] = EMPTY_MAP
+    checksums: Mapping[str, str] = field(default_factory=_empty_map)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

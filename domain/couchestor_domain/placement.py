@@ -10,10 +10,11 @@ from couchestor_domain import errors, ids
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A device that could hold one zone more."""
+    """A healthy device, as placement sees it."""
 
     device_id: ids.DeviceId
     failure_domain: str
+    """Devices with the same value may fail together."""
     free_zones_count: int
     open_zones_count: int = 0
 
@@ -26,10 +27,19 @@ def choose_devices(candidates: Sequence[Candidate], count: int) -> tuple[ids.Dev
     devices. Within a round the device with the most free zones wins, then the one with
     the fewest open zones, then the lowest id: the same input always gives the same answer.
 
+    Args:
+        candidates: The healthy devices, each once, in any order.
+        count: Devices wanted, at least 1.
+
+    Returns:
+        ``count`` ids; the first of them come from distinct domains.
+
     Raises:
         StoreReadOnlyError: fewer than ``count`` candidates.
         StoreFullError: enough candidates, but fewer than ``count`` with a free zone.
     """
+    assert count >= 1, count
+    assert len({candidate.device_id for candidate in candidates}) == len(candidates), candidates
     if len(candidates) < count:
         raise errors.StoreReadOnlyError(
             f"{count} devices are needed and {len(candidates)} are healthy",

@@ -26,6 +26,8 @@ APPLIED_KEY: Final = META + b"applied"
 """Sequence of the last batch in this index (u64). Written with every commit, never logged."""
 NODE_KEY: Final = META + b"node"
 """Node id, so that an index of another node is never used."""
+FENCE_KEY: Final = META + b"fence"
+"""Segment of the last fence: written for its place in the order, not for its value."""
 ADDRESS_KEY: Final = META + b"address"
 """First extent address that was never leased to a writer (u64)."""
 

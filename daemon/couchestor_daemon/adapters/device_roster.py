@@ -1,0 +1,130 @@
+"""Which devices of the node are in service, in this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol, cast
+
+from couchestor_daemon.ports import device as device_port
+from couchestor_domain import errors, ids
+
+FailureListener = Callable[[ids.DeviceId, BaseException], None]
+"""Called once per device that fails, on the thread that noticed; must not block or raise."""
+
+
+class OpportunisticReader(Protocol):
+    """What a device may offer beside ``ZonedDevice``: reads that never wait."""
+
+    def try_read(self, zone: ids.ZoneIndex, offset_bytes: int, buffer: memoryview) -> bool:
+        """True when ``buffer`` was filled; False when that would have taken waiting."""
+        ...
+
+
+class DeviceRoster:
+    """Devices by id, and the one rule by which they leave. Thread-safe.
+
+    A device leaves when it is gone, or when a write, flush or reset fails: after a failed flush
+    nothing unflushed on it can be trusted. A failed read is one bad place, and a full device
+    still serves reads: neither makes it leave.
+    """
+
+    def __init__(
+        self,
+        devices: Mapping[ids.DeviceId, device_port.ZonedDevice],
+        on_failure: FailureListener,
+    ) -> None:
+        self._on_failure = on_failure
+        self._lock = threading.Lock()
+        self._devices = dict(devices)
+        self._readers = {
+            device_id: cast(OpportunisticReader, device)
+            for device_id, device in self._devices.items()
+            if callable(getattr(device, "try_read", None))
+        }
+
+    def healthy(self) -> Sequence[device_port.DeviceIdentity]:
+        """Identities of the devices in service, ordered by label."""
+        with self._lock:
+            identities = [device.identity for device in self._devices.values()]
+        return sorted(identities, key=lambda identity: (identity.label, identity.device_id))
+
+    def device(self, device_id: ids.DeviceId) -> device_port.ZonedDevice:
+        """Raises DeviceGoneError when the device is not in service."""
+        device = self._devices.get(device_id)
+        if device is None:
+            raise errors.DeviceGoneError(
+                f"device {device_id} is not in service on this node", device=device_id
+            )
+        return device
+
+    def remove(self, device_id: ids.DeviceId) -> bool:
+        """Take a device out without calling it a failure; False when it was not in service."""
+        with self._lock:
+            self._readers.pop(device_id, None)
+            return self._devices.pop(device_id, None) is not None
+
+    def fail(self, device_id: ids.DeviceId, error: BaseException) -> None:
+        """Take a device out and tell the listener, once."""
+        if self.remove(device_id):
+            self._on_failure(device_id, error)
+
+    def try_read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> bool:
+        """Read without waiting; False when it would wait or the device cannot tell."""
+        reader = self._readers.get(zone.device_id)
+        if reader is None:
+            self.device(zone.device_id)
+            return False
+        try:
+            return reader.try_read(zone.zone_index, offset_bytes, buffer)
+        except errors.DeviceIoError:
+            return False  # The read proper reports it.
+        except errors.DeviceGoneError as exc:
+            self.fail(zone.device_id, exc)
+            raise
+
+    def read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None:
+        device = self.device(zone.device_id)
+        try:
+            device.read(zone.zone_index, offset_bytes, buffer)
+        except errors.DeviceGoneError as exc:
+            self.fail(zone.device_id, exc)
+            raise
+
+    def write(
+        self, zone: ids.ZoneAddress, offset_bytes: int, data: memoryview, *, durable: bool
+    ) -> None:
+        device = self.device(zone.device_id)
+        try:
+            device.write(zone.zone_index, offset_bytes, data, durable=durable)
+        except (errors.DeviceGoneError, errors.DeviceIoError) as exc:
+            self.fail(zone.device_id, exc)
+            raise
+
+    def flush(self, device_id: ids.DeviceId, zones: Collection[ids.ZoneIndex]) -> None:
+        device = self.device(device_id)
+        try:
+            device.flush(zones)
+        except errors.DeviceError as exc:
+            # Every kind, ENOSPC of a delayed allocation too: the flush is final for the device.
+            if not isinstance(exc, errors.ZoneStateError):
+                self.fail(device_id, exc)
+            raise
+
+    def reset(self, zone: ids.ZoneAddress) -> None:
+        device = self.device(zone.device_id)
+        try:
+            device.reset(zone.zone_index)
+        except (errors.DeviceGoneError, errors.DeviceIoError) as exc:
+            self.fail(zone.device_id, exc)
+            raise
+
+
+def by_device(
+    zones: Collection[ids.ZoneAddress],
+) -> dict[ids.DeviceId, list[ids.ZoneIndex]]:
+    """Zones of each device, devices in order of first mention."""
+    grouped: dict[ids.DeviceId, list[ids.ZoneIndex]] = {}
+    for zone in zones:
+        grouped.setdefault(zone.device_id, []).append(zone.zone_index)
+    return grouped

@@ -1,0 +1,74 @@
+"""Media whose commands run inline on the event loop: for the simulator and for tools."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+
+from couchestor_daemon.adapters import device_roster
+from couchestor_daemon.ports import device as device_port
+from couchestor_domain import errors, ids
+
+
+class InlineMedia:
+    """``ports.media.Media`` without threads, so that a run is a function of its seed.
+
+    Args:
+        yield_before_commands: Let other tasks run before each command, so that commands of
+            concurrent tasks interleave, always in the same way.
+    """
+
+    def __init__(
+        self,
+        devices: Mapping[ids.DeviceId, device_port.ZonedDevice],
+        on_failure: device_roster.FailureListener,
+        *,
+        yield_before_commands: bool = False,
+    ) -> None:
+        self._roster = device_roster.DeviceRoster(devices, on_failure)
+        self._yield_before_commands = yield_before_commands
+
+    def healthy_devices(self) -> Sequence[device_port.DeviceIdentity]:
+        return self._roster.healthy()
+
+    def try_read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> bool:
+        return self._roster.try_read(zone, offset_bytes, buffer)
+
+    async def read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None:
+        await self._pass_turn()
+        self._roster.read(zone, offset_bytes, buffer)
+
+    async def write(
+        self, zone: ids.ZoneAddress, offset_bytes: int, data: memoryview, *, durable: bool
+    ) -> None:
+        await self._pass_turn()
+        self._roster.write(zone, offset_bytes, data, durable=durable)
+
+    async def flush(self, zones: Collection[ids.ZoneAddress]) -> None:
+        first: errors.DeviceError | None = None
+        for device_id, indexes in device_roster.by_device(zones).items():
+            await self._pass_turn()
+            try:
+                self._roster.flush(device_id, indexes)
+            except errors.DeviceError as exc:
+                first = first or exc
+        if first is not None:
+            raise first
+
+    async def reset(self, zone: ids.ZoneAddress) -> None:
+        await self._pass_turn()
+        self._roster.reset(zone)
+
+    def device(self, device_id: ids.DeviceId) -> device_port.ZonedDevice:
+        return self._roster.device(device_id)
+
+    def report_failure(self, device_id: ids.DeviceId, error: BaseException) -> None:
+        self._roster.fail(device_id, error)
+
+    def remove(self, device_id: ids.DeviceId) -> None:
+        """Take a device out of service without reporting a failure."""
+        self._roster.remove(device_id)
+
+    async def _pass_turn(self) -> None:
+        if self._yield_before_commands:
+            await asyncio.sleep(0)

@@ -1,0 +1,158 @@
+"""A process below the supervisor: prepare, a gateway worker, or maintenance.
+
+Two inherited pipes of lines: orders (JSON, first the settings; end of file: the supervisor is
+gone), reports (``ready``, ``beat``, ``summary ...``). Errors go to standard error in one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import dataclasses
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from typing import Any, Final
+
+from couchestor_daemon.app import credentials_file, logs, settings, tls
+from couchestor_domain import errors
+
+REFUSED_EXIT: Final = 3
+"""Exit status of a child that refuses to run and has said why."""
+BEAT_SECONDS: Final = 1.0
+
+_PR_SET_PDEATHSIG: Final = 1
+_log = logging.getLogger("couchestor.child")
+
+
+class _Reports:
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+
+    def send(self, line: str) -> None:
+        try:
+            os.write(self._fd, line.encode() + b"\n")
+        except BlockingIOError:
+            pass  # a supervisor that does not read loses beats, never stalls this process
+        except BrokenPipeError:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> int:
+    """Entry of ``python -m couchestor_daemon.app.child``."""
+    parser = argparse.ArgumentParser(prog="couchestor-child", allow_abbrev=False)
+    parser.add_argument("--role", required=True, choices=("prepare", "worker", "maintenance"))
+    parser.add_argument("--slot", type=int, default=0)
+    parser.add_argument("--orders-fd", type=int, required=True)
+    parser.add_argument("--reports-fd", type=int, required=True)
+    parser.add_argument("--parent-pid", type=int, required=True)
+    parser.add_argument("--node-module", required=True)
+    arguments = parser.parse_args()
+    _die_with(arguments.parent_pid)
+    # The terminal sends Ctrl-C to all; draining in order is the supervisor's work.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the loop handles it
+    orders = os.fdopen(arguments.orders_fd, "rb")
+    first: dict[str, Any] = json.loads(orders.readline())
+    told = settings.Settings.from_json(first["settings"])
+    logs.configure(json_lines=told.log_json, level=told.log_level)
+    reports = _Reports(arguments.reports_fd)
+    try:
+        node = importlib.import_module(arguments.node_module)
+        if arguments.role == "prepare":
+            reports.send("summary " + json.dumps(_plain(node.prepare(told)), default=str))
+            return 0
+        _run(arguments, node, told, first, orders, reports)
+    except errors.CouchestorError as exc:
+        print(f"couchestor: {exc.message}", file=sys.stderr, flush=True)
+        return REFUSED_EXIT
+    return 0
+
+
+def _run(
+    arguments: argparse.Namespace,
+    node: Any,
+    told: settings.Settings,
+    first: dict[str, Any],
+    orders: Any,
+    reports: _Reports,
+) -> None:
+    import uvloop
+
+    from couchestor_daemon.app import metrics
+
+    metrics.join(_process_name(arguments.role, arguments.slot))
+
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, tls.reload_all)
+        _follow(orders, loop, stop)
+        beat = loop.create_task(_beat(reports))
+        try:
+            if arguments.role == "worker":
+                store = credentials_file.store_of(
+                    credentials_file.RootCredentials(
+                        access_key=first["access_key"], secret_key=first["secret_key"]
+                    )
+                )
+                await node.run_worker(
+                    told,
+                    slot=arguments.slot,
+                    credentials=store,
+                    ready=lambda: reports.send("ready"),
+                    stop=stop,
+                )
+            else:
+                await node.run_maintenance(told, ready=lambda: reports.send("ready"), stop=stop)
+        finally:
+            beat.cancel()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(body())
+
+
+async def _beat(reports: _Reports) -> None:
+    while True:
+        reports.send("beat")
+        await asyncio.sleep(BEAT_SECONDS)
+
+
+def _follow(orders: Any, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    def read() -> None:
+        try:
+            for line in orders:
+                logs.set_level(json.loads(line)["log_level"])
+            loop.call_soon_threadsafe(stop.set)
+        except RuntimeError:
+            pass  # the loop has already closed
+
+    threading.Thread(target=read, name="orders", daemon=True).start()
+
+
+def _die_with(parent_pid: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # The parent may have died before the line above took effect.
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def _process_name(role: str, slot: int) -> str:
+    return f"worker-{slot}" if role == "worker" else role
+
+
+def _plain(summary: object) -> object:
+    if dataclasses.is_dataclass(summary) and not isinstance(summary, type):
+        return dataclasses.asdict(summary)
+    return summary if isinstance(summary, dict) else {"summary": str(summary)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

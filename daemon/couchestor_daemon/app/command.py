@@ -1,0 +1,256 @@
+"""The ``couchestor`` command: reads the command line and hands over."""
+
+from __future__ import annotations
+
+import argparse
+import collections.abc
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import pathlib
+import sys
+from typing import Any, Final, NoReturn
+
+from couchestor_daemon.app import logs, option_table, option_values, settings
+from couchestor_domain import errors
+
+USAGE_EXIT: Final = 2
+FOREIGN: Final = {
+    "bench": ("couchestor_bench.command:main", "measure this node or any S3 endpoint"),
+    "operator": ("couchestor_operator.app.command:main", "run the Kubernetes operator"),
+}
+_INTRODUCTION: Final = """\
+CoucheStor is an erasure-coded S3 object store.
+
+  couchestor serve              serve S3 on http://127.0.0.1:9000 from a folder of your own
+  couchestor serve --help       every setting, with its default
+  couchestor status             how the store is doing
+"""
+_PRECEDENCE: Final = """\
+Each setting can be given as a flag, as an environment variable (--zone-bytes is
+COUCHESTOR_ZONE_BYTES) or in a TOML file (zone_bytes = "64MiB"); the first of these wins.
+Sizes: 4096, 128KiB, 64MiB, 1.5GiB. The root keys come from COUCHESTOR_ROOT_ACCESS_KEY and
+COUCHESTOR_ROOT_SECRET, or from a file made at first start.
+
+examples:
+  couchestor serve
+  couchestor serve --data-dir /srv/s3 --port 9100
+  couchestor serve --devices /mnt/a,/mnt/b,/mnt/c --data-shards 2 --parity-shards 1
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # One clear line: the whole usage would bury it.
+        print(f"couchestor: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(USAGE_EXIT)
+
+
+def main(argv: collections.abc.Sequence[str] | None = None) -> int:
+    """Entry of the command. Returns the exit status: 2 for a mistake in how it was called."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words, dict(os.environ))
+    except errors.ConfigurationError as exc:
+        print(f"couchestor: {exc.message}", file=sys.stderr)
+        return USAGE_EXIT
+    except errors.CouchestorError as exc:
+        print(f"couchestor: {exc.message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone, as `couchestor --help | head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(
+        prog="couchestor",
+        description=_INTRODUCTION,
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    def add(
+        target: Any,
+        name: str,
+        text: str,
+        *,
+        groups: tuple[str, ...] | None,
+        detail: str = "",
+    ) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = target.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.\n\n{detail}".rstrip(),
+            epilog=_PRECEDENCE if name == "serve" else None,
+            formatter_class=raw,
+            allow_abbrev=False,
+        )
+        if groups is None or groups:
+            option_table.add_flags(made, groups=groups)
+        return made
+
+    storage = ("storage", "erasure coding")
+    add(commands, "serve", "serve S3 until stopped", groups=None)
+    device = add(
+        commands,
+        "device",
+        "list, add or retire devices",
+        groups=(),
+        detail="A device is one medium that can fail as a whole: a directory or a block device.",
+    )
+    actions = device.add_subparsers(
+        dest="action", metavar="ACTION", required=True, parser_class=_Parser
+    )
+    listing = add(actions, "list", "show each device, its identity and room", groups=storage)
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    adding = add(
+        actions,
+        "add",
+        "format a device and make it a member of this node",
+        groups=storage,
+        detail="What carries data of another node is refused.",
+    )
+    adding.add_argument("path", help="directory or block device")
+    retiring = add(
+        actions,
+        "retire",
+        "move everything off a device and let it go",
+        groups=storage,
+        detail="The data stays fully protected while it moves.",
+    )
+    retiring.add_argument("label", help="its name in `couchestor device list`")
+    checking = add(
+        commands,
+        "check",
+        "verify identities, index and shards without changing anything",
+        groups=storage,
+        detail="Exit status 0: all is well, 1: something was found.",
+    )
+    checking.add_argument("--json", action="store_true", help="print JSON")
+    add(
+        commands,
+        "recover",
+        "rebuild the index from its replicas and the mutation log",
+        groups=storage,
+        detail="For when the index is lost or damaged; the daemon must be stopped.",
+    )
+    reporting = add(commands, "status", "show how the store is doing", groups=None)
+    reporting.add_argument("--json", action="store_true", help="print JSON")
+    for name, (target, text) in FOREIGN.items():
+        if _is_importable(target):
+            commands.add_parser(name, help=text, add_help=False)
+    return parser
+
+
+def _dispatch(words: list[str], environment: dict[str, str]) -> int:
+    parser = build_parser()
+    if not words:
+        parser.print_help()
+        return 0
+    if words[0] in FOREIGN:
+        return _hand_over(words[0], words[1:])
+    known = ["serve", "device", "check", "recover", "status", *FOREIGN]
+    if not words[0].startswith("-") and words[0] not in known:
+        near = option_values.suggestion(words[0], known)
+        parser.error(f"unknown command {words[0]}{near}")
+    arguments, extra = parser.parse_known_args(words)
+    if extra:
+        flags = [option.flag for option in option_table.OPTIONS] + [
+            "--config",
+            "--json",
+            "--help",
+        ]
+        near = option_values.suggestion(extra[0].partition("=")[0], flags)
+        parser.error(f"unknown argument {extra[0]}{near}")
+    if arguments.command is None:
+        parser.error("a command is missing")
+
+    def load() -> settings.Settings:
+        return option_table.load(vars(arguments), environment)
+
+    told = load()
+    if arguments.command == "serve":
+        from couchestor_daemon.app import serve_command
+
+        return serve_command.run(told, environment=environment, reload=load)
+    logs.configure(json_lines=told.log_json, level="warning")
+    logging.getLogger("couchestor").setLevel(told.log_level.upper())
+    return _act(arguments, told)
+
+
+def _act(arguments: argparse.Namespace, told: settings.Settings) -> int:
+    commands = importlib.import_module("couchestor_daemon.app.node_commands")
+    if arguments.command == "status":
+        _print(commands.status(told), as_json=arguments.json)
+    elif arguments.command == "recover":
+        print(commands.recover(told))
+    elif arguments.command == "check":
+        findings = list(commands.check(told))
+        if arguments.json:
+            print(json.dumps({"findings": findings}))
+        else:
+            print("\n".join(findings) or "everything verified")
+        return 1 if findings else 0
+    elif arguments.action == "list":
+        rows = commands.device_list(told)
+        print(json.dumps(rows, default=str) if arguments.json else _table(rows))
+    elif arguments.action == "add":
+        commands.device_add(told, pathlib.Path(arguments.path).expanduser().absolute())
+        print(f"added {arguments.path}")
+    else:
+        commands.device_retire(told, arguments.label)
+        print(f"retired {arguments.label}")
+    return 0
+
+
+def _hand_over(name: str, words: list[str]) -> int:
+    target = FOREIGN[name][0]
+    if not _is_importable(target):
+        raise errors.ConfigurationError(
+            f"`couchestor {name}` is not installed; run: pip install 'couchestor[{name}]'"
+        )
+    module, _, function = target.partition(":")
+    return int(getattr(importlib.import_module(module), function)(words) or 0)
+
+
+def _is_importable(target: str) -> bool:
+    try:
+        return importlib.util.find_spec(target.partition(":")[0]) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _print(document: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(document, default=str))
+        return
+    width = max((len(key) for key in document), default=0)
+    for key, value in document.items():
+        print(f"{key.replace('_', ' '):<{width}}  {value}")
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "no devices"
+    cells = [
+        list(rows[0]),
+        *([str(row.get(key, "")) for key in rows[0]] for row in rows),
+    ]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

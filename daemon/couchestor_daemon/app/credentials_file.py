@@ -1,0 +1,157 @@
+"""The root credentials: drawn at first start, kept in a file only the owner can read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import secrets
+import stat
+import string
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from couchestor_domain import errors
+from couchestor_gateway.ports import credentials
+
+ACCESS_KEY_CHARACTERS: Final = 20
+SECRET_CHARACTERS: Final = 40
+ACCESS_KEY_VARIABLE: Final = "COUCHESTOR_ROOT_ACCESS_KEY"
+SECRET_VARIABLES: Final = ("COUCHESTOR_ROOT_SECRET", "COUCHESTOR_ROOT_SECRET_KEY")
+ROOT_OWNER: Final = "root"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RootCredentials:
+    """The root key pair and how it was come by."""
+
+    access_key: str
+    secret_key: str = dataclasses.field(repr=False)
+    is_new: bool = False
+    source: str = ""
+
+
+class StaticCredentialStore:
+    """A fixed set of credentials; satisfies the gateway's ``CredentialStore``."""
+
+    def __init__(self, known: Iterable[credentials.Credential]) -> None:
+        self._by_access_key = {item.access_key: item for item in known}
+
+    def find(self, access_key: str) -> credentials.Credential | None:
+        """The credential, or None for an unknown access key."""
+        return self._by_access_key.get(access_key)
+
+
+def store_of(root: RootCredentials) -> StaticCredentialStore:
+    """The store holding just the root credential."""
+    return StaticCredentialStore(
+        [
+            credentials.Credential(
+                access_key=root.access_key,
+                secret_key=root.secret_key,
+                owner=ROOT_OWNER,
+                display_name=ROOT_OWNER,
+            )
+        ]
+    )
+
+
+def load_or_create(path: pathlib.Path, environment: Mapping[str, str]) -> RootCredentials:
+    """The root credentials: from the environment, else the file, else newly drawn.
+
+    Durability: a new file and its folder are flushed before this returns, because a key that was
+    shown must still open the store after power loss.
+
+    Raises:
+        ConfigurationError: half an environment pair, a loose file mode, an unreadable file.
+    """
+    given = _from_environment(environment)
+    if given is not None:
+        return given
+    try:
+        return _read(path)
+    except FileNotFoundError:
+        pass
+    _create(path)
+    # Read back what won: another process may have created the file first.
+    return dataclasses.replace(_read(path), is_new=True)
+
+
+def _from_environment(environment: Mapping[str, str]) -> RootCredentials | None:
+    access_key = environment.get(ACCESS_KEY_VARIABLE, "")
+    secret = next((environment[name] for name in SECRET_VARIABLES if environment.get(name)), "")
+    if not access_key and not secret:
+        return None
+    if not access_key or not secret:
+        raise errors.ConfigurationError(
+            f"{ACCESS_KEY_VARIABLE} and {SECRET_VARIABLES[0]} belong together: set both or neither"
+        )
+    return _checked(access_key, secret, source="the environment")
+
+
+def _checked(access_key: object, secret: object, *, source: str) -> RootCredentials:
+    if not isinstance(access_key, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{3,128}", access_key):
+        raise errors.ConfigurationError(
+            f"the access key from {source} must be 3 to 128 letters, digits, '.', '_' or '-'"
+        )
+    if not isinstance(secret, str) or not re.fullmatch(r"[!-~]{8,128}", secret):
+        raise errors.ConfigurationError(
+            f"the secret key from {source} must be 8 to 128 printable ASCII characters"
+        )
+    return RootCredentials(access_key=access_key, secret_key=secret, source=source)
+
+
+def _read(path: pathlib.Path) -> RootCredentials:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        raise errors.ConfigurationError(f"cannot read {path}: {exc.strerror}") from exc
+    with os.fdopen(fd, encoding="utf-8") as file:
+        # The mode of what was opened, not of a path that may have been swapped since.
+        status = os.fstat(fd)
+        if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise errors.ConfigurationError(
+                f"{path} can be read by others (mode {stat.S_IMODE(status.st_mode):04o}); "
+                f"run: chmod 600 {path}"
+            )
+        try:
+            document = json.load(file)
+            return _checked(document["access_key"], document["secret_key"], source=str(path))
+        except (ValueError, KeyError, TypeError) as exc:
+            raise errors.ConfigurationError(
+                f"{path} is damaged; restore it, or remove it to draw a new root key"
+            ) from exc
+
+
+def _create(path: pathlib.Path) -> None:
+    alphabet = string.ascii_uppercase + string.digits
+    access_key = "".join(secrets.choice(alphabet) for _ in range(ACCESS_KEY_CHARACTERS))
+    secret_alphabet = string.ascii_letters + string.digits
+    secret = "".join(secrets.choice(secret_alphabet) for _ in range(SECRET_CHARACTERS))
+    text = json.dumps({"access_key": access_key, "secret_key": secret}, indent=2) + "\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(fd, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(fd)
+            try:
+                os.link(temporary, path)  # link, not rename: never replaces an existing key
+            except FileExistsError:
+                return
+        finally:
+            temporary.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as exc:
+        raise errors.ConfigurationError(f"cannot create {path}: {exc.strerror}") from exc

@@ -1,0 +1,130 @@
+"""Prometheus metrics of all processes of a node, as one page.
+
+Each child writes its values into memory-mapped files named after its slot, not its pid: a restarted
+worker goes on counting where the dead one stopped, and a crash storm leaves no heap of files.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+from collections.abc import Iterable
+from typing import Final
+
+import prometheus_client
+from prometheus_client import core, multiprocess, registry, values
+
+from couchestor_daemon.app import child_status
+
+DIRECTORY_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+CONTENT_TYPE: Final = prometheus_client.CONTENT_TYPE_LATEST
+LATENCY_BUCKETS_SECONDS: Final = (
+    *(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
+    *(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
+)
+
+
+def clean_directory(path: pathlib.Path) -> None:
+    """Empty folder for the files of a new run; figures of an earlier run must not be summed."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def join(process_name: str) -> None:
+    """Write this process's values under ``process_name``. Call before any metric is defined."""
+    if DIRECTORY_VARIABLE in os.environ:
+        value_class = values.MultiProcessValue(lambda: process_name)  # type: ignore[no-untyped-call]
+        values.ValueClass = value_class
+
+
+def forget_live_values(directory: pathlib.Path, process_name: str) -> None:
+    """Drop the gauges of a process that died: what it held, it holds no more."""
+    multiprocess.mark_process_dead(process_name, str(directory))  # type: ignore[no-untyped-call]
+
+
+class NodeMetrics:
+    """What the processes of a node measure. One instance per process and registry."""
+
+    def __init__(self, target: registry.CollectorRegistry = registry.REGISTRY) -> None:
+        counter, gauge = prometheus_client.Counter, prometheus_client.Gauge
+        self.requests = counter(
+            "couchestor_requests",
+            "S3 requests",
+            ["operation", "status"],
+            registry=target,
+        )
+        self.request_seconds = prometheus_client.Histogram(
+            "couchestor_request_seconds",
+            "Time from request line to last byte",
+            ["operation"],
+            buckets=LATENCY_BUCKETS_SECONDS,
+            registry=target,
+        )
+        self.received_bytes = counter(
+            "couchestor_received_bytes", "Object bytes received", registry=target
+        )
+        self.sent_bytes = counter("couchestor_sent_bytes", "Object bytes sent", registry=target)
+        self.requests_running = gauge(
+            "couchestor_requests_running",
+            "Requests being served",
+            multiprocess_mode="livesum",
+            registry=target,
+        )
+        self.commits = counter("couchestor_commits", "Durable commits", registry=target)
+        self.degraded_reads = counter(
+            "couchestor_degraded_reads", "Reads served by decoding", registry=target
+        )
+        self.device_healthy = gauge(
+            "couchestor_device_healthy",
+            "1: the device works, 0: it does not, as the last process to look saw it",
+            ["device"],
+            multiprocess_mode="min",
+            registry=target,
+        )
+
+    def observe_request(
+        self,
+        operation: str,
+        status: int,
+        *,
+        seconds: float,
+        received_bytes: int = 0,
+        sent_bytes: int = 0,
+    ) -> None:
+        """Count one finished request."""
+        self.requests.labels(operation, str(status)).inc()
+        self.request_seconds.labels(operation).observe(seconds)
+        if received_bytes:
+            self.received_bytes.inc(received_bytes)
+        if sent_bytes:
+            self.sent_bytes.inc(sent_bytes)
+
+
+class ChildrenCollector(registry.Collector):
+    """The supervisor's own figures: which children run, and how often they were restarted."""
+
+    def __init__(self, board: child_status.Board) -> None:
+        self._board = board
+
+    def collect(self) -> Iterable[core.Metric]:
+        """One sample per child."""
+        ready = core.GaugeMetricFamily(
+            "couchestor_child_ready", "1: the process serves", labels=["child"]
+        )
+        restarts = core.CounterMetricFamily(
+            "couchestor_child_restarts", "Restarts after a crash", labels=["child"]
+        )
+        for child in self._board.snapshot().children:
+            ready.add_metric([child.name], float(child.state == "ready"))
+            restarts.add_metric([child.name], float(child.restart_count))
+        yield ready
+        yield restarts
+
+
+def page(directory: pathlib.Path, board: child_status.Board) -> bytes:
+    """The metrics of all processes in Prometheus' text format."""
+    target = registry.CollectorRegistry()
+    multiprocess.MultiProcessCollector(target, str(directory))  # type: ignore[no-untyped-call]
+    target.register(ChildrenCollector(board))
+    return prometheus_client.generate_latest(target)

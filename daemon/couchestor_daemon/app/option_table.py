@@ -1,0 +1,390 @@
+"""The one table of settings: flags, environment names, TOML keys, help, types and limits.
+
+Precedence: flag, then environment, then configuration file, then default. Whatever is wrong is
+said in one line that names the place it came from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pathlib
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from couchestor_daemon.app import option_values
+from couchestor_daemon.app import settings as settings_module
+from couchestor_domain import errors, units
+
+ENVIRONMENT_PREFIX: Final = "COUCHESTOR_"
+SYSTEM_CONFIG_PATH: Final = pathlib.Path("/etc/couchestor/couchestor.toml")
+
+# Names that share our prefix but are not settings of the node.
+_OTHER_VARIABLES: Final = {
+    "CONFIG",
+    "ROOT_ACCESS_KEY",
+    "ROOT_SECRET",
+    "ROOT_SECRET_KEY",
+}
+_OTHER_PREFIXES: Final = ("BENCH_", "OPERATOR_", "TEST_")
+# Kubernetes describes a Service called "couchestor" to every pod as COUCHESTOR_PORT=tcp://... .
+_SERVICE_LINK = re.compile(r"(?:\w+_)?(?:SERVICE_(?:HOST|PORT\w*)|PORT_\d+_\w+)")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One setting: ``name`` gives ``--na-me``, ``COUCHESTOR_NA_ME`` and the TOML key."""
+
+    name: str
+    group: str
+    metavar: str
+    help: str
+    parse: Callable[[str], object]
+
+    @property
+    def flag(self) -> str:
+        """Name on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """Name in the environment."""
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+
+_STORE, _CODING, _SERVING, _WATCHING = (
+    "storage",
+    "erasure coding",
+    "serving",
+    "observing",
+)
+
+
+def _o(
+    name: str, group: str, metavar: str, help_text: str, parse: Callable[[str], object]
+) -> Option:
+    return Option(name=name, group=group, metavar=metavar, help=help_text, parse=parse)
+
+
+OPTIONS: Final[tuple[Option, ...]] = (
+    _o(
+        "data_dir",
+        _STORE,
+        "DIR",
+        "folder for the index, keys and embedded devices",
+        option_values.path,
+    ),
+    _o(
+        "devices",
+        _STORE,
+        "PATH[,PATH...]",
+        "directories or block devices to store on, each able to fail alone; "
+        "repeatable. None: six folders below the data directory",
+        option_values.paths,
+    ),
+    _o(
+        "device_capacity_bytes",
+        _STORE,
+        "SIZE",
+        "how much of each directory device to use; 0: decide from free space",
+        option_values.size(units.MIB, zero=True),
+    ),
+    _o(
+        "zone_bytes",
+        _STORE,
+        "SIZE",
+        "size of an append-only zone, fixed when a device is formatted",
+        option_values.size(units.MIB, multiple=units.BLOCK_BYTES),
+    ),
+    _o("data_shards", _CODING, "K", "data shards of a stripe", option_values.integer(1, 32)),
+    _o(
+        "parity_shards",
+        _CODING,
+        "M",
+        "parity shards: how many devices may be lost at once",
+        option_values.integer(1, 16),
+    ),
+    _o(
+        "journal_replicas",
+        _CODING,
+        "N",
+        "devices each small write is copied to first; 0: M + 1",
+        option_values.integer(0, 16),
+    ),
+    _o("codec", _CODING, "NAME", "rs: Reed-Solomon", option_values.choice("rs", "lrc")),
+    _o(
+        "journal_threshold_bytes",
+        _CODING,
+        "SIZE",
+        "objects below this size go to the journal first and into stripes later",
+        option_values.size(units.BLOCK_BYTES),
+    ),
+    _o(
+        "stripe_bytes",
+        _CODING,
+        "SIZE",
+        "data bytes of a full stripe",
+        option_values.size(64 * units.KIB, multiple=units.BLOCK_BYTES),
+    ),
+    _o(
+        "host",
+        _SERVING,
+        "ADDRESS",
+        "address S3 is served on; 0.0.0.0: all networks",
+        option_values.host,
+    ),
+    _o(
+        "port",
+        _SERVING,
+        "PORT",
+        "port S3 is served on; 0: any free one",
+        option_values.integer(0, 65535),
+    ),
+    _o(
+        "workers",
+        _SERVING,
+        "N",
+        "gateway processes sharing the port; 0: one per core",
+        option_values.integer(0, 1024),
+    ),
+    _o("region", _SERVING, "NAME", "region clients sign their requests for", option_values.region),
+    _o(
+        "domain",
+        _SERVING,
+        "NAME",
+        "also answer bucket.NAME (virtual-host addressing); empty: paths only",
+        option_values.domain,
+    ),
+    _o("tls_cert", _SERVING, "FILE", "certificate chain in PEM; serves HTTPS", option_values.path),
+    _o("tls_key", _SERVING, "FILE", "private key of the certificate in PEM", option_values.path),
+    _o(
+        "credentials_file",
+        _SERVING,
+        "FILE",
+        "root access key; DATA_DIR/credentials.json",
+        option_values.path,
+    ),
+    _o(
+        "drain_seconds",
+        _SERVING,
+        "SECONDS",
+        "how long running requests may finish when stopping",
+        option_values.seconds,
+    ),
+    _o(
+        "metrics_host", _WATCHING, "ADDRESS", "address of /metrics (Prometheus)", option_values.host
+    ),
+    _o(
+        "metrics_port",
+        _WATCHING,
+        "PORT",
+        "port of /metrics; 0: any free one",
+        option_values.integer(0, 65535),
+    ),
+    _o(
+        "health_host",
+        _WATCHING,
+        "ADDRESS",
+        "address of /livez, /readyz and /status",
+        option_values.host,
+    ),
+    _o(
+        "health_port",
+        _WATCHING,
+        "PORT",
+        "port of /livez; 0: any free one",
+        option_values.integer(0, 65535),
+    ),
+    _o("log_json", _WATCHING, "", "log one JSON object a line", option_values.boolean),
+    _o(
+        "log_level",
+        _WATCHING,
+        "LEVEL",
+        "debug, info, warning or error",
+        option_values.choice("debug", "info", "warning", "error"),
+    ),
+)
+BY_NAME: Final = {option.name: option for option in OPTIONS}
+
+
+def default_text(option: Option) -> str:
+    """The default as a person would write it."""
+    value = getattr(settings_module.Settings(), option.name)
+    if value is None or value in ((), ""):
+        return ""
+    if isinstance(value, bool):
+        return "false" if not value else "true"
+    if option.name.endswith("_bytes") and value:
+        for unit, size in (("MiB", units.MIB), ("KiB", units.KIB)):
+            if value % size == 0:
+                return f"{value // size}{unit}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value).replace(str(pathlib.Path.home()), "~")
+
+
+def add_flags(parser: argparse.ArgumentParser, *, groups: Iterable[str] | None = None) -> None:
+    """Add ``--config`` and a flag for each option to a parser; values stay text."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"TOML file of settings [{SYSTEM_CONFIG_PATH}, if it exists]",
+    )
+    wanted = None if groups is None else set(groups)
+    sections: dict[str, argparse._ArgumentGroup] = {}
+    for option in OPTIONS:
+        if wanted is not None and option.group not in wanted:
+            continue
+        if option.group not in sections:
+            sections[option.group] = parser.add_argument_group(option.group)
+        section, default = sections[option.group], default_text(option)
+        text = f"{option.help}{f' [{default}]' if default else ''}".replace("%", "%%")
+        if option.parse is option_values.boolean:
+            section.add_argument(
+                option.flag,
+                dest=option.name,
+                nargs="?",
+                const="true",
+                metavar="BOOL",
+                help=text,
+            )
+        elif option.parse is option_values.paths:
+            section.add_argument(
+                option.flag,
+                dest=option.name,
+                action="append",
+                metavar=option.metavar,
+                help=text,
+            )
+        else:
+            section.add_argument(option.flag, dest=option.name, metavar=option.metavar, help=text)
+
+
+def load(
+    arguments: Mapping[str, object],
+    environment: Mapping[str, str],
+    *,
+    system_config: pathlib.Path = SYSTEM_CONFIG_PATH,
+) -> settings_module.Settings:
+    """Settings from parsed flags (text or None by option name), environment and file.
+
+    Raises:
+        ConfigurationError: one line naming the value, what is wrong and where it was set.
+    """
+    given: dict[str, tuple[str, str]] = {}
+    config = arguments.get("config") or environment.get(ENVIRONMENT_PREFIX + "CONFIG")
+    if config:
+        given.update(_from_file(pathlib.Path(str(config)).expanduser()))
+    elif system_config.exists():
+        given.update(_from_file(system_config))
+    given.update(_from_environment(environment))
+    for name, option in BY_NAME.items():
+        value = arguments.get(name)
+        if value is not None:
+            text = ",".join(value) if isinstance(value, list) else str(value)
+            given[name] = (text, option.flag)
+    values: dict[str, Any] = {}
+    for name, (text, source) in given.items():
+        try:
+            values[name] = BY_NAME[name].parse(text)
+        except (ValueError, OverflowError) as exc:
+            raise errors.ConfigurationError(f"{source}: {text!r} {exc}") from None
+    result = settings_module.Settings(**values)
+    _check_together(result, {name: source for name, (_, source) in given.items()})
+    return result
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    found: dict[str, tuple[str, str]] = {}
+    for variable, text in environment.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX):
+            continue
+        name = variable.removeprefix(ENVIRONMENT_PREFIX)
+        if name in _OTHER_VARIABLES or name.startswith(_OTHER_PREFIXES):
+            continue
+        if _SERVICE_LINK.fullmatch(name) or re.match(r"(tcp|udp|sctp)://", text):
+            continue
+        if name.lower() not in BY_NAME:
+            known = [option.variable for option in OPTIONS]
+            near = option_values.suggestion(variable, known)
+            raise errors.ConfigurationError(f"unknown environment variable {variable}{near}")
+        found[name.lower()] = (text, variable)
+    return found
+
+
+def _from_file(path: pathlib.Path) -> dict[str, tuple[str, str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(text)
+    except OSError as exc:
+        raise errors.ConfigurationError(f"cannot read {path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise errors.ConfigurationError(f"{path} is not TOML: {exc}") from exc
+    found: dict[str, tuple[str, str]] = {}
+    for key, value in document.items():
+        source = f"{path}{_line_of(text, key)}"
+        if key not in BY_NAME:
+            raise errors.ConfigurationError(
+                f"{source}: unknown setting {key}{option_values.suggestion(key, BY_NAME)}"
+            )
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            value = ",".join(value)
+        if not isinstance(value, (str, int, float)):
+            raise errors.ConfigurationError(f"{source}: {key} cannot be a {type(value).__name__}")
+        found[key] = (str(value), f"{source} {key}")
+    return found
+
+
+def _line_of(text: str, key: str) -> str:
+    pattern = re.compile(rf"""\s*\[*["']?{re.escape(key)}["']?\s*[=.\]]""")
+    for number, line in enumerate(text.splitlines(), 1):
+        if pattern.match(line):
+            return f":{number}"
+    return ""
+
+
+def _check_together(value: settings_module.Settings, sources: Mapping[str, str]) -> None:
+    def refuse(message: str, *names: str) -> None:
+        where = ", ".join(sources[name] for name in names if name in sources)
+        raise errors.ConfigurationError(message + (f" (set by {where})" if where else ""))
+
+    count = len(value.device_paths)
+    width = value.data_shards + value.parity_shards
+    if len(set(value.devices)) != len(value.devices):
+        refuse("a device is named twice", "devices")
+    if width > count:
+        refuse(
+            f"{value.data_shards}+{value.parity_shards} coding needs {width} devices, "
+            f"{count} are configured",
+            "data_shards",
+            "parity_shards",
+            "devices",
+        )
+    if value.journal_replica_count > count:
+        refuse(
+            f"{value.journal_replica_count} journal replicas need as many devices, "
+            f"{count} are configured",
+            "journal_replicas",
+            "devices",
+        )
+    if units.ceil_div(value.stripe_bytes, value.data_shards) * 2 > value.zone_bytes:
+        refuse("a zone must hold at least two full chunks", "zone_bytes", "stripe_bytes")
+    if (value.tls_cert is None) != (value.tls_key is None):
+        refuse("tls_cert and tls_key belong together: set both", "tls_cert", "tls_key")
+    for name in ("tls_cert", "tls_key"):
+        path: pathlib.Path | None = getattr(value, name)
+        if path is not None:
+            try:
+                path.open("rb").close()
+            except OSError as exc:
+                refuse(f"cannot read {path}: {exc.strerror}", name)
+    places = {
+        "port": (value.host, value.port),
+        "metrics_port": (value.metrics_host, value.metrics_port),
+        "health_port": (value.health_host, value.health_port),
+    }
+    fixed = [place for place in places.values() if place[1]]
+    if len(set(fixed)) != len(fixed):
+        refuse("port, metrics_port and health_port must differ", *places)

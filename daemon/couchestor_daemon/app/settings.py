@@ -1,0 +1,106 @@
+"""What a node is told: one frozen value, made by ``option_table``, handed to every process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any, Final
+
+from couchestor_domain import units
+
+EMBEDDED_DEVICE_COUNT: Final = 6
+"""Folders of the embedded default: enough for 4 + 2, each standing for one device."""
+
+
+def default_data_dir() -> pathlib.Path:
+    """Where a person's own node keeps its data."""
+    return pathlib.Path("~/.local/share/couchestor").expanduser()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting of a node. The meaning of each is told once, in ``option_table``."""
+
+    data_dir: pathlib.Path = dataclasses.field(default_factory=default_data_dir)
+    devices: tuple[pathlib.Path, ...] = ()
+    device_capacity_bytes: int = 0
+    zone_bytes: int = 64 * units.MIB
+    data_shards: int = 4
+    parity_shards: int = 2
+    journal_replicas: int = 0
+    codec: str = "rs"
+    journal_threshold_bytes: int = 128 * units.KIB
+    stripe_bytes: int = 4 * units.MIB
+    host: str = "127.0.0.1"
+    port: int = 9000
+    workers: int = 0
+    region: str = "us-east-1"
+    domain: str = ""
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 8080
+    health_host: str = "127.0.0.1"
+    health_port: int = 8081
+    tls_cert: pathlib.Path | None = None
+    tls_key: pathlib.Path | None = None
+    log_json: bool = False
+    log_level: str = "info"
+    drain_seconds: float = 30.0
+    credentials_file: pathlib.Path | None = None
+
+    @property
+    def is_embedded(self) -> bool:
+        """True when no device was named: folders under the data directory stand in."""
+        return not self.devices
+
+    @property
+    def device_paths(self) -> tuple[pathlib.Path, ...]:
+        """The configured devices, or the embedded folders."""
+        if self.devices:
+            return self.devices
+        return tuple(self.data_dir / "devices" / f"d{i}" for i in range(EMBEDDED_DEVICE_COUNT))
+
+    @property
+    def journal_replica_count(self) -> int:
+        """Copies of each journal write; by default as many losses are survived as by stripes."""
+        return self.journal_replicas or self.parity_shards + 1
+
+    @property
+    def worker_count(self) -> int:
+        """Gateway processes; by default one per core this process may run on."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+    @property
+    def credentials_path(self) -> pathlib.Path:
+        """File of the root credentials."""
+        return self.credentials_file or self.data_dir / "credentials.json"
+
+    @property
+    def endpoint(self) -> str:
+        """URL a client on this machine can use."""
+        scheme = "https" if self.tls_cert else "http"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    def to_json(self) -> str:
+        """Text that ``from_json`` turns back into an equal value."""
+        return json.dumps({f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """The value ``to_json`` wrote; only ever read from a process of our own."""
+        values: dict[str, Any] = json.loads(text)
+        for name in ("data_dir", "tls_cert", "tls_key", "credentials_file"):
+            if values[name] is not None:
+                values[name] = pathlib.Path(values[name])
+        values["devices"] = tuple(pathlib.Path(path) for path in values["devices"])
+        return cls(**values)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, pathlib.Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return [str(item) for item in value]
+    return value

@@ -1,0 +1,367 @@
+"""The parent of a node's processes: starts, watches, restarts and drains them.
+
+It never serves a request and touches no data, so that it has little reason to fail. Its loop is
+asyncio's own; the children are executed afresh, never forked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections.abc
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+from typing import Final
+
+from couchestor_daemon.app import (
+    child,
+    child_status,
+    credentials_file,
+    service_manager,
+    settings,
+)
+from couchestor_domain import errors
+
+BACKOFF_SECONDS_MIN: Final = 0.2
+BACKOFF_SECONDS_MAX: Final = 10.0
+HEALTHY_SECONDS: Final = 30.0
+"""A child that lived this long has recovered: its next crash waits the least again."""
+SILENT_SECONDS_MAX: Final = 20.0
+"""A child without a beat for this long hangs, and is killed and restarted."""
+_TICK_SECONDS: Final = 0.5
+
+_log = logging.getLogger("couchestor.supervisor")
+
+
+def backoff_seconds(failure_streak: int) -> float:
+    """Wait before the restart that follows the ``failure_streak``-th crash in a row (from 1)."""
+    return float(min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN * 2 ** min(failure_streak - 1, 16)))
+
+
+class _Child:
+    """One place among the children and the process that fills it, if any."""
+
+    def __init__(self, role: str, slot: int) -> None:
+        self.role, self.slot = role, slot
+        self.name = f"worker-{slot}" if role == "worker" else role
+        self.process: asyncio.subprocess.Process | None = None
+        self.state = "starting"
+        self.restart_count = 0
+        self.failure_streak = 0
+        self.last_exit = ""
+        self.last_beat = 0.0
+        self.began = 0.0
+        self.summary: dict[str, object] = {}
+        self.orders_fd = -1
+
+    def status(self) -> child_status.ChildStatus:
+        return child_status.ChildStatus(
+            name=self.name,
+            state=self.state,
+            pid=self.process.pid if self.process else None,
+            restart_count=self.restart_count,
+            failure_streak=self.failure_streak,
+            last_exit=self.last_exit,
+        )
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.send_signal(number)
+
+
+class Supervisor:
+    """Runs one node until it is told to stop.
+
+    Args:
+        told: Settings with concrete ports.
+        lock_fds: Device locks; each child inherits them, so a device stays locked while any lives.
+        on_ready: Called once, when every child serves for the first time.
+        on_child_exit: Called with the name of a child that ended.
+        reload: Gives the log level to use from now on (SIGHUP).
+        child_module: Module holding ``prepare``, ``run_worker`` and ``run_maintenance``.
+    """
+
+    def __init__(
+        self,
+        told: settings.Settings,
+        *,
+        root: credentials_file.RootCredentials,
+        board: child_status.Board,
+        manager: service_manager.ServiceManager,
+        lock_fds: collections.abc.Sequence[int] = (),
+        environment: collections.abc.Mapping[str, str] | None = None,
+        on_ready: collections.abc.Callable[[], None] = lambda: None,
+        on_child_exit: collections.abc.Callable[[str], None] = lambda name: None,
+        reload: collections.abc.Callable[[], str] | None = None,
+        child_module: str = "couchestor_daemon.app.node",
+    ) -> None:
+        self._told, self._root, self._board, self._manager = told, root, board, manager
+        self._lock_fds = tuple(lock_fds)
+        self._environment = dict(os.environ if environment is None else environment)
+        self._on_ready, self._on_child_exit, self._reload = (
+            on_ready,
+            on_child_exit,
+            reload,
+        )
+        self._module = child_module
+        self._stop = asyncio.Event()
+        self._refused = False
+        self._was_ready = False
+        self._phase = "preparing"
+        self._children: list[_Child] = []
+        # The manager's watchdog belongs to this process alone.
+        for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
+            self._environment.pop(name, None)
+        for name in (
+            credentials_file.ACCESS_KEY_VARIABLE,
+            *credentials_file.SECRET_VARIABLES,
+        ):
+            self._environment.pop(name, None)
+
+    async def run(self) -> int:
+        """Prepare, serve, drain. Returns the exit status for the shell."""
+        loop = asyncio.get_running_loop()
+        hangup = self._interrupt if sys.stdin and sys.stdin.isatty() else self._hangup
+        loop.add_signal_handler(signal.SIGTERM, self._interrupt)
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        loop.add_signal_handler(signal.SIGHUP, hangup)
+        ticker = loop.create_task(self._tick())
+        try:
+            if not await self._prepare():
+                return 0 if self._stop.is_set() else 1
+            self._phase = "starting"
+            self._children = [_Child("worker", i) for i in range(self._told.worker_count)]
+            self._children.append(_Child("maintenance", 0))
+            keepers = [loop.create_task(self._keep(each)) for each in self._children]
+            stopping = loop.create_task(self._stop.wait())
+            await asyncio.wait([stopping, *keepers], return_when=asyncio.FIRST_COMPLETED)
+            failed = not self._stop.is_set()
+            await self._drain(keepers)
+            stopping.cancel()
+            for keeper in keepers:
+                if not keeper.cancelled() and (exc := keeper.exception()):
+                    raise exc
+            return 1 if failed or self._refused else 0
+        finally:
+            ticker.cancel()
+            for each in self._children:
+                each.signal(signal.SIGKILL)
+
+    async def _prepare(self) -> bool:
+        preparing = _Child("prepare", 0)
+        self._children = [preparing]
+        code = await self._run_once(preparing)
+        self._board.describe(preparing.summary)
+        if code not in (0, child.REFUSED_EXIT) and not self._stop.is_set():
+            raise errors.ConfigurationError(
+                f"preparing the store failed ({_exit_text(code)}); the log above says why"
+            )
+        return code == 0 and not self._stop.is_set()
+
+    async def _keep(self, each: _Child) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._stop.is_set():
+            each.state = "starting"
+            each.began = loop.time()
+            code = await self._run_once(each)
+            self._on_child_exit(each.name)
+            each.state = "stopped"
+            if self._stop.is_set():
+                return
+            if code == child.REFUSED_EXIT and not self._was_ready:
+                self._refused = True
+                return
+            each.failure_streak += 1
+            each.last_exit = _exit_text(code)
+            each.restart_count += 1
+            wait = backoff_seconds(each.failure_streak)
+            _log.error(
+                "child ended, restarting",
+                extra={
+                    "child": each.name,
+                    "exit": each.last_exit,
+                    "wait_seconds": wait,
+                },
+            )
+            each.state = "waiting"
+            try:
+                await asyncio.wait_for(self._stop.wait(), timeout=wait)
+            except TimeoutError:
+                continue
+
+    async def _run_once(self, each: _Child) -> int:
+        orders_read, orders_write = os.pipe()
+        reports_read, reports_write = os.pipe()
+        arguments = [
+            *(sys.executable, "-m", "couchestor_daemon.app.child"),
+            *("--role", each.role, "--slot", str(each.slot)),
+            *("--orders-fd", str(orders_read), "--reports-fd", str(reports_write)),
+            *("--parent-pid", str(os.getpid()), "--node-module", self._module),
+        ]
+        try:
+            each.process = await asyncio.create_subprocess_exec(
+                *arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                env=self._environment,
+                pass_fds=(orders_read, reports_write, *self._lock_fds),
+            )
+        except OSError as exc:
+            for fd in (orders_write, reports_read):
+                os.close(fd)
+            _log.error("cannot start a child", extra={"child": each.name, "reason": str(exc)})
+            return -1
+        finally:
+            os.close(orders_read)
+            os.close(reports_write)
+        each.orders_fd = orders_write
+        each.last_beat = asyncio.get_running_loop().time()
+        # Through a pipe: an environment or command line can be read by others.
+        first = {
+            "settings": self._told.to_json(),
+            "access_key": self._root.access_key,
+            "secret_key": self._root.secret_key,
+        }
+        reports = asyncio.create_task(self._read_reports(each, reports_read))
+        if self._stop.is_set():
+            each.signal(signal.SIGTERM)  # the order to stop came while this one was being started
+        try:
+            self._order(each, first)
+            code = await each.process.wait()
+            await reports
+            return code
+        finally:
+            reports.cancel()
+            each.orders_fd = -1
+            each.process = None
+            os.close(orders_write)
+
+    def _order(self, each: _Child, order: dict[str, str]) -> None:
+        if each.orders_fd >= 0:
+            try:
+                os.write(each.orders_fd, json.dumps(order).encode() + b"\n")
+            except BrokenPipeError:
+                return  # it is dead already; its keeper will see
+
+    async def _read_reports(self, each: _Child, fd: int) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=1 << 20)
+        pipe = os.fdopen(fd, "rb", buffering=0)
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), pipe
+        )
+        try:
+            while line := (await reader.readline()).decode().strip():
+                each.last_beat = loop.time()
+                if line == "ready":
+                    each.state = "ready"
+                    self._note_ready()
+                elif line.startswith("summary "):
+                    each.summary = json.loads(line.removeprefix("summary "))
+        finally:
+            transport.close()
+
+    def _note_ready(self) -> None:
+        if self._was_ready or self._stop.is_set():
+            return
+        if all(each.state == "ready" for each in self._children):
+            self._was_ready = True
+            self._phase = "serving"
+            self._publish()
+            self._manager.ready(f"serving {self._told.endpoint}")
+            self._on_ready()
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        fed = 0.0
+        while True:
+            self._publish()
+            silent = False
+            for each in self._children:
+                quiet_seconds = loop.time() - each.last_beat
+                if each.process is None or each.role == "prepare" or self._stop.is_set():
+                    continue
+                if quiet_seconds > SILENT_SECONDS_MAX:
+                    _log.error("child hangs, killing it", extra={"child": each.name})
+                    each.signal(signal.SIGKILL)
+                silent = silent or quiet_seconds > SILENT_SECONDS_MAX / 2
+                if each.state == "ready" and loop.time() - each.began > HEALTHY_SECONDS:
+                    each.failure_streak = 0
+            # A child waiting for its restart does not starve the watchdog: one crashing worker
+            # must not take the others down with the whole service.
+            interval = self._manager.watchdog_seconds
+            if interval and not silent and loop.time() - fed >= interval / 3:
+                self._manager.feed_watchdog()
+                fed = loop.time()
+            await asyncio.sleep(_TICK_SECONDS)
+
+    def _publish(self) -> None:
+        self._board.update(phase=self._phase, children=[c.status() for c in self._children])
+
+    def _interrupt(self) -> None:
+        if self._stop.is_set():
+            _log.warning("asked twice, stopping at once")
+            for each in self._children:
+                each.signal(signal.SIGKILL)
+            return
+        self._stop.set()
+        self._phase = "draining"
+        self._publish()
+        self._manager.stopping()
+        for each in self._children:
+            each.signal(signal.SIGTERM)
+
+    def _hangup(self) -> None:
+        try:
+            level = self._reload() if self._reload else self._told.log_level
+        except errors.CouchestorError as exc:
+            _log.error("reload refused, the old settings stay", extra={"reason": exc.message})
+            return
+        logging.getLogger().setLevel(level.upper())
+        for each in self._children:
+            if each.role != "prepare":
+                self._order(each, {"log_level": level})
+                each.signal(signal.SIGHUP)
+
+    async def _drain(self, keepers: list[asyncio.Task[None]]) -> None:
+        if not self._stop.is_set():
+            self._interrupt()
+        _, late = await asyncio.wait(keepers, timeout=self._told.drain_seconds)
+        if late:
+            _log.warning("drain deadline passed, killing what is left", extra={"left": len(late)})
+            for each in self._children:
+                each.signal(signal.SIGKILL)
+            await asyncio.wait(late)
+
+
+def lock_data_dir(told: settings.Settings) -> int:
+    """Take the data directory for this node alone; the lock lives as long as the descriptor.
+
+    Raises:
+        ConfigurationError: it cannot be made or opened, or another daemon has it.
+    """
+    path = told.data_dir / "couchestord.lock"
+    try:
+        told.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise errors.ConfigurationError(f"cannot use {told.data_dir}: {exc.strerror}") from exc
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(fd)
+        raise errors.ConfigurationError(
+            f"another couchestor daemon uses {told.data_dir}; choose another with --data-dir"
+        ) from exc
+    return fd
+
+
+def _exit_text(code: int) -> str:
+    if code >= 0:
+        return f"exit status {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

@@ -1,0 +1,102 @@
+"""Page-aligned memory, pooled: what O_DIRECT and in-place coding need."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from types import TracebackType
+from typing import Final, Self
+
+from couchestor_domain import errors, units
+
+SMALLEST_CLASS_BYTES: Final = 4 * units.KIB
+
+
+class AlignedBuffer:
+    """A borrowed buffer. ``view`` is at least as long as asked for and 4 KiB-aligned.
+
+    The content is whatever the last user left. Give it back with ``release`` or a ``with`` block;
+    views taken from it must not be used afterwards.
+    """
+
+    def __init__(self, pool: BufferPool, memory: mmap.mmap) -> None:
+        self._pool = pool
+        self._memory: mmap.mmap | None = memory
+        self.view = memoryview(memory)
+
+    def release(self) -> None:
+        """Give the memory back; idempotent."""
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            self._pool.take_back(memory)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class BufferPool:
+    """Buffers by power-of-two size class, bounded in bytes. Thread-safe.
+
+    Args:
+        limit_bytes: Most bytes lent and kept together.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._free: dict[int, list[mmap.mmap]] = {}
+        self._lent_bytes = 0
+        self._kept_bytes = 0
+
+    @property
+    def lent_bytes(self) -> int:
+        """Bytes in use now."""
+        return self._lent_bytes
+
+    def acquire(self, size_bytes: int) -> AlignedBuffer:
+        """Borrow at least ``size_bytes``.
+
+        Raises:
+            OverloadedError: the pool's limit is reached.
+        """
+        class_bytes = SMALLEST_CLASS_BYTES
+        while class_bytes < size_bytes:
+            class_bytes *= 2
+        with self._lock:
+            free = self._free.get(class_bytes)
+            if free:
+                memory = free.pop()
+                self._kept_bytes -= class_bytes
+            else:
+                if self._lent_bytes + class_bytes > self._limit_bytes:
+                    raise errors.OverloadedError(
+                        f"{self._lent_bytes} of {self._limit_bytes} bytes of buffers are in use; "
+                        "try again later"
+                    )
+                self._make_room(class_bytes)
+                memory = mmap.mmap(-1, class_bytes)
+            self._lent_bytes += class_bytes
+        return AlignedBuffer(self, memory)
+
+    def _make_room(self, wanted_bytes: int) -> None:
+        for class_bytes in sorted(self._free, reverse=True):
+            kept = self._free[class_bytes]
+            while kept and (self._lent_bytes + self._kept_bytes + wanted_bytes > self._limit_bytes):
+                # Dropping the last reference unmaps; a stray view keeps it mapped, never reused.
+                kept.pop()
+                self._kept_bytes -= class_bytes
+
+    def take_back(self, memory: mmap.mmap) -> None:
+        """Called by ``AlignedBuffer.release``."""
+        with self._lock:
+            self._lent_bytes -= len(memory)
+            self._kept_bytes += len(memory)
+            self._free.setdefault(len(memory), []).append(memory)

@@ -1,0 +1,83 @@
+"""Where a logical extent lies: the value of an L2P entry.
+
+key    "p", extent address u64 big-endian (so that ranges scan in order)
+value  kind u8, then by kind, little-endian:
+
+kind 1, payload of a log batch            kind 2, part of a stripe
+1   8  segment id                         1   8  group id
+9   8  offset of the payload in the zone  9   8  offset of the stripe in its zones
+17  4  length                             17  4  chunk bytes
+21  8  XXH3-64 of the payload             21  4  data bytes of the whole stripe
+                                          25  4  start inside the stripe's data
+                                          29  4  length
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+from couchestor_domain import errors, ids
+
+TABLE: Final = b"p"
+ADDRESS: Final = struct.Struct(">Q")
+JOURNAL: Final = struct.Struct("<BQQIQ")
+STRIPE: Final = struct.Struct("<BQQIIII")
+JOURNAL_KIND: Final = 1
+STRIPE_KIND: Final = 2
+
+
+class JournalLocation(NamedTuple):
+    """A payload in a log segment, the same on every replica."""
+
+    segment_id: int
+    offset_bytes: int
+    length_bytes: int
+    checksum: int
+
+
+class StripeLocation(NamedTuple):
+    """A range of a stripe's data."""
+
+    group_id: int
+    stripe_offset_bytes: int
+    chunk_bytes: int
+    data_bytes: int
+    start_bytes: int
+    length_bytes: int
+
+
+Location = JournalLocation | StripeLocation
+
+
+def key(address: ids.ExtentAddress) -> bytes:
+    """Index key of an extent."""
+    return TABLE + ADDRESS.pack(address)
+
+
+def is_location_key(candidate: bytes) -> bool:
+    """Whether an index key belongs to the L2P."""
+    return len(candidate) == len(TABLE) + ADDRESS.size and candidate[:1] == TABLE
+
+
+def pack(location: Location) -> bytes:
+    """Encode a location."""
+    if isinstance(location, JournalLocation):
+        return JOURNAL.pack(JOURNAL_KIND, *location)
+    return STRIPE.pack(STRIPE_KIND, *location)
+
+
+def unpack(value: bytes) -> Location:
+    """Decode a location. Raises IndexCorruptError."""
+    try:
+        if value[:1] == bytes([JOURNAL_KIND]):
+            return JournalLocation(*JOURNAL.unpack(value)[1:])
+        if value[:1] == bytes([STRIPE_KIND]):
+            return StripeLocation(*STRIPE.unpack(value)[1:])
+    except struct.error as exc:
+        raise errors.IndexCorruptError(
+            f"an L2P entry of {len(value)} bytes does not decode; run `couchestor recover`"
+        ) from exc
+    raise errors.IndexCorruptError(
+        f"an L2P entry has the unknown kind {value[:1]!r}; run `couchestor recover`"
+    )

@@ -1,0 +1,383 @@
+"""Group commit: the one total order of mutations, replicated, then visible.
+
+What is durable and visible after a crash at each line of a commit:
+
+    line                                   log                     live index
+    take the node's write lock             old                     old
+    draw a sequence (never drawn again)    old                     old
+    apply the operations to the index txn  old                     old (uncommitted)
+    append the batch to every replica      new on some or all      old
+    commit the index                       new on all              new
+    release the lock, answer 200
+
+A batch names the one it was committed after. A process that dies between append and commit leaves
+a batch nobody answered for; the next commit names the same predecessor under a higher sequence, so
+replay takes the higher one and the orphan is void (docs/adr/0002).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent import futures
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+from couchestor_daemon import buffers
+from couchestor_daemon.formats import batch, media_records, zone_header
+from couchestor_daemon.ports import index as index_port
+from couchestor_daemon.ports import media as media_port
+from couchestor_daemon.services import log_segment, zone_allocation
+from couchestor_domain import errors, event_publisher, events, ids, units
+
+MUTATIONS_ROOM_BYTES: Final = units.KIB
+"""Room assumed for one operation's mutations when choosing the segment; a batch that turns out to
+need more than the segment has rolls over to a new one."""
+APPEND_ATTEMPTS_MAX: Final = 8
+
+
+class Placement(NamedTuple):
+    """Where the payload of one operation lies in the log."""
+
+    segment_id: int
+    offset_bytes: int
+    length_bytes: int
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """One atomic change. ``apply`` checks everything before its first write, then writes."""
+
+    apply: Callable[[index_port.IndexWriter, Placement], object]
+    payload: bytes | memoryview = b""
+    result: object = None
+    error: BaseException | None = None
+
+
+class RecordingWriter:
+    """An index writer that remembers what was written, for the log."""
+
+    def __init__(self, txn: index_port.IndexWriter) -> None:
+        self.mutations: list[batch.Mutation] = []
+        self._txn = txn
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._txn.get(key)
+
+    def scan(
+        self, start: bytes, stop: bytes, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        return self._txn.scan(start, stop, reverse=reverse)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._txn.put(key, value)
+        self.mutations.append((key, value))
+
+    def delete(self, key: bytes) -> bool:
+        found = self._txn.delete(key)
+        if found:
+            self.mutations.append((key, None))
+        return found
+
+    def commit(self) -> None:
+        raise AssertionError("operations do not commit; the log does")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+
+class _RollOver(Exception):
+    """The batch does not fit in the open segment."""
+
+
+class _Spoiled(Exception):
+    """An operation failed after it had written: the whole transaction must be redone without it."""
+
+
+def applied_sequence(reader: index_port.IndexReader) -> ids.Sequence:
+    """Sequence of the last batch in the index; 0 for an empty one."""
+    value = reader.get(media_records.APPLIED_KEY)
+    return ids.Sequence(0 if value is None else media_records.U64.unpack(value)[0])
+
+
+def _too_large(total_bytes: int, segment: log_segment.LogSegment) -> errors.StoreFullError:
+    return errors.StoreFullError(
+        f"a commit of {total_bytes} bytes does not fit in one zone, which has "
+        f"{segment.free_bytes} bytes for it; use larger zones"
+    )
+
+
+class CommitLog:
+    """One writer's end of the log. Not thread-safe: one commit thread owns it.
+
+    Args:
+        writer: Slot name; the open segment is found again under it after a restart.
+        replicas_count: Devices each batch is written to (m + 1 unless configured).
+        fan_out: Threads for writing replicas in parallel, or None to write them in turn.
+    """
+
+    def __init__(
+        self,
+        *,
+        writer: str,
+        index: index_port.IndexStore,
+        media: media_port.Media,
+        pool: buffers.BufferPool,
+        replicas_count: int,
+        publisher: event_publisher.EventPublisher,
+        fan_out: futures.Executor | None = None,
+        draw_seed: Callable[[], int] = lambda: secrets.randbits(64),
+    ) -> None:
+        self._writer = writer
+        self._index = index
+        self._media = media
+        self._pool = pool
+        self._replicas_count = replicas_count
+        self._publisher = publisher
+        self._fan_out = fan_out
+        self._draw_seed = draw_seed
+        self._segment: log_segment.LogSegment | None = None
+        self._looked_for_segment = False
+
+    def commit(
+        self, operations: Sequence[Operation], *, avoid: Collection[ids.ZoneAddress] = ()
+    ) -> None:
+        """Apply operations in order as one batch; each gets its ``result`` or ``error``.
+
+        Args:
+            avoid: Zones not to take for a new segment (recovery protects what it copies from).
+
+        Durability: when this returns, every operation without an error is on all replicas.
+        """
+        waiting = list(operations)
+        failure = errors.CouchestorError("the commit could not be written")
+        for _ in range(APPEND_ATTEMPTS_MAX):
+            try:
+                self._commit_once(waiting, avoid)
+                return
+            except _Spoiled:
+                waiting = [operation for operation in waiting if operation.error is None]
+            except _RollOver:
+                self._drop_segment()
+            except errors.DeviceFullError as exc:
+                self._drop_segment()
+                failure = errors.StoreFullError(
+                    f"no room on the medium for the log: {exc}", **exc.context
+                )
+            except errors.DeviceError as exc:
+                self._drop_segment()
+                failure = exc
+            except errors.CouchestorError as exc:
+                self._fail(waiting, exc)
+                return
+        self._fail(waiting, failure)
+
+    def fence(self) -> None:
+        """Commit a batch that changes nothing but the order: every unanswered batch an earlier
+        crash left behind names the same predecessor under a lower sequence, and is void for good.
+
+        Call before the first read is served after a crash; else a write that a client saw absent
+        could appear after the next power loss.
+
+        Raises:
+            CouchestorError: the log cannot be written.
+        """
+        operation = Operation(
+            apply=lambda txn, place: txn.put(
+                media_records.FENCE_KEY, media_records.U64.pack(place.segment_id)
+            )
+        )
+        self.commit([operation])
+        if operation.error is not None:
+            raise operation.error
+
+    @staticmethod
+    def _fail(operations: Sequence[Operation], error: BaseException) -> None:
+        for operation in operations:
+            operation.error = operation.error or error
+
+    def _drop_segment(self) -> None:
+        self._segment = None
+
+    def _commit_once(
+        self, operations: Sequence[Operation], avoid: Collection[ids.ZoneAddress]
+    ) -> None:
+        if not operations:
+            return
+        payload_bytes = sum(len(operation.payload) for operation in operations)
+        with self._index.write() as txn:
+            previous = applied_sequence(txn)
+            sequence = self._index.next_sequence(previous)
+            recorder = RecordingWriter(txn)
+            wanted = batch.total_bytes(payload_bytes, MUTATIONS_ROOM_BYTES * len(operations))
+            segment, is_new = self._segment_with_room(recorder, sequence, wanted, avoid)
+            allocated_count = len(recorder.mutations)
+            self._apply(operations, recorder, segment)
+            if len(recorder.mutations) == allocated_count:
+                if is_new:
+                    # Nothing to log, so the allocation is dropped with the transaction.
+                    self._drop_segment()
+                return
+            mutations = batch.pack_mutations(recorder.mutations)
+            total = batch.total_bytes(payload_bytes, len(mutations))
+            if total > segment.free_bytes:
+                if is_new:
+                    raise _too_large(total, segment)
+                raise _RollOver
+            with self._pool.acquire(total) as buffer:
+                view = buffer.view[:total]
+                if is_new:
+                    segment.format_zones(view[: zone_header.ZONE_HEADER_BYTES])
+                batch.pack_into(
+                    view,
+                    segment_id=segment.record.segment_id,
+                    sequence=sequence,
+                    previous=previous,
+                    payloads=[operation.payload for operation in operations],
+                    mutations=mutations,
+                    seed=segment.record.seed,
+                )
+                segment.append(view)
+            txn.put(media_records.APPLIED_KEY, media_records.U64.pack(sequence))
+            txn.commit()
+        if is_new:
+            for zone in segment.zones:
+                self._publisher.publish(
+                    events.ZoneOpened(
+                        device_id=zone.device_id,
+                        zone_index=zone.zone_index,
+                        role="segment",
+                        owner_id=segment.record.segment_id,
+                    )
+                )
+        self._publisher.publish(
+            events.WriteJournaled(
+                segment_id=ids.SegmentId(segment.record.segment_id),
+                sequence=ids.Sequence(sequence),
+                payload_bytes=payload_bytes,
+                writes_count=len(operations),
+            )
+        )
+
+    @staticmethod
+    def _apply(
+        operations: Sequence[Operation],
+        recorder: RecordingWriter,
+        segment: log_segment.LogSegment,
+    ) -> None:
+        offset = segment.offset_bytes + batch.HEADER_BYTES
+        for operation in operations:
+            length = len(operation.payload)
+            before = len(recorder.mutations)
+            place = Placement(segment.record.segment_id, offset, length)
+            try:
+                operation.result = operation.apply(recorder, place)
+            except errors.CouchestorError as exc:
+                operation.error = exc
+                if len(recorder.mutations) != before:
+                    raise _Spoiled from exc
+            offset += length
+
+    def _segment_with_room(
+        self,
+        recorder: RecordingWriter,
+        sequence: int,
+        wanted_bytes: int,
+        avoid: Collection[ids.ZoneAddress],
+    ) -> tuple[log_segment.LogSegment, bool]:
+        if self._segment is None and not self._looked_for_segment:
+            self._looked_for_segment = True
+            self._segment = self._adopt(recorder, avoid)
+        if self._segment is not None and self._segment.free_bytes >= wanted_bytes:
+            return self._segment, False
+        self._seal_segments(recorder)
+        devices = self._media.healthy_devices()
+        zones = zone_allocation.allocate(
+            recorder,
+            devices,
+            count=self._replicas_count,
+            role=zone_header.ZoneRole.SEGMENT,
+            owner_id=sequence,
+            avoid=avoid,
+        )
+        record = media_records.SegmentRecord(
+            segment_id=sequence,
+            state=int(media_records.ZoneSetState.OPEN),
+            writer=self._writer,
+            seed=self._draw_seed(),
+            members=tuple((zone.device_id, int(zone.zone_index)) for zone in zones),
+        )
+        recorder.put(media_records.segment_key(sequence), media_records.pack(record))
+        capacity = min(
+            identity.zone_capacity_bytes
+            for identity in devices
+            if identity.device_id in {zone.device_id for zone in zones}
+        )
+        self._segment = log_segment.LogSegment(
+            record,
+            self._media,
+            capacity_bytes=capacity,
+            offset_bytes=log_segment.FIRST_BATCH_OFFSET_BYTES,
+            fan_out=self._fan_out,
+        )
+        if self._segment.free_bytes < wanted_bytes:
+            raise _too_large(wanted_bytes, self._segment)
+        return self._segment, True
+
+    def _own_open_segments(
+        self, reader: index_port.IndexReader
+    ) -> list[media_records.SegmentRecord]:
+        start, stop = media_records.table_range(media_records.SEGMENTS)
+        records = [
+            media_records.unpack(media_records.SegmentRecord, value)
+            for _, value in reader.scan(start, stop)
+        ]
+        return [
+            record
+            for record in records
+            if record.writer == self._writer and record.state == media_records.ZoneSetState.OPEN
+        ]
+
+    def _seal_segments(self, recorder: RecordingWriter) -> None:
+        for record in self._own_open_segments(recorder):
+            sealed = media_records.SegmentRecord(
+                record.segment_id,
+                int(media_records.ZoneSetState.SEALED),
+                record.writer,
+                record.seed,
+                record.members,
+            )
+            recorder.put(media_records.segment_key(record.segment_id), media_records.pack(sealed))
+
+    def _adopt(
+        self, reader: index_port.IndexReader, avoid: Collection[ids.ZoneAddress]
+    ) -> log_segment.LogSegment | None:
+        """Go on in the segment an earlier incarnation of this writer left open."""
+        healthy = {identity.device_id: identity for identity in self._media.healthy_devices()}
+        for record in self._own_open_segments(reader):
+            zones = media_records.zone_addresses(record.members)
+            if any(zone.device_id not in healthy or zone in avoid for zone in zones):
+                continue
+            segment = log_segment.LogSegment(
+                record,
+                self._media,
+                capacity_bytes=min(healthy[z.device_id].zone_capacity_bytes for z in zones),
+                offset_bytes=0,
+                fan_out=self._fan_out,
+            )
+            with self._pool.acquire(units.BLOCK_BYTES) as buffer:
+                filler = buffer.view[: units.BLOCK_BYTES]
+                filler[:] = bytes(units.BLOCK_BYTES)
+                segment.level(filler)
+            if segment.offset_bytes >= log_segment.FIRST_BATCH_OFFSET_BYTES:
+                return segment
+        return None

@@ -1,0 +1,133 @@
+"""One replicated log segment: lockstep appends on journal_replicas devices.
+
+Runs on the commit thread, below the node's write lock; so at most one batch of the whole node is
+ever in flight, and after a crash at most that one may be on fewer replicas than it should.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Sequence
+from typing import Final
+
+from couchestor_daemon.formats import media_records, zone_header
+from couchestor_daemon.ports import media as media_port
+from couchestor_domain import errors, ids, units
+
+FIRST_BATCH_OFFSET_BYTES: Final = zone_header.ZONE_HEADER_BYTES
+
+
+class LogSegment:
+    """The open segment of one writer."""
+
+    def __init__(
+        self,
+        record: media_records.SegmentRecord,
+        media: media_port.Media,
+        *,
+        capacity_bytes: int,
+        offset_bytes: int,
+        fan_out: concurrent.futures.Executor | None,
+    ) -> None:
+        self.record = record
+        self.zones = media_records.zone_addresses(record.members)
+        self.offset_bytes = offset_bytes
+        self._media = media
+        self._capacity_bytes = capacity_bytes
+        self._fan_out = fan_out
+
+    @property
+    def free_bytes(self) -> int:
+        """Room left for batches."""
+        return self._capacity_bytes - self.offset_bytes
+
+    def format_zones(self, block: memoryview) -> None:
+        """Empty the member zones and write their headers, durably; ``block`` is aligned scratch."""
+        for index, zone in enumerate(self.zones):
+            device = self._media.device(zone.device_id)
+            device.reset(zone.zone_index)
+            block[:] = zone_header.pack(
+                zone_header.ZoneHeader(
+                    zone_header.ZoneRole.SEGMENT,
+                    index, 0, 0,
+                    self.record.segment_id,
+                    self.record.seed,
+                    self.zones,
+                )
+            )  # fmt: skip
+            self._write_one(zone, 0, block)
+        self.offset_bytes = FIRST_BATCH_OFFSET_BYTES
+
+    def append(self, data: memoryview) -> None:
+        """Append to every replica, durable on all of them when this returns.
+
+        Raises:
+            DeviceError: a replica failed; the segment must be sealed and the batch written to
+                another one. The failed device has been taken out of service.
+        """
+        invariant_offset = self.offset_bytes
+        if self._fan_out is None:
+            for zone in self.zones:
+                self._write_one(zone, invariant_offset, data)
+        else:
+            self._write_all(self._fan_out, invariant_offset, data)
+        self.offset_bytes = invariant_offset + len(data)
+
+    def _write_all(
+        self, fan_out: concurrent.futures.Executor, offset_bytes: int, data: memoryview
+    ) -> None:
+        others = [
+            fan_out.submit(self._write_one, zone, offset_bytes, data) for zone in self.zones[1:]
+        ]
+        failure: BaseException | None = None
+        try:
+            self._write_one(self.zones[0], offset_bytes, data)
+        except errors.DeviceError as exc:
+            failure = exc
+        for other in others:
+            error = other.exception()
+            failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def _write_one(self, zone: ids.ZoneAddress, offset_bytes: int, data: memoryview) -> None:
+        try:
+            self._media.device(zone.device_id).write(
+                zone.zone_index, offset_bytes, data, durable=True
+            )
+        except errors.DeviceFullError:
+            raise
+        except errors.DeviceError as exc:
+            self._media.report_failure(zone.device_id, exc)
+            raise
+
+    def level(self, filler: memoryview) -> None:
+        """Bring every replica's write pointer to one offset after a crash, so appends can go on.
+
+        Torn bytes of an unfinished batch stay where they are: no chain of sequences leads to them.
+        """
+        self.offset_bytes = level_zones(self._media, self.zones, filler)
+
+
+def level_zones(
+    media: media_port.Media, zones: Sequence[ids.ZoneAddress], filler: memoryview
+) -> int:
+    """Pad zones with zeros up to the highest write pointer among them and return it.
+
+    Args:
+        filler: Aligned zeros, at least one block.
+    """
+    pointers: dict[ids.ZoneAddress, int] = {}
+    for zone in zones:
+        reports = {found.zone_index: found for found in media.device(zone.device_id).report()}
+        found = reports.get(zone.zone_index)
+        pointers[zone] = 0 if found is None else found.write_pointer_bytes
+    goal = units.align_up(max(pointers.values()), units.BLOCK_BYTES)
+    for zone, pointer in pointers.items():
+        device = media.device(zone.device_id)
+        while pointer < goal:
+            step = min(len(filler), goal - pointer)
+            device.write(zone.zone_index, pointer, filler[:step], durable=False)
+            pointer += step
+        device.flush([zone.zone_index])
+    return goal

@@ -1,0 +1,62 @@
+"""Choosing free zones for a segment or group, inside a write transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from couchestor_daemon.formats import media_records, zone_header
+from couchestor_daemon.ports import device as device_port
+from couchestor_daemon.ports import index as index_port
+from couchestor_domain import errors, ids, placement
+
+
+def free_zones(
+    txn: index_port.IndexReader, identity: device_port.DeviceIdentity
+) -> list[ids.ZoneIndex]:
+    """Zones of a device that the index says nothing owns, lowest first."""
+    start, stop = media_records.device_zones_range(identity.device_id)
+    used = {media_records.zone_index_of(key) for key, _ in txn.scan(start, stop)}
+    return [ids.ZoneIndex(index) for index in range(identity.zone_count) if index not in used]
+
+
+def allocate(
+    txn: index_port.IndexWriter,
+    devices: Sequence[device_port.DeviceIdentity],
+    *,
+    count: int,
+    role: zone_header.ZoneRole,
+    owner_id: int,
+    avoid: Collection[ids.ZoneAddress] = (),
+) -> tuple[ids.ZoneAddress, ...]:
+    """Take one zone on each of ``count`` distinct devices and record the ownership.
+
+    Raises:
+        StoreReadOnlyError: fewer than ``count`` devices are healthy.
+        StoreFullError: enough devices, but not enough with a free zone.
+    """
+    free: dict[ids.DeviceId, list[ids.ZoneIndex]] = {}
+    for identity in devices:
+        free[identity.device_id] = [
+            zone
+            for zone in free_zones(txn, identity)
+            if ids.ZoneAddress(identity.device_id, zone) not in avoid
+        ]
+    chosen = placement.choose_devices(
+        [
+            placement.Candidate(
+                device_id=identity.device_id,
+                failure_domain=identity.failure_domain,
+                free_zones_count=len(free[identity.device_id]),
+                open_zones_count=0,
+            )
+            for identity in devices
+        ],
+        count,
+    )
+    zones = tuple(ids.ZoneAddress(device_id, free[device_id][0]) for device_id in chosen)
+    if len(set(zones)) != count:
+        raise errors.StoreReadOnlyError(f"placement gave {len(set(zones))} of {count} zones")
+    record = media_records.pack(media_records.ZoneRecord(int(role), owner_id))
+    for zone in zones:
+        txn.put(media_records.zone_key(zone), record)
+    return zones

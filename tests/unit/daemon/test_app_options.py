@@ -1,0 +1,132 @@
+"""Settings: precedence, sizes, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from couchestor_daemon.app import command, option_table, option_values, settings
+from couchestor_domain import errors, units
+
+
+def _load(
+    flags: dict[str, object] | None = None,
+    environment: dict[str, str] | None = None,
+    config: pathlib.Path = pathlib.Path("/nonexistent"),
+) -> settings.Settings:
+    return option_table.load(flags or {}, environment or {}, system_config=config)
+
+
+def test_table_and_settings_name_the_same_fields() -> None:
+    assert set(option_table.BY_NAME) == set(settings.Settings.__dataclass_fields__)
+
+
+def test_flag_beats_environment_beats_file_beats_default(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('region = "file-1"\nport = 9001\nworkers = 3\n')
+    told = _load(
+        {"region": "flag-1"}, {"COUCHESTOR_REGION": "env-1", "COUCHESTOR_PORT": "9002"}, file
+    )
+    assert (told.region, told.port, told.workers) == ("flag-1", 9002, 3)
+    assert told.zone_bytes == 64 * units.MIB
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("4096", 4096),
+        ("64MiB", 64 << 20),
+        ("64M", 64 << 20),
+        ("1MB", 10**6),
+        ("1.5 GiB", 3 << 29),
+        ("2t", 2 << 40),
+    ],
+)
+def test_sizes(text: str, expected: int) -> None:
+    assert option_values.parse_size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "MiB", "-1", "5 parsecs", "1e9"])
+def test_bad_sizes(text: str) -> None:
+    with pytest.raises(ValueError, match="not a size"):
+        option_values.parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "words"),
+    [
+        ({"port": "99999"}, {}, ["--port", "99999", "65535"]),
+        ({}, {"COUCHESTOR_ZONE_BYTES": "7"}, ["COUCHESTOR_ZONE_BYTES", "'7'"]),
+        ({}, {"COUCHESTOR_ZONE_BYTE": "7"}, ["did you mean COUCHESTOR_ZONE_BYTES"]),
+        ({"log_level": "inof"}, {}, ["--log-level", "did you mean info"]),
+        ({"data_shards": "9"}, {}, ["9+2", "11 devices", "--data-shards"]),
+        ({"devices": ["/a,/b", "/a"]}, {}, ["named twice", "--devices"]),
+        ({"tls_cert": "/nope"}, {}, ["belong together"]),
+        ({"tls_cert": "/nope", "tls_key": "/nope"}, {}, ["cannot read /nope", "--tls-cert"]),
+        ({"port": "8080"}, {}, ["must differ", "--port"]),
+        ({"config": "/nope.toml"}, {}, ["cannot read /nope.toml", "No such file"]),
+    ],
+)
+def test_a_mistake_is_one_line_naming_its_source(
+    flags: dict[str, object], environment: dict[str, str], words: list[str]
+) -> None:
+    with pytest.raises(errors.ConfigurationError) as caught:
+        _load(flags, environment)
+    assert "\n" not in caught.value.message
+    for word in words:
+        assert word in caught.value.message
+
+
+def test_a_mistake_in_the_file_names_its_line(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('# hello\nregion = "x"\nprot = 1\n')
+    with pytest.raises(errors.ConfigurationError, match=r"c.toml:3: .*did you mean port"):
+        _load(config=file)
+    file.write_text("port = true\n")
+    with pytest.raises(errors.ConfigurationError, match=r"c.toml:1 port: 'True'"):
+        _load(config=file)
+
+
+def test_kubernetes_service_links_are_not_settings() -> None:
+    told = _load(
+        environment={
+            "COUCHESTOR_PORT": "tcp://10.0.0.1:9000",
+            "COUCHESTOR_SERVICE_HOST": "10.0.0.1",
+            "COUCHESTOR_PORT_9000_TCP_ADDR": "10.0.0.1",
+        }
+    )
+    assert told.port == 9000
+
+
+def test_settings_survive_the_pipe() -> None:
+    told = _load({"devices": ["/a,/b,/c,/d,/e,/f"], "log_json": "yes", "drain_seconds": "2.5s"})
+    assert settings.Settings.from_json(told.to_json()) == told
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["srve"], "did you mean serve"),
+        (["serve", "--prot", "1"], "did you mean --port"),
+        (["serve", "--port=x"], "--port"),
+        (["device"], "ACTION"),
+    ],
+)
+def test_a_wrong_command_line_exits_2(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        raise SystemExit(command.main(words))
+    assert caught.value.code == 2
+    complaint = capsys.readouterr().err
+    assert said in complaint
+    assert complaint.count("\n") == 1
+
+
+def test_help_tells_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["serve", "--help"])
+    text = capsys.readouterr().out
+    assert all(option.flag in text for option in option_table.OPTIONS)
+    assert "[64MiB]" in text

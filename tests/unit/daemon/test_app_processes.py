@@ -1,0 +1,168 @@
+"""Back-off, health, notification, logs and metrics, each without a process."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import logging
+import pathlib
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import prometheus_client
+import pytest
+
+from couchestor_daemon.adapters import log_events
+from couchestor_daemon.app import (
+    child_status,
+    health_server,
+    logs,
+    metrics,
+    serve_command,
+    service_manager,
+    supervisor,
+)
+from couchestor_domain import errors
+
+
+def _child(name: str, state: str, streak: int = 0) -> child_status.ChildStatus:
+    return child_status.ChildStatus(
+        name=name,
+        state=state,
+        pid=1,
+        restart_count=streak,
+        failure_streak=streak,
+        last_exit="SIGKILL",
+    )
+
+
+def test_backoff_doubles_up_to_its_limit() -> None:
+    waits = [supervisor.backoff_seconds(streak) for streak in range(1, 9)]
+    assert waits == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
+    assert supervisor.backoff_seconds(10**6) == 10.0
+
+
+@pytest.mark.parametrize("name", ["/notify", "@couchestor-test-"])
+def test_notification_reaches_path_and_abstract_sockets(tmp_path: pathlib.Path, name: str) -> None:
+    address = f"{name}{tmp_path.name}" if name.startswith("@") else f"{tmp_path}{name}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind("\0" + address[1:] if address.startswith("@") else address)
+        receiver.settimeout(2)
+        manager = service_manager.ServiceManager(
+            {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "7"}, pid=7
+        )
+        assert manager.ready("fine")
+        assert receiver.recv(4096).decode().split("\n")[:2] == ["READY=1", "STATUS=fine"]
+        assert manager.feed_watchdog()
+        assert receiver.recv(4096) == b"WATCHDOG=1"
+    assert manager.watchdog_seconds == 3.0
+    assert not manager.feed_watchdog()
+
+
+def test_no_manager_no_watchdog() -> None:
+    assert not service_manager.ServiceManager({}).stopping()
+    other = service_manager.ServiceManager({"WATCHDOG_USEC": "5", "WATCHDOG_PID": "1"}, pid=2)
+    assert other.watchdog_seconds is None
+
+
+def test_readiness_follows_the_board() -> None:
+    board = child_status.Board()
+    server = health_server.PageServer(
+        host="127.0.0.1", port=0, name="health", pages=health_server.health_pages(board)
+    )
+    server.start()
+
+    def get(path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}") as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as exc:
+            with exc:
+                return exc.code, exc.read().decode()
+
+    try:
+        assert get("/readyz")[0] == 503
+        assert get("/livez")[0] == 200
+        board.update(
+            phase="serving",
+            children=[_child("worker-0", "ready"), _child("worker-1", "waiting", streak=5)],
+        )
+        code, text = get("/readyz?x=1")
+        assert code == 200
+        assert "worker-1 keeps crashing (5 times" in json.loads(text)["warnings"][0]
+        board.update(phase="serving", children=[_child("worker-0", "waiting", streak=1)])
+        assert json.loads(get("/readyz")[1])["reasons"] == ["no worker is ready"]
+        assert get("/nope")[0] == 404
+    finally:
+        server.close()
+
+
+def test_a_taken_port_is_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(errors.ConfigurationError, match=r"in use; choose another with --host"):
+            serve_command.reserve_port("127.0.0.1", port)
+        with pytest.raises(errors.ConfigurationError, match="--health-port"):
+            health_server.PageServer(host="127.0.0.1", port=port, name="health", pages={})
+
+
+@pytest.fixture
+def root_logger() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    logging.captureWarnings(False)
+
+
+@dataclasses.dataclass(frozen=True)
+class DegradedRead:
+    """Stands for any event."""
+
+    name: str
+    missing_count: int
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_json_line_has_the_event_the_request_and_stays_one_line() -> None:
+    stream = io.StringIO()
+    logs.configure(json_lines=True, level="info", stream=stream)
+    token = logs.request_id.set("R1")
+    try:
+        log_events.LogEventPublisher().publish(DegradedRead(name="a\nb", missing_count=2))
+    finally:
+        logs.request_id.reset(token)
+    entry = json.loads(stream.getvalue())
+    assert stream.getvalue().count("\n") == 1
+    assert entry["message"] == "degraded read"
+    assert (entry["event_name"], entry["event_missing_count"]) == ("a\nb", 2)
+    assert (entry["logger"], entry["request_id"]) == ("couchestor.events", "R1")
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_human_line_cannot_be_forged() -> None:
+    stream = io.StringIO()
+    logs.configure(json_lines=False, level="warning", stream=stream)
+    log = logging.getLogger("couchestor.test")
+    log.info("not written")
+    log.warning("bad\nkey", extra={"key": 'a "b"\n00:00:00 ERROR forged'})
+    assert stream.getvalue().count("\n") == 1
+    assert stream.getvalue().split()[1] == "WARNING"
+
+
+def test_metrics_are_counted_by_operation_and_status() -> None:
+    target = prometheus_client.CollectorRegistry()
+    measured = metrics.NodeMetrics(target)
+    measured.observe_request("GetObject", 200, seconds=0.003, sent_bytes=10)
+    measured.observe_request("GetObject", 404, seconds=0.001)
+    labels = {"operation": "GetObject", "status": "200"}
+    assert target.get_sample_value("couchestor_requests_total", labels) == 1
+    assert target.get_sample_value("couchestor_sent_bytes_total") == 10
+    assert (
+        target.get_sample_value("couchestor_request_seconds_count", {"operation": "GetObject"}) == 2
+    )
