@@ -11,7 +11,8 @@ Pure: `decide` is total, and a test enumerates every input.
     present   crash, same boot   USE         commits survive the death of processes; a batch beyond
                                              the index was never answered and stays void
     present   crash, other boot  REBUILD     the live index is not synced and cannot be trusted
-    any       recover asked for  REBUILD     `couchestor recover`
+    any       recover asked for  REBUILD     `couchestor recover`; REFUSE when an index is there and
+                                             no device holds a log to rebuild it from
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def decide(
         return Action.REFUSE
     if index is IndexState.ABSENT and not log_present:
         return Action.INITIALISE
+    if recover_asked and not log_present:
+        return Action.REFUSE
     if recover_asked or index is IndexState.ABSENT:
         return Action.REBUILD
     if last_stop is LastStop.CRASH_OTHER_BOOT:

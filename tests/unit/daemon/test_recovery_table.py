@@ -27,7 +27,12 @@ def test_every_input_has_the_action_the_rules_allow(
         assert not recover_asked
     if log_present and index is IndexState.ABSENT:
         assert action is Action.REBUILD
-    assert (action is Action.REFUSE) == (index is IndexState.FOREIGN and not recover_asked)
+    foreign = index is IndexState.FOREIGN and not recover_asked
+    nothing_to_rebuild_from = recover_asked and not log_present and index is not IndexState.ABSENT
+    assert (action is Action.REFUSE) == (foreign or nothing_to_rebuild_from)
+    if action is Action.REBUILD:
+        # A rebuild replaces what is there, so there must be something to replace it with.
+        assert log_present or not recover_asked
 
 
 def test_the_table_row_by_row() -> None:
