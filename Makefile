@@ -16,7 +16,6 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	touch $(STAMP)
 
-# Fails with one clear line until the wiring has landed (docs/ROADMAP.md).
 serve: setup
 	$(BIN)/couchestor serve --data-dir var
 

@@ -12,6 +12,21 @@ from couchestor_domain import errors, units
 SMALLEST_CLASS_BYTES: Final = 4 * units.KIB
 
 
+def size_class_bytes(size_bytes: int) -> int:
+    """Length of the buffers that serve ``size_bytes``.
+
+    Four classes per doubling, so that at most a quarter of a large buffer is waste: a 4+2 stripe
+    of 4 MiB is a little over 6 MiB and would take 8 MiB by powers of two.
+    """
+    class_bytes = SMALLEST_CLASS_BYTES
+    while class_bytes < size_bytes:
+        class_bytes *= 2
+    quarter = class_bytes // 8
+    if quarter < SMALLEST_CLASS_BYTES:
+        return class_bytes
+    return quarter * units.ceil_div(size_bytes, quarter)
+
+
 class AlignedBuffer:
     """A borrowed buffer. ``view`` is at least as long as asked for and 4 KiB-aligned.
 
@@ -43,7 +58,7 @@ class AlignedBuffer:
 
 
 class BufferPool:
-    """Buffers by power-of-two size class, bounded in bytes. Thread-safe.
+    """Buffers by size class, bounded in bytes. Thread-safe.
 
     Args:
         limit_bytes: Most bytes lent and kept together.
@@ -67,9 +82,17 @@ class BufferPool:
         Raises:
             OverloadedError: the pool's limit is reached.
         """
-        class_bytes = SMALLEST_CLASS_BYTES
-        while class_bytes < size_bytes:
-            class_bytes *= 2
+        found = self.try_acquire(size_bytes)
+        if found is None:
+            raise errors.OverloadedError(
+                f"{self._lent_bytes} of {self._limit_bytes} bytes of buffers are in use; "
+                "try again later"
+            )
+        return found
+
+    def try_acquire(self, size_bytes: int) -> AlignedBuffer | None:
+        """Borrow at least ``size_bytes``, or None when the pool's limit is reached."""
+        class_bytes = size_class_bytes(size_bytes)
         with self._lock:
             free = self._free.get(class_bytes)
             if free:
@@ -77,10 +100,7 @@ class BufferPool:
                 self._kept_bytes -= class_bytes
             else:
                 if self._lent_bytes + class_bytes > self._limit_bytes:
-                    raise errors.OverloadedError(
-                        f"{self._lent_bytes} of {self._limit_bytes} bytes of buffers are in use; "
-                        "try again later"
-                    )
+                    return None
                 self._make_room(class_bytes)
                 memory = mmap.mmap(-1, class_bytes)
             self._lent_bytes += class_bytes

@@ -1,128 +1,230 @@
-"""One suite over every index adapter."""
+"""What every ``ports.index.IndexStore`` must do, and what only shared memory can."""
 
 from __future__ import annotations
 
 import pathlib
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from couchestor_daemon.adapters import lmdb_index, memory_index
 from couchestor_daemon.ports import index as index_port
 from couchestor_domain import errors, units
 
-keys = st.binary(min_size=1, max_size=24)
-
 
 @pytest.fixture(params=["lmdb", "memory"])
-def index(
+def store(
     request: pytest.FixtureRequest, tmp_path: pathlib.Path
 ) -> Iterator[index_port.IndexStore]:
-    store: index_port.IndexStore
+    made: index_port.IndexStore
     if request.param == "lmdb":
-        store = lmdb_index.LmdbIndex(tmp_path / "index", map_size_bytes=64 * units.MIB)
+        made = lmdb_index.LmdbIndex(tmp_path / "index", map_size_bytes=8 * units.MIB)
     else:
-        store = memory_index.MemoryIndex()
-    yield store
-    store.close()
+        made = memory_index.MemoryIndex()
+    yield made
+    made.close()
 
 
-def fill(index: index_port.IndexStore, pairs: dict[bytes, bytes]) -> None:
-    with index.write() as txn:
-        for key, value in pairs.items():
-            txn.put(key, value)
+def fill_up(txn: index_port.IndexWriter) -> None:
+    for number in range(1000):
+        txn.put(b"n%d" % number, bytes(4096))
+    txn.commit()
+
+
+def put_all(store: index_port.IndexStore, *keys: bytes) -> None:
+    with store.write() as txn:
+        for key in keys:
+            txn.put(key, b"v" + key)
         txn.commit()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
-@given(st.dictionaries(keys, st.binary(max_size=40), max_size=30), keys, keys)
-def test_scans_give_the_bytewise_order_in_both_directions(
-    index: index_port.IndexStore, pairs: dict[bytes, bytes], start: bytes, stop: bytes
-) -> None:
-    with index.write() as txn:
-        for key in [key for key, _ in txn.scan(b"\0", b"\xff" * 25)]:
-            txn.delete(key)
-        for key, value in pairs.items():
-            txn.put(key, value)
-        txn.commit()
-    expected = sorted(item for item in pairs.items() if start <= item[0] < stop)
-    with index.read() as reader:
-        assert list(reader.scan(start, stop)) == expected
-        assert list(reader.scan(start, stop, reverse=True)) == expected[::-1]
+def keys_of(reader: index_port.IndexReader, start: bytes, stop: bytes, **how: bool) -> list[bytes]:
+    return [key for key, _ in reader.scan(start, stop, **how)]
 
 
-def test_a_reader_keeps_its_snapshot_and_the_next_sees_the_commit(
-    index: index_port.IndexStore,
-) -> None:
-    fill(index, {b"k": b"old"})
-    with index.read() as before:
-        fill(index, {b"k": b"new"})
-        assert before.get(b"k") == b"old"
-    with index.read() as after:
-        assert after.get(b"k") == b"new"
-
-
-def test_a_writer_sees_its_own_writes_and_leaves_nothing_when_not_committed(
-    index: index_port.IndexStore,
-) -> None:
-    fill(index, {b"a": b"1"})
-    with index.write() as txn:
-        txn.put(b"b", b"2")
+def test_a_commit_is_seen_and_an_abort_is_not(store: index_port.IndexStore) -> None:
+    put_all(store, b"a")
+    with store.write() as txn:
+        txn.put(b"b", b"1")
         assert txn.delete(b"a")
-        assert not txn.delete(b"a")
         assert txn.get(b"a") is None
-        assert list(txn.scan(b"a", b"z")) == [(b"b", b"2")]
-    with index.read() as reader:
-        assert list(reader.scan(b"a", b"z")) == [(b"a", b"1")]
-
-
-def test_writers_take_turns(index: index_port.IndexStore) -> None:
-    def count() -> None:
-        for _ in range(50):
-            with index.write() as txn:
-                value = txn.get(b"n") or b"0"
-                txn.put(b"n", b"%d" % (int(value) + 1))
-                txn.commit()
-
-    threads = [threading.Thread(target=count) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    with index.read() as reader:
-        assert reader.get(b"n") == b"200"
-
-
-def test_sequences_rise_above_the_floor_and_are_never_given_twice(
-    index: index_port.IndexStore,
-) -> None:
-    assert index.next_sequence(0) == 1
-    assert index.next_sequence(0) == 2
-    assert index.next_sequence(100) == 101
-    assert index.next_sequence(5) == 102
-
-
-def test_long_keys_are_held_up_to_the_limit(index: index_port.IndexStore) -> None:
-    fill(index, {b"x" * index_port.KEY_BYTES_MAX: b"v"})
-    with index.write() as txn, pytest.raises(ValueError, match="511"):
-        txn.put(b"x" * (index_port.KEY_BYTES_MAX + 1), b"v")
-
-
-def test_a_full_map_is_a_typed_error_and_loses_nothing(tmp_path: pathlib.Path) -> None:
-    store = lmdb_index.LmdbIndex(tmp_path / "small", map_size_bytes=256 * units.KIB)
-    fill(store, {b"kept": b"v"})
-    with pytest.raises(errors.IndexFullError, match="full"):
-        fill(store, {b"%d" % number: b"v" * 500 for number in range(10_000)})
     with store.read() as reader:
-        assert reader.get(b"kept") == b"v"
-        assert reader.get(b"1") is None
+        assert reader.get(b"a") == b"va"
+        assert reader.get(b"b") is None
+
+
+def test_a_reader_keeps_its_snapshot(store: index_port.IndexStore) -> None:
+    put_all(store, b"a", b"b")
+    with store.read() as old:
+        with store.write() as txn:
+            txn.put(b"a", b"new")
+            txn.delete(b"b")
+            txn.put(b"c", b"c")
+            with store.read() as during:
+                assert during.get(b"a") == b"va"
+            txn.commit()
+        assert old.get(b"a") == b"va"
+        assert keys_of(old, b"a", b"z") == [b"a", b"b"]
+    with store.read() as fresh:
+        assert fresh.get(b"a") == b"new"
+        assert keys_of(fresh, b"a", b"z") == [b"a", b"c"]
+
+
+@pytest.mark.parametrize("writing", [False, True])
+def test_scans_are_half_open_and_ordered(store: index_port.IndexStore, writing: bool) -> None:
+    put_all(store, b"a", b"a\x00", b"b", b"c", b"\xff\xff")
+    with store.write() if writing else store.read() as reader:
+        assert keys_of(reader, b"a", b"c") == [b"a", b"a\x00", b"b"]
+        assert keys_of(reader, b"a", b"c", reverse=True) == [b"b", b"a\x00", b"a"]
+        assert keys_of(reader, b"b", b"\xff\xff\xff", reverse=True) == [b"\xff\xff", b"c", b"b"]
+        assert keys_of(reader, b"c", b"a") == []
+        assert keys_of(reader, b"aa", b"ab", reverse=True) == []
+
+
+def test_a_writer_scans_its_own_changes(store: index_port.IndexStore) -> None:
+    put_all(store, b"a", b"b", b"c")
+    with store.write() as txn:
+        txn.delete(b"b")
+        txn.put(b"bb", b"1")
+        txn.put(b"c", b"2")
+        assert list(txn.scan(b"a", b"d")) == [(b"a", b"va"), (b"bb", b"1"), (b"c", b"2")]
+        assert keys_of(txn, b"a", b"d", reverse=True) == [b"c", b"bb", b"a"]
+        assert not txn.delete(b"b")
+
+
+def test_keys_have_1_to_511_bytes(store: index_port.IndexStore) -> None:
+    put_all(store, b"k" * index_port.KEY_BYTES_MAX)
+    with store.write() as txn:
+        for key in (b"", b"k" * (index_port.KEY_BYTES_MAX + 1)):
+            with pytest.raises(ValueError, match="key"):
+                txn.put(key, b"")
+            # Names and ids from clients may be of any length.
+            assert txn.get(key) is None
+
+
+def test_empty_values_are_values(store: index_port.IndexStore) -> None:
+    with store.write() as txn:
+        txn.put(b"a", b"")
+        txn.commit()
+    with store.read() as reader:
+        assert reader.get(b"a") == b""
+
+
+def test_a_second_writer_waits(store: index_port.IndexStore) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with store.write() as txn:
+            order.append("second")
+            assert txn.get(b"a") == b"1"
+
+    with store.write() as txn:
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.05)
+        order.append("first")
+        txn.put(b"a", b"1")
+        txn.commit()
+        # The commit ends the writer, not the end of the block.
+        thread.join(10)
+    assert order == ["first", "second"]
+
+
+def test_sequences_rise_above_the_floor_and_never_repeat(store: index_port.IndexStore) -> None:
+    with store.write():
+        drawn = [store.next_sequence(floor) for floor in (0, 0, 100, 5, 1 << 40, 0)]
+    assert drawn == [1, 2, 101, 102, (1 << 40) + 1, (1 << 40) + 2]
+
+
+def test_a_crash_of_the_memory_index_drops_the_writer() -> None:
+    store = memory_index.MemoryIndex()
+    writer = store.write()
+    writer.put(b"a", b"1")
+    store.crash()
+    with store.write() as txn:
+        assert txn.get(b"a") is None
+
+
+def test_a_full_lmdb_index_says_so_and_goes_on_reading(tmp_path: pathlib.Path) -> None:
+    store = lmdb_index.LmdbIndex(tmp_path / "index", map_size_bytes=units.MIB // 4)
+    put_all(store, b"a")
+    with store.write() as txn, pytest.raises(errors.IndexFullError):
+        fill_up(txn)
+    with store.read() as reader:
+        assert reader.get(b"a") == b"va"
+        assert reader.get(b"n0") is None
     store.close()
 
 
-def test_what_is_not_an_index_is_refused(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "data.mdb").write_bytes(b"not an index" * 1000)
+def test_a_damaged_lmdb_file_is_refused(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "index"
+    path.mkdir()
+    (path / "data.mdb").write_bytes(b"\x55" * 16384)
     with pytest.raises(errors.IndexCorruptError, match="couchestor recover"):
-        lmdb_index.LmdbIndex(tmp_path, map_size_bytes=units.MIB)
+        lmdb_index.LmdbIndex(path, map_size_bytes=units.MIB)
+
+
+def test_content_and_sequence_survive_a_close(tmp_path: pathlib.Path) -> None:
+    for expected in (1, 2):
+        store = lmdb_index.LmdbIndex(tmp_path / "index", map_size_bytes=units.MIB)
+        with store.write() as txn:
+            assert store.next_sequence(0) == expected
+            txn.put(b"n%d" % expected, b"")
+            txn.commit()
+        with store.read() as reader:
+            assert len(keys_of(reader, b"n", b"o")) == expected
+        store.sync()
+        store.close()
+
+
+HOLDER = """
+import pathlib, sys, time
+from couchestor_daemon.adapters import lmdb_index
+store = lmdb_index.LmdbIndex(pathlib.Path(sys.argv[1]), map_size_bytes=8 << 20)
+with store.write() as txn:
+    txn.put(b"committed", b"1")
+    txn.commit()
+reader = store.read()
+writer = store.write()
+writer.put(b"lost", b"1")
+print(store.next_sequence(0), flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "index"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "1\n"
+            store = lmdb_index.LmdbIndex(path, map_size_bytes=8 * units.MIB)
+            got_it = threading.Event()
+
+            def take() -> None:
+                with store.write() as txn:
+                    got_it.set()
+                    assert txn.get(b"lost") is None
+                    txn.put(b"mine", b"1")
+                    # Drawn by the process that died before it could commit.
+                    assert store.next_sequence(0) == 2
+                    txn.commit()
+
+            thread = threading.Thread(target=take)
+            thread.start()
+            assert not got_it.wait(0.1)
+        finally:
+            holder.send_signal(signal.SIGKILL)
+    thread.join(10)
+    assert got_it.is_set()
+    with store.read() as reader:
+        assert reader.get(b"committed") == b"1"
+        assert reader.get(b"mine") == b"1"
+        assert reader.get(b"lost") is None
+    store.close()

@@ -19,6 +19,7 @@ from couchestor_daemon.formats import l2p_record, media_records
 from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import commit_log, replay
+from couchestor_daemon.services.catalogue import l2p, liveness
 from couchestor_domain import errors, events, ids, units
 
 SEEDS_COUNT = int(os.environ.get("COUCHESTOR_SIMULATION_SEEDS", "400"))
@@ -93,7 +94,7 @@ class Life:
                 place.segment_id, place.offset_bytes, place.length_bytes,
                 xxhash.xxh3_64_intdigest(value),
             )  # fmt: skip
-            txn.put(l2p_record.key(address), l2p_record.pack(location))
+            l2p.insert(txn, address, location)
             txn.put(b"o" + key, l2p_record.key(address))
 
         return commit_log.Operation(apply=apply, payload=value or b"")
@@ -151,12 +152,29 @@ class Life:
         assert copies == expected > 0, f"{copies} of {expected} live replicas hold {key!r}"
         return payload
 
+    def check_live_bytes(self) -> None:
+        """The counters that decide what is freed say what the map says."""
+        start, stop = media_records.table_range(l2p_record.TABLE)
+        expected: dict[int, int] = {}
+        with self.index.read() as reader:
+            for _, value in reader.scan(start, stop):
+                location = l2p_record.unpack(value)
+                assert isinstance(location, l2p_record.JournalLocation)
+                expected.setdefault(location.segment_id, 0)
+                expected[location.segment_id] += location.length_bytes
+            start, stop = media_records.table_range(media_records.SEGMENTS)
+            for _, value in reader.scan(start, stop):
+                record = media_records.unpack(media_records.SegmentRecord, value)
+                found = liveness.segment_bytes(reader, record.segment_id)
+                assert found == expected.get(record.segment_id, 0), record
+
     def check(self) -> None:
         keys = [b"%d" % number for number in range(KEYS_COUNT)]
         found = {key: self.read(key) for key in keys}
         old = {key: self.answered.get(key) for key in keys}
         new = old | self.in_flight
         assert found in (old, new), "answered mutations lost, torn, or half of a batch applied"
+        self.check_live_bytes()
         self.answered = found
         self.in_flight = {}
 

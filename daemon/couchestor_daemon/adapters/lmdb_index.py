@@ -7,10 +7,10 @@ writes its pages into the kernel's page cache before the commit is visible.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import pathlib
-import struct
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,7 +21,26 @@ from couchestor_daemon.adapters import index_limits
 from couchestor_domain import errors
 
 READERS_COUNT_MAX: Final = 1024
-_COUNTER: Final = struct.Struct("<Q")
+SPARE_READERS_COUNT: Final = 16
+"""Ended read transactions kept for reuse: beginning one again is a renewal, not an allocation."""
+COUNTER_BYTES: Final = 8
+
+
+@contextlib.contextmanager
+def _mapped(doing: str) -> Iterator[None]:
+    """LMDB's errors as ours, most specific first."""
+    try:
+        yield
+    except lmdb.Error as exc:
+        raise _translated(exc, doing) from exc
+
+
+def _translated(exc: lmdb.Error, doing: str) -> Exception:
+    if isinstance(exc, (lmdb.MapFullError, lmdb.DiskError)):
+        return errors.IndexFullError(f"the index is full: {exc}")
+    if isinstance(exc, lmdb.ReadersFullError):
+        return errors.OverloadedError(f"too many readers of the index: {exc}")
+    return errors.IndexCorruptError(f"the index failed to {doing}: {exc}; run `couchestor recover`")
 
 
 class _Transaction:
@@ -29,13 +48,22 @@ class _Transaction:
         self._txn = txn
 
     def get(self, key: bytes) -> bytes | None:
-        found = self._txn.get(key)
-        return None if found is None else bytes(found)
+        # Written out because this is the hot path: a context manager would cost as much as LMDB.
+        try:
+            found: bytes | None = self._txn.get(key)
+        except lmdb.BadValsizeError:
+            # No such key can be there; names and ids from clients may be of any length.
+            return None
+        except lmdb.Error as exc:
+            raise _translated(exc, "read") from exc
+        return found
 
     def scan(
         self, start: bytes, stop: bytes, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        with self._txn.cursor() as cursor:
+        # An error of the consumer is thrown into this generator only on close, so the mapping
+        # covers LMDB's own errors alone.
+        with _mapped("scan"), self._txn.cursor() as cursor:
             if reverse:
                 # Position on the last key below ``stop``.
                 found = cursor.prev() if cursor.set_range(stop) else cursor.last()
@@ -43,30 +71,23 @@ class _Transaction:
                     yield cursor.item()
                     found = cursor.prev()
                 return
-            found = cursor.set_range(start)
+            found = cursor.set_range(start) if start else cursor.first()
             while found and cursor.key() < stop:
                 yield cursor.item()
                 found = cursor.next()
 
     def put(self, key: bytes, value: bytes) -> None:
         index_limits.check_key(key)
-        try:
+        with _mapped("write"):
             self._txn.put(key, value)
-        except lmdb.MapFullError as exc:
-            raise errors.IndexFullError(f"the index is full: {exc}") from exc
 
     def delete(self, key: bytes) -> bool:
-        return bool(self._txn.delete(key))
+        with _mapped("delete"):
+            return bool(self._txn.delete(key))
 
     def commit(self) -> None:
-        try:
+        with _mapped("commit"):
             self._txn.commit()
-        except lmdb.MapFullError as exc:
-            raise errors.IndexFullError(f"the index is full: {exc}") from exc
-        except lmdb.Error as exc:
-            raise errors.IndexCorruptError(
-                f"the index refused a commit: {exc}; run `couchestor recover`"
-            ) from exc
 
     def __enter__(self) -> Self:
         return self
@@ -90,48 +111,73 @@ class LmdbIndex:
 
     Raises:
         IndexCorruptError: LMDB cannot open what is there.
+        IndexFullError: no room to create it.
     """
 
     def __init__(self, path: pathlib.Path, *, map_size_bytes: int) -> None:
         path.mkdir(parents=True, exist_ok=True)
+        self._counter_map = _map_counter(path / "sequence")
+        # As one native 64-bit item: it is stored by one instruction, so a process killed at any
+        # point leaves the old or the new number.
+        self._counter = memoryview(self._counter_map).cast("Q")
         try:
-            self._env = lmdb.open(
-                str(path),
-                map_size=map_size_bytes,
-                max_readers=READERS_COUNT_MAX,
-                sync=False,
-                metasync=False,
-                readahead=False,
-            )
-            # Slots of readers that were killed would keep old pages alive.
-            self._env.reader_check()
-        except lmdb.Error as exc:
-            raise errors.IndexCorruptError(
-                f"the index under {path} cannot be opened: {exc}; run `couchestor recover`"
-            ) from exc
-        fd = os.open(path / "sequence", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            if os.fstat(fd).st_size < _COUNTER.size:
-                os.ftruncate(fd, mmap.PAGESIZE)
-            self._counter = mmap.mmap(fd, mmap.PAGESIZE)
-        finally:
-            os.close(fd)
+            with _mapped(f"open under {path}"):
+                self._env = lmdb.open(
+                    str(path),
+                    map_size=map_size_bytes,
+                    max_readers=READERS_COUNT_MAX,
+                    max_spare_txns=SPARE_READERS_COUNT,
+                    sync=False,
+                    metasync=False,
+                    readahead=False,
+                )
+                # Slots of readers that were killed would keep old pages alive.
+                self._env.reader_check()
+        except BaseException:
+            self._close_counter()
+            raise
 
     def read(self) -> _Transaction:
-        return _Transaction(self._env.begin())
+        try:
+            return _Transaction(self._env.begin())
+        except lmdb.ReadersFullError:
+            # Killed processes leave their slots taken until someone looks.
+            with _mapped("read"):
+                self._env.reader_check()
+                return _Transaction(self._env.begin())
+        except lmdb.Error as exc:
+            raise _translated(exc, "read") from exc
 
     def write(self) -> _Transaction:
-        return _Transaction(self._env.begin(write=True))
+        with _mapped("begin a write"):
+            return _Transaction(self._env.begin(write=True))
 
     def next_sequence(self, floor: int) -> int:
-        (last,) = _COUNTER.unpack_from(self._counter)
-        following = int(max(last, floor)) + 1
-        _COUNTER.pack_into(self._counter, 0, following)
+        following = max(self._counter[0], floor) + 1
+        self._counter[0] = following
         return following
 
     def sync(self) -> None:
-        self._env.sync(True)
+        with _mapped("sync"):
+            self._env.sync(True)
+        self._counter_map.flush()
 
     def close(self) -> None:
         self._env.close()
-        self._counter.close()
+        self._close_counter()
+
+    def _close_counter(self) -> None:
+        self._counter.release()
+        self._counter_map.close()
+
+
+def _map_counter(path: pathlib.Path) -> mmap.mmap:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        # Reserved, not just extended: a store into a hole of a full disk kills the process.
+        os.posix_fallocate(fd, 0, COUNTER_BYTES)
+        return mmap.mmap(fd, COUNTER_BYTES)
+    except OSError as exc:
+        raise errors.IndexFullError(f"no room for {path}: {exc.strerror}") from exc
+    finally:
+        os.close(fd)

@@ -55,6 +55,11 @@ def key(address: ids.ExtentAddress) -> bytes:
     return TABLE + ADDRESS.pack(address)
 
 
+def address_of(location_key: bytes) -> ids.ExtentAddress:
+    """Extent address in an index key made by ``key``."""
+    return ids.ExtentAddress(ADDRESS.unpack_from(location_key, len(TABLE))[0])
+
+
 def is_location_key(candidate: bytes) -> bool:
     """Whether an index key belongs to the L2P."""
     return len(candidate) == len(TABLE) + ADDRESS.size and candidate[:1] == TABLE

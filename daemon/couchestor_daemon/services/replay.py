@@ -10,6 +10,7 @@ from couchestor_daemon.formats import batch, l2p_record, media_records
 from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import commit_log, log_scan
+from couchestor_daemon.services.catalogue import l2p
 from couchestor_domain import errors, ids
 
 BATCHES_PER_COMMIT: Final = 256
@@ -107,7 +108,11 @@ def _secure(
             if value is None:
                 txn.delete(key)
             else:
-                txn.put(key, _moved(key, value, header.segment_id, old_start, place))
+                txn.put(key, value)
+        # Only now, so that live-byte counters in the batch are not written over the moved ones.
+        for key, value in mutations:
+            if value is not None and l2p_record.is_location_key(key):
+                _point_at_copy(txn, key, value, header.segment_id, old_start, place)
 
     operation = commit_log.Operation(apply=apply, payload=payload)
     log.commit([operation], avoid=frozenset(item.segment.members))
@@ -115,22 +120,28 @@ def _secure(
         raise operation.error
 
 
-def _moved(
-    key: bytes, value: bytes, segment_id: int, old_start: int, place: commit_log.Placement
-) -> bytes:
-    """An L2P value pointing into the old batch's payloads, pointed at the copy."""
-    if not l2p_record.is_location_key(key):
-        return value
+def _point_at_copy(
+    txn: index_port.IndexWriter,
+    key: bytes,
+    value: bytes,
+    segment_id: int,
+    old_start: int,
+    place: commit_log.Placement,
+) -> None:
+    """Move an L2P entry that points into the old batch's payloads to the copy."""
     location = l2p_record.unpack(value)
-    if not isinstance(location, l2p_record.JournalLocation):
-        return value
-    if location.segment_id != segment_id:
-        return value
+    if not isinstance(location, l2p_record.JournalLocation) or location.segment_id != segment_id:
+        return
     inside = location.offset_bytes - old_start
     if not 0 <= inside <= place.length_bytes:
         raise errors.LogDamagedError(
             f"batch at {old_start} of segment {segment_id} names a payload outside itself"
         )
-    return l2p_record.pack(
-        location._replace(segment_id=place.segment_id, offset_bytes=place.offset_bytes + inside)
+    l2p.replace(
+        txn,
+        l2p_record.address_of(key),
+        expected=location,
+        location=location._replace(
+            segment_id=place.segment_id, offset_bytes=place.offset_bytes + inside
+        ),
     )

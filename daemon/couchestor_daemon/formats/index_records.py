@@ -1,0 +1,191 @@
+"""Index records about buckets, objects and uploads.
+
+Every value is one version byte followed by a MessagePack array of the fields in order. A field is
+only ever added at the end, with a default, so older values go on decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+
+from couchestor_domain import errors, ids, objects
+
+VERSION: Final = b"\x01"
+
+
+class Bucket(msgspec.Struct, array_like=True, frozen=True):
+    """A bucket."""
+
+    bucket_id: int
+    """Namespace of its keys: a bucket created again under the same name gets another one."""
+    owner: str
+    created_ns: int
+    region: str
+
+
+class Part(msgspec.Struct, array_like=True, frozen=True):
+    """A part of an upload or of a completed object."""
+
+    number: int
+    size_bytes: int
+    etag: str
+    modified_ns: int
+    checksums: dict[str, str]
+    extents: tuple[tuple[int, int], ...]
+
+
+class PartPage(msgspec.Struct, array_like=True, frozen=True):
+    """Consecutive parts of a completed object."""
+
+    parts: tuple[Part, ...]
+
+
+class Object(msgspec.Struct, array_like=True, frozen=True):
+    """The current version of a key."""
+
+    version_id: str
+    size_bytes: int
+    etag: str
+    modified_ns: int
+    headers: dict[str, str]
+    metadata: dict[str, str]
+    checksums: dict[str, str]
+    checksum_type: str
+    owner: str
+    part_count: int
+    part_sizes_bytes: tuple[int, ...]
+    extents: tuple[tuple[int, int], ...]
+    parts_id: int
+    """Where the parts are when they are not here; 0 when sizes and extents are here."""
+    upload_id: str
+    """Upload it was completed from, or empty."""
+
+
+class Upload(msgspec.Struct, array_like=True, frozen=True):
+    """An upload under way."""
+
+    bucket: str
+    key: str
+    initiated_ns: int
+    headers: dict[str, str]
+    metadata: dict[str, str]
+    owner: str
+    checksum_algorithm: str
+    checksum_type: str
+    bucket_id: int
+    list_id: int
+    parts_id: int
+
+
+class Completed(msgspec.Struct, array_like=True, frozen=True):
+    """A completed upload, so that a client's retry gets the same answer."""
+
+    bucket: str
+    key: str
+    initiated_ns: int
+    asked: bytes
+    """Digest of the part list it was completed with."""
+
+
+Record = TypeVar("Record", Bucket, Part, PartPage, Object, Upload, Completed)
+_ENCODER: Final = msgspec.msgpack.Encoder()
+# A ready decoder halves the cost of a point read's decode.
+_DECODERS: Final[dict[type, msgspec.msgpack.Decoder[Any]]] = {
+    kind: msgspec.msgpack.Decoder(kind)
+    for kind in (Bucket, Part, PartPage, Object, Upload, Completed)
+}
+
+
+def pack(record: Record) -> bytes:
+    """Encode any record of this module."""
+    return VERSION + _ENCODER.encode(record)
+
+
+def unpack(kind: type[Record], value: bytes) -> Record:
+    """Decode. Raises IndexCorruptError."""
+    if value[:1] != VERSION:
+        raise errors.IndexCorruptError(
+            f"the index holds a {kind.__name__} of an unknown version {value[:1]!r}; "
+            "run `couchestor recover`"
+        )
+    try:
+        found = cast("Record", _DECODERS[kind].decode(memoryview(value)[1:]))
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise errors.IndexCorruptError(
+            f"the index holds an undecodable {kind.__name__}: {exc}; run `couchestor recover`"
+        ) from exc
+    return found
+
+
+def extents(stored: Sequence[tuple[int, int]]) -> tuple[ids.Extent, ...]:
+    """Stored extents as the domain's."""
+    return tuple(ids.Extent(ids.ExtentAddress(address), length) for address, length in stored)
+
+
+def part_to_stored(part: objects.PartRecord) -> Part:
+    """A part as it is stored."""
+    return Part(
+        number=part.number,
+        size_bytes=part.size_bytes,
+        etag=part.etag,
+        modified_ns=part.modified_ns,
+        checksums=dict(part.checksums),
+        extents=tuple((extent.address, extent.length_bytes) for extent in part.extents),
+    )
+
+
+def part_to_domain(part: Part) -> objects.PartRecord:
+    """A stored part as the domain's."""
+    return objects.PartRecord(
+        number=part.number,
+        size_bytes=part.size_bytes,
+        etag=part.etag,
+        modified_ns=part.modified_ns,
+        checksums=part.checksums,
+        extents=extents(part.extents),
+    )
+
+
+def upload_to_domain(upload_id: str, upload: Upload) -> objects.UploadRecord:
+    """A stored upload as the domain's."""
+    return objects.UploadRecord(
+        upload_id=upload_id,
+        bucket=upload.bucket,
+        key=upload.key,
+        initiated_ns=upload.initiated_ns,
+        headers=upload.headers,
+        metadata=upload.metadata,
+        owner=upload.owner,
+        checksum_algorithm=upload.checksum_algorithm,
+        checksum_type=upload.checksum_type,
+    )
+
+
+def object_to_domain(
+    bucket: str, key: str, stored: Object, parts: Sequence[Part] = ()
+) -> objects.ObjectRecord:
+    """A stored version as the domain's; ``parts`` when they are stored apart and wanted."""
+    sizes = stored.part_sizes_bytes
+    flat = stored.extents
+    if parts:
+        sizes = tuple(part.size_bytes for part in parts)
+        flat = tuple(extent for part in parts for extent in part.extents)
+    return objects.ObjectRecord(
+        bucket=bucket,
+        key=key,
+        version_id=stored.version_id,
+        size_bytes=stored.size_bytes,
+        etag=stored.etag,
+        modified_ns=stored.modified_ns,
+        headers=stored.headers,
+        metadata=stored.metadata,
+        checksums=stored.checksums,
+        checksum_type=stored.checksum_type,
+        part_count=stored.part_count,
+        part_sizes_bytes=sizes,
+        owner=stored.owner,
+        extents=extents(flat),
+    )

@@ -1,0 +1,158 @@
+"""From a request body to durable places: stripes while it arrives, the short rest for the log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from couchestor_daemon import buffers
+from couchestor_daemon.formats import l2p_record
+from couchestor_daemon.services import stripe_assembly, stripe_groups
+from couchestor_domain import errors, ids, objects
+
+WAITING_BODIES_MAX: Final = 1024
+
+
+class Body(Protocol):
+    """A body as the gateway's ``BodySource`` port gives it."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    async def readinto(self, view: memoryview) -> int: ...
+
+    async def finish(self) -> objects.BodyDigests: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class WrittenBody:
+    """A body that verified, with everything but its ``rest`` durable."""
+
+    extent: ids.Extent
+    digests: objects.BodyDigests
+    locations: list[tuple[ids.ExtentAddress, l2p_record.Location]] = field(default_factory=list)
+    rest_address: ids.ExtentAddress
+    rest: bytearray = field(default_factory=bytearray)
+
+
+class BodyWriter:
+    """Cuts bodies into stripes.
+
+    Args:
+        stripe_bytes: User bytes of a full stripe.
+        journal_threshold_bytes: A body or rest shorter than this goes to the log.
+        stripes_in_memory_max: Stripes being filled or written at once; further bodies wait.
+        lease_address: Gives a fresh logical range of the length asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        groups: stripe_groups.StripeGroups,
+        pool: buffers.BufferPool,
+        stripe_bytes: int,
+        journal_threshold_bytes: int,
+        stripes_in_memory_max: int,
+        lease_address: Callable[[int], ids.ExtentAddress],
+    ) -> None:
+        self._groups = groups
+        self._pool = pool
+        self._stripe_bytes = stripe_bytes
+        self._journal_threshold_bytes = journal_threshold_bytes
+        self._lease_address = lease_address
+        self._slots = asyncio.Semaphore(stripes_in_memory_max)
+        self._waiting_count = 0
+
+    async def write(self, body: Body) -> WrittenBody:
+        """Consume and verify a whole body. Memory: one stripe, however long the body is.
+
+        Nothing refers to what was written until the caller commits it, so an error or a
+        cancellation leaves only unreferenced bytes behind.
+        """
+        size = body.size_bytes
+        address = self._lease_address(size)
+        written = WrittenBody(
+            extent=ids.Extent(address, size),
+            digests=objects.BodyDigests(etag=""),
+            rest_address=address,
+        )
+        position = 0
+        while size - position >= self._journal_threshold_bytes:
+            step = min(self._stripe_bytes, size - position)
+            place = ids.ExtentAddress(address + position)
+            async with self._slot():
+                written.locations.append((place, await self._write_stripe(body, place, step)))
+            position += step
+        written.rest_address = ids.ExtentAddress(address + position)
+        written.rest = bytearray(size - position)
+        if written.rest:
+            await self._fill(body, memoryview(written.rest))
+        written.digests = await body.finish()
+        return written
+
+    @contextlib.asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        if self._waiting_count >= WAITING_BODIES_MAX:
+            raise errors.OverloadedError(
+                f"{self._waiting_count} uploads are waiting for memory; try again later"
+            )
+        self._waiting_count += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting_count -= 1
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    async def _write_stripe(
+        self, body: Body, address: ids.ExtentAddress, data_bytes: int
+    ) -> l2p_record.StripeLocation:
+        stripe = stripe_assembly.StripeBuffer(
+            self._pool, self._groups.current_geometry(), data_bytes
+        )
+        try:
+            left = data_bytes
+            for view in stripe.fill_views():
+                step = min(left, len(view))
+                if step:
+                    await self._fill(body, view[:step])
+                left -= step
+            while True:
+                try:
+                    group_id, offset = await self._groups.write_stripe(
+                        stripe, extent_address=address
+                    )
+                    break
+                except stripe_groups.GeometryChangedError:
+                    stripe = self._laid_out_again(stripe)
+            return l2p_record.StripeLocation(
+                group_id, offset, stripe.chunk_bytes, data_bytes, 0, data_bytes
+            )
+        finally:
+            stripe.release()
+
+    def _laid_out_again(self, old: stripe_assembly.StripeBuffer) -> stripe_assembly.StripeBuffer:
+        fresh = stripe_assembly.StripeBuffer(
+            self._pool, self._groups.current_geometry(), old.data_bytes
+        )
+        data = bytearray(b"".join(old.fill_views()))[: old.data_bytes]
+        position = 0
+        for view in fresh.fill_views():
+            step = min(len(view), old.data_bytes - position)
+            view[:step] = data[position : position + step]
+            position += step
+        old.release()
+        return fresh
+
+    @staticmethod
+    async def _fill(body: Body, view: memoryview) -> None:
+        filled = await body.readinto(view)
+        if filled != len(view):
+            raise errors.BodyTruncatedError(
+                f"the body ended {len(view) - filled} bytes before its announced length"
+            )

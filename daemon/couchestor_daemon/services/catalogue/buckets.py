@@ -1,0 +1,65 @@
+"""Buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from couchestor_daemon.formats import index_keys, index_records, media_records
+from couchestor_daemon.ports import index as index_port
+from couchestor_daemon.services.catalogue import key_space
+from couchestor_domain import errors, objects
+
+
+def create_bucket(
+    txn: index_port.IndexWriter, *, name: str, owner: str, region: str, now_ns: int
+) -> objects.BucketRecord:
+    """Raises BucketAlreadyExistsError with ``context['owner']``."""
+    key = index_keys.bucket(name)
+    value = txn.get(key)
+    if value is not None:
+        existing = index_records.unpack(index_records.Bucket, value)
+        raise errors.BucketAlreadyExistsError(
+            f"bucket {name} exists already", bucket=name, owner=existing.owner
+        )
+    stored = index_records.Bucket(
+        bucket_id=key_space.new_namespace(txn), owner=owner, created_ns=now_ns, region=region
+    )
+    txn.put(key, index_records.pack(stored))
+    return _to_domain(name, stored)
+
+
+def delete_bucket(txn: index_port.IndexWriter, name: str) -> None:
+    """Raises NoSuchBucketError, BucketNotEmptyError (objects or uploads remain)."""
+    bucket_id = find(txn, name).bucket_id
+    for table, what in (
+        (index_keys.OBJECTS, "objects"),
+        (index_keys.UPLOAD_KEYS, "multipart uploads under way"),
+    ):
+        if not key_space.is_empty(txn, table, bucket_id):
+            raise errors.BucketNotEmptyError(f"bucket {name} still has {what}", bucket=name)
+    txn.delete(index_keys.bucket(name))
+
+
+def get_bucket(reader: index_port.IndexReader, name: str) -> objects.BucketRecord:
+    """Raises NoSuchBucketError."""
+    return _to_domain(name, find(reader, name))
+
+
+def list_buckets(reader: index_port.IndexReader) -> Iterator[objects.BucketRecord]:
+    """All buckets, by name."""
+    for key, value in reader.scan(*media_records.table_range(index_keys.BUCKETS)):
+        yield _to_domain(key[1:].decode(), index_records.unpack(index_records.Bucket, value))
+
+
+def find(reader: index_port.IndexReader, name: str) -> index_records.Bucket:
+    """The stored bucket. Raises NoSuchBucketError."""
+    value = reader.get(index_keys.bucket(name))
+    if value is None:
+        raise errors.NoSuchBucketError(f"there is no bucket {name}", bucket=name)
+    return index_records.unpack(index_records.Bucket, value)
+
+
+def _to_domain(name: str, stored: index_records.Bucket) -> objects.BucketRecord:
+    return objects.BucketRecord(
+        name=name, owner=stored.owner, created_ns=stored.created_ns, region=stored.region
+    )

@@ -1,0 +1,66 @@
+"""Live bytes of stripe groups and log segments: what reclaim and destage choose by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from couchestor_daemon.formats import index_keys, l2p_record
+from couchestor_daemon.ports import index as index_port
+from couchestor_domain import errors
+
+
+def group_bytes(reader: index_port.IndexReader, group_id: int) -> int:
+    """Bytes of a stripe group that the L2P points at."""
+    return _get(reader, index_keys.group_live(group_id))
+
+
+def segment_bytes(reader: index_port.IndexReader, segment_id: int) -> int:
+    """Bytes of a log segment that the L2P points at."""
+    return _get(reader, index_keys.segment_live(segment_id))
+
+
+def add(txn: index_port.IndexWriter, locations: Iterable[l2p_record.Location]) -> None:
+    """Count locations that entered the L2P."""
+    for key, length_bytes in _totals(locations).items():
+        _set(txn, key, _get(txn, key) + length_bytes)
+
+
+def subtract(txn: index_port.IndexWriter, locations: Iterable[l2p_record.Location]) -> None:
+    """Count locations that left the L2P.
+
+    Raises:
+        IndexCorruptError: more would leave than is there. A counter that is too low would let
+            reclaim reset zones that hold live data, so it is never clamped.
+    """
+    totals = _totals(locations)
+    left = {key: _get(txn, key) - length_bytes for key, length_bytes in totals.items()}
+    for key, remaining in left.items():
+        if remaining < 0:
+            raise errors.IndexCorruptError(
+                f"the live bytes under {key!r} would fall to {remaining}; run `couchestor recover`"
+            )
+    for key, remaining in left.items():
+        _set(txn, key, remaining)
+
+
+def _totals(locations: Iterable[l2p_record.Location]) -> dict[bytes, int]:
+    totals: dict[bytes, int] = {}
+    for location in locations:
+        if isinstance(location, l2p_record.JournalLocation):
+            key = index_keys.segment_live(location.segment_id)
+        else:
+            key = index_keys.group_live(location.group_id)
+        totals[key] = totals.get(key, 0) + location.length_bytes
+    return totals
+
+
+def _get(reader: index_port.IndexReader, key: bytes) -> int:
+    value = reader.get(key)
+    return 0 if value is None else int(index_keys.U64.unpack(value)[0])
+
+
+def _set(txn: index_port.IndexWriter, key: bytes, live_bytes: int) -> None:
+    if live_bytes:
+        txn.put(key, index_keys.U64.pack(live_bytes))
+    else:
+        txn.delete(key)

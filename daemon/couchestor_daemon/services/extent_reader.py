@@ -1,0 +1,159 @@
+"""Bytes of an object from the log or from stripes, verified on the way."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from typing import Final, Generic, TypeVar
+
+import xxhash
+
+from couchestor_daemon.formats import l2p_record, media_records
+from couchestor_daemon.ports import index as index_port
+from couchestor_daemon.ports import media as media_port
+from couchestor_daemon.services import stripe_reader
+from couchestor_daemon.services.catalogue import l2p
+from couchestor_domain import errors, geometry, ids, units
+
+CACHED_RECORDS_MAX: Final = 4096
+PIECE_BYTES_MAX: Final = 4 * units.MIB
+
+V = TypeVar("V")
+
+
+class _Bounded(Generic[V]):
+    """A small cache of immutable records."""
+
+    def __init__(self, limit_count: int) -> None:
+        self._limit_count = limit_count
+        self._held: OrderedDict[int, V] = OrderedDict()
+
+    def get(self, key: int) -> V | None:
+        return self._held.get(key)
+
+    def put(self, key: int, value: V) -> None:
+        self._held[key] = value
+        if len(self._held) > self._limit_count:
+            self._held.popitem(last=False)
+
+
+class ExtentReader:
+    """Resolves extents through the L2P and reads what they point at."""
+
+    def __init__(
+        self,
+        *,
+        index: index_port.IndexStore,
+        media: media_port.Media,
+        stripes: stripe_reader.StripeReader,
+    ) -> None:
+        self._index = index
+        self._media = media
+        self._stripes = stripes
+        self._segments: _Bounded[tuple[ids.ZoneAddress, ...]] = _Bounded(CACHED_RECORDS_MAX)
+        self._groups: _Bounded[stripe_reader.GroupMembers] = _Bounded(CACHED_RECORDS_MAX)
+
+    async def pieces(
+        self, extents: Sequence[ids.Extent], *, start_bytes: int, length_bytes: int
+    ) -> AsyncIterator[memoryview]:
+        """The range as verified pieces, each at most ``PIECE_BYTES_MAX``, in order.
+
+        Raises:
+            IndexCorruptError, InsufficientShardsError, DeviceCorruptError.
+        """
+        position = 0
+        end = start_bytes + length_bytes
+        for extent in extents:
+            first = max(start_bytes - position, 0)
+            last = min(end - position, extent.length_bytes)
+            position += extent.length_bytes
+            if first >= last:
+                continue
+            with self._index.read() as reader:
+                parts = l2p.resolve(reader, extent, start_bytes=first, length_bytes=last - first)
+            for part in parts:
+                _, location, inside, length = part
+                while length > 0:
+                    step = min(length, PIECE_BYTES_MAX)
+                    yield await self._read(location, inside, step)
+                    inside += step
+                    length -= step
+
+    async def _read(
+        self, location: l2p_record.Location, inside_bytes: int, length_bytes: int
+    ) -> memoryview:
+        if isinstance(location, l2p_record.JournalLocation):
+            payload = await self._read_payload(location)
+            return payload[inside_bytes : inside_bytes + length_bytes]
+        out = memoryview(bytearray(length_bytes))
+        await self._stripes.read(
+            stripe_reader.StripeLocation(
+                location.group_id,
+                location.stripe_offset_bytes,
+                location.chunk_bytes,
+                location.data_bytes,
+            ),
+            self._members(location.group_id),
+            location.start_bytes + inside_bytes,
+            length_bytes,
+            out,
+        )
+        return out
+
+    async def _read_payload(self, location: l2p_record.JournalLocation) -> memoryview:
+        start = units.align_down(location.offset_bytes, units.BLOCK_BYTES)
+        end = units.align_up(location.offset_bytes + location.length_bytes, units.BLOCK_BYTES)
+        window = memoryview(bytearray(end - start))
+        inside = location.offset_bytes - start
+        payload = window[inside : inside + location.length_bytes]
+        problems: list[str] = []
+        for zone in self._segment_zones(location.segment_id):
+            try:
+                if not self._media.try_read(zone, start, window):
+                    await self._media.read(zone, start, window)
+            except errors.DeviceError as exc:
+                problems.append(str(exc))
+                continue
+            if xxhash.xxh3_64_intdigest(payload) == location.checksum:
+                return payload
+            problems.append(f"the replica on device {zone.device_id} does not verify")
+        raise errors.InsufficientShardsError(
+            f"no replica of log segment {location.segment_id} at {location.offset_bytes} can be "
+            f"read: {'; '.join(problems)}",
+            segment=location.segment_id,
+            offset=location.offset_bytes,
+        )
+
+    def _segment_zones(self, segment_id: int) -> tuple[ids.ZoneAddress, ...]:
+        found = self._segments.get(segment_id)
+        if found is None:
+            with self._index.read() as reader:
+                value = reader.get(media_records.segment_key(segment_id))
+            if value is None:
+                raise errors.IndexCorruptError(
+                    f"the index names log segment {segment_id}, which it does not list; "
+                    "run `couchestor recover`"
+                )
+            record = media_records.unpack(media_records.SegmentRecord, value)
+            found = media_records.zone_addresses(record.members)
+            self._segments.put(segment_id, found)
+        return found
+
+    def _members(self, group_id: int) -> stripe_reader.GroupMembers:
+        found = self._groups.get(group_id)
+        if found is None:
+            with self._index.read() as reader:
+                value = reader.get(media_records.group_key(group_id))
+            if value is None:
+                raise errors.IndexCorruptError(
+                    f"the index names stripe group {group_id}, which it does not list; "
+                    "run `couchestor recover`"
+                )
+            record = media_records.unpack(media_records.GroupRecord, value)
+            found = stripe_reader.GroupMembers(
+                geometry.StripeGeometry(record.data_shards, record.parity_shards),
+                record.codec_id,
+                media_records.zone_addresses(record.members),
+            )
+            self._groups.put(group_id, found)
+        return found

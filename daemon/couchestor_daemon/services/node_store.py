@@ -1,0 +1,265 @@
+"""The node's object store: catalogue, log and stripes behind the gateway's ports."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol, TypeVar
+
+import xxhash
+
+from couchestor_daemon.formats import l2p_record, media_records
+from couchestor_daemon.ports import index as index_port
+from couchestor_daemon.services import body_writer, commit_log, extent_reader, group_commit
+from couchestor_daemon.services.catalogue import buckets, listing, uploads, versions
+from couchestor_domain import errors, ids, objects
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    """Wall clock."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the Unix epoch."""
+        ...
+
+
+def lease_addresses(length_bytes: int) -> Callable[[index_port.IndexWriter], int]:
+    """An operation body that takes ``length_bytes`` of never used logical addresses."""
+
+    def apply(txn: index_port.IndexWriter) -> int:
+        value = txn.get(media_records.ADDRESS_KEY)
+        first = 1 << 20 if value is None else int(media_records.U64.unpack(value)[0])
+        txn.put(media_records.ADDRESS_KEY, media_records.U64.pack(first + length_bytes))
+        return first
+
+    return apply
+
+
+class AddressLease:
+    """Logical addresses this process may hand out: taken once, in one commit, at its start."""
+
+    def __init__(self, first: int, length_bytes: int) -> None:
+        self._next = first
+        self._end = first + length_bytes
+
+    def take(self, length_bytes: int) -> ids.ExtentAddress:
+        """A fresh range.
+
+        Raises:
+            StoreFullError: the lease is used up (after a TiB of writes); a restart takes another.
+        """
+        address = self._next
+        if address + length_bytes > self._end:
+            raise errors.StoreFullError("this process has used up its logical addresses")
+        # An empty body still gets an address of its own.
+        self._next = address + max(length_bytes, 1)
+        return ids.ExtentAddress(address)
+
+
+class NodeStore:
+    """Implements BucketStore, ObjectStore and UploadStore of the gateway, structurally."""
+
+    def __init__(
+        self,
+        *,
+        index: index_port.IndexStore,
+        commits: group_commit.GroupCommit,
+        bodies: body_writer.BodyWriter,
+        extents: extent_reader.ExtentReader,
+        clock: Clock,
+    ) -> None:
+        self._index = index
+        self._commits = commits
+        self._bodies = bodies
+        self._extents = extents
+        self._clock = clock
+
+    # -- buckets --------------------------------------------------------------------------------
+
+    async def create_bucket(self, *, name: str, owner: str, region: str) -> objects.BucketRecord:
+        now_ns = self._clock.now_ns()
+        return await self._change(
+            lambda txn, _: buckets.create_bucket(
+                txn, name=name, owner=owner, region=region, now_ns=now_ns
+            )
+        )
+
+    async def delete_bucket(self, *, name: str) -> None:
+        await self._change(lambda txn, _: buckets.delete_bucket(txn, name))
+
+    async def get_bucket(self, name: str) -> objects.BucketRecord:
+        with self._index.read() as reader:
+            return buckets.get_bucket(reader, name)
+
+    async def list_buckets(self) -> Sequence[objects.BucketRecord]:
+        with self._index.read() as reader:
+            return list(buckets.list_buckets(reader))
+
+    # -- objects --------------------------------------------------------------------------------
+
+    async def put_object(
+        self, request: objects.PutRequest, body: body_writer.Body
+    ) -> objects.ObjectRecord:
+        with self._index.read() as reader:
+            buckets.get_bucket(reader, request.bucket)
+        written = await self._bodies.write(body)
+
+        def apply(txn: index_port.IndexWriter, place: commit_log.Placement) -> objects.ObjectRecord:
+            record = objects.ObjectRecord(
+                bucket=request.bucket,
+                key=request.key,
+                size_bytes=written.extent.length_bytes,
+                etag=written.digests.etag,
+                modified_ns=self._clock.now_ns(),
+                headers=request.headers,
+                metadata=request.metadata,
+                checksums=written.digests.checksums,
+                checksum_type="FULL_OBJECT" if written.digests.checksums else "",
+                owner=request.owner,
+                extents=(written.extent,) if written.extent.length_bytes else (),
+            )
+            versions.put_version(txn, record, request.conditions, self._locations(written, place))
+            return record
+
+        return await self._change(apply, payload=written.rest)
+
+    async def get_object(self, *, bucket: str, key: str) -> objects.ObjectRecord:
+        with self._index.read() as reader:
+            return versions.get_version(reader, bucket, key)
+
+    async def fetch(
+        self, record: objects.ObjectRecord, *, start_bytes: int, length_bytes: int
+    ) -> bytes | memoryview:
+        pieces = [
+            piece
+            async for piece in self._extents.pieces(
+                record.extents, start_bytes=start_bytes, length_bytes=length_bytes
+            )
+        ]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def stream(
+        self, record: objects.ObjectRecord, *, start_bytes: int, length_bytes: int
+    ) -> AsyncIterator[bytes | memoryview]:
+        return self._extents.pieces(
+            record.extents, start_bytes=start_bytes, length_bytes=length_bytes
+        )
+
+    async def delete_object(
+        self, *, bucket: str, key: str, conditions: objects.WriteConditions
+    ) -> None:
+        await self._change(lambda txn, _: versions.delete_version(txn, bucket, key, conditions))
+
+    async def delete_objects(self, *, bucket: str, keys: Sequence[str]) -> None:
+        def apply(txn: index_port.IndexWriter, _: commit_log.Placement) -> None:
+            for key in keys:
+                versions.delete_version(txn, bucket, key, objects.NO_CONDITIONS)
+
+        await self._change(apply)
+
+    async def list_objects(self, query: objects.ListQuery) -> objects.ListPage:
+        with self._index.read() as reader:
+            return listing.list_objects(reader, query)
+
+    # -- uploads --------------------------------------------------------------------------------
+
+    async def create_upload(
+        self, request: objects.PutRequest, *, checksum_algorithm: str, checksum_type: str
+    ) -> objects.UploadRecord:
+        upload = objects.UploadRecord(
+            upload_id=secrets.token_urlsafe(24),
+            bucket=request.bucket,
+            key=request.key,
+            initiated_ns=self._clock.now_ns(),
+            headers=request.headers,
+            metadata=request.metadata,
+            owner=request.owner,
+            checksum_algorithm=checksum_algorithm,
+            checksum_type=checksum_type,
+        )
+
+        def apply(txn: index_port.IndexWriter, _: commit_log.Placement) -> objects.UploadRecord:
+            uploads.create_upload(txn, upload)
+            return upload
+
+        return await self._change(apply)
+
+    async def get_upload(self, *, bucket: str, key: str, upload_id: str) -> objects.UploadRecord:
+        with self._index.read() as reader:
+            return uploads.get_upload(reader, bucket, key, upload_id)
+
+    async def put_part(
+        self, upload: objects.UploadRecord, *, part_number: int, body: body_writer.Body
+    ) -> objects.PartRecord:
+        written = await self._bodies.write(body)
+
+        def apply(txn: index_port.IndexWriter, place: commit_log.Placement) -> objects.PartRecord:
+            part = objects.PartRecord(
+                number=part_number,
+                size_bytes=written.extent.length_bytes,
+                etag=written.digests.etag,
+                modified_ns=self._clock.now_ns(),
+                checksums=written.digests.checksums,
+                extents=(written.extent,) if written.extent.length_bytes else (),
+            )
+            uploads.put_part(txn, upload, part, self._locations(written, place))
+            return part
+
+        return await self._change(apply, payload=written.rest)
+
+    async def list_parts(
+        self, upload: objects.UploadRecord, *, after_part: int, limit: int
+    ) -> objects.PartPage:
+        with self._index.read() as reader:
+            return uploads.list_parts(reader, upload, after_part=after_part, limit=limit)
+
+    async def complete_upload(
+        self,
+        upload: objects.UploadRecord,
+        *,
+        parts: Sequence[objects.CompletedPart],
+        conditions: objects.WriteConditions,
+    ) -> objects.ObjectRecord:
+        now_ns = self._clock.now_ns()
+        return await self._change(
+            lambda txn, _: uploads.complete_upload(txn, upload, parts, conditions, now_ns=now_ns)
+        )
+
+    async def abort_upload(self, *, bucket: str, key: str, upload_id: str) -> None:
+        await self._change(lambda txn, _: uploads.abort_upload(txn, bucket, key, upload_id))
+
+    async def list_uploads(self, query: objects.UploadQuery) -> objects.UploadPage:
+        with self._index.read() as reader:
+            return uploads.list_uploads(reader, query)
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    async def _change(
+        self,
+        apply: Callable[[index_port.IndexWriter, commit_log.Placement], T],
+        *,
+        payload: bytes | bytearray = b"",
+    ) -> T:
+        operation = commit_log.Operation(apply=apply, payload=memoryview(payload))
+        return await self._commits.submit(operation)  # type: ignore[return-value]
+
+    @staticmethod
+    def _locations(
+        written: body_writer.WrittenBody, place: commit_log.Placement
+    ) -> list[tuple[ids.ExtentAddress, l2p_record.Location]]:
+        locations = list(written.locations)
+        if written.rest:
+            locations.append(
+                (
+                    written.rest_address,
+                    l2p_record.JournalLocation(
+                        place.segment_id,
+                        place.offset_bytes,
+                        place.length_bytes,
+                        xxhash.xxh3_64_intdigest(written.rest),
+                    ),
+                )
+            )
+        return locations

@@ -1,0 +1,334 @@
+"""Stripe groups being filled: lockstep appends over k + m distinct devices.
+
+A group takes one stripe at a time; a writer keeps a few groups open so that requests do not wait
+for one another. A stripe is answered only when all k + m shards are durable: when one fails, the
+group is sealed and the stripe is written again to a group on healthy devices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from couchestor_daemon import buffers
+from couchestor_daemon.formats import media_records, zone_header
+from couchestor_daemon.ports import codec as codec_port
+from couchestor_daemon.ports import index as index_port
+from couchestor_daemon.ports import media as media_port
+from couchestor_daemon.services import (
+    commit_log,
+    log_segment,
+    stripe_assembly,
+    zone_allocation,
+)
+from couchestor_domain import errors, event_publisher, events, geometry, ids, units
+
+STRIPE_ATTEMPTS_MAX: Final = 6
+FILLER_BYTES: Final = 64 * units.KIB
+
+Submit = Callable[[commit_log.Operation], Awaitable[object]]
+RunBlocking = Callable[..., Awaitable[object]]
+ChooseCodec = Callable[[geometry.StripeGeometry], codec_port.EcCodec]
+
+
+@dataclass(slots=True, eq=False)
+class OpenGroup:
+    """A group this process may append to."""
+
+    record: media_records.GroupRecord
+    geometry: geometry.StripeGeometry
+    zones: tuple[ids.ZoneAddress, ...]
+    offset_bytes: int
+    capacity_bytes: int
+    busy: bool = False
+
+
+class StripeGroups:
+    """The open groups of one writer.
+
+    Args:
+        submit: Commits an operation through the group commit.
+        run_codec: Runs a CPU-heavy function on the codec pool.
+        run_blocking: Runs device commands that are not in the media port on a pool.
+    """
+
+    def __init__(
+        self,
+        *,
+        writer: str,
+        wanted: geometry.StripeGeometry,
+        open_groups_max: int,
+        media: media_port.Media,
+        index: index_port.IndexStore,
+        pool: buffers.BufferPool,
+        choose_codec: ChooseCodec,
+        submit: Submit,
+        run_codec: RunBlocking,
+        run_blocking: RunBlocking,
+        publisher: event_publisher.EventPublisher,
+    ) -> None:
+        self._writer = writer
+        self._wanted = wanted
+        self._open_groups_max = open_groups_max
+        self._media = media
+        self._index = index
+        self._pool = pool
+        self._choose_codec = choose_codec
+        self._submit = submit
+        self._run_codec = run_codec
+        self._run_blocking = run_blocking
+        self._publisher = publisher
+        self._open: list[OpenGroup] = []
+        self._opening_count = 0
+        self._changed = asyncio.Condition()
+        self._adopted = False
+
+    def current_geometry(self) -> geometry.StripeGeometry:
+        """Geometry new stripes get with the devices that are healthy now.
+
+        Raises:
+            StoreReadOnlyError: fewer than m + 1 devices are healthy.
+        """
+        healthy_count = len(self._media.healthy_devices())
+        found = geometry.shrink_to_healthy(self._wanted, healthy_count)
+        if found is None:
+            raise errors.StoreReadOnlyError(
+                f"{healthy_count} healthy devices cannot hold a stripe with "
+                f"{self._wanted.parity_shards} parity shards: writes wait until a device is back; "
+                "reads go on",
+                healthy=healthy_count,
+            )
+        return found
+
+    async def write_stripe(
+        self, stripe: stripe_assembly.StripeBuffer, *, extent_address: ids.ExtentAddress
+    ) -> tuple[int, int]:
+        """Make a filled stripe durable on every device of one group.
+
+        Returns:
+            Group id and the stripe's offset in its zones.
+
+        Raises:
+            StoreReadOnlyError, StoreFullError, GeometryChangedError.
+        """
+        failure: BaseException | None = None
+        for _ in range(STRIPE_ATTEMPTS_MAX):
+            group = await self._take(stripe.geometry, stripe.shard_bytes)
+            sealed = False
+            try:
+                offset = group.offset_bytes
+                await self._run_codec(
+                    lambda group=group, offset=offset: stripe.seal(
+                        self._choose_codec(stripe.geometry),
+                        group_id=group.record.group_id,
+                        stripe_offset_bytes=offset,
+                        writer_epoch=0,
+                        extent_address=extent_address,
+                    )
+                )
+                results = await asyncio.gather(
+                    *(
+                        self._media.write(zone, offset, stripe.shard(position), durable=True)
+                        for position, zone in enumerate(group.zones)
+                    ),
+                    return_exceptions=True,
+                )
+                problems = [item for item in results if isinstance(item, BaseException)]
+                if not problems:
+                    group.offset_bytes = offset + stripe.shard_bytes
+                    self._publisher.publish(
+                        events.StripeEncoded(
+                            group_id=ids.GroupId(group.record.group_id),
+                            stripe_offset_bytes=offset,
+                            data_bytes=stripe.data_bytes,
+                            geometry=str(stripe.geometry),
+                        )
+                    )
+                    return group.record.group_id, offset
+                sealed = True
+                for problem in problems:
+                    if not isinstance(problem, errors.CouchestorError):
+                        raise problem
+                failure = problems[0]
+            finally:
+                await self._give_back(group, sealed=sealed)
+            if self.current_geometry() != stripe.geometry:
+                raise GeometryChangedError(f"the healthy devices no longer hold {stripe.geometry}")
+        if isinstance(failure, errors.CapacityError):
+            raise errors.StoreFullError(f"no device has room for a stripe: {failure}")
+        raise errors.StoreReadOnlyError(f"no group accepts a stripe: {failure}")
+
+    async def _take(self, wanted: geometry.StripeGeometry, shard_bytes: int) -> OpenGroup:
+        if not self._adopted:
+            self._adopted = True
+            await self._adopt()
+        async with self._changed:
+            while True:
+                for group in list(self._open):
+                    if group.busy or group.geometry != wanted:
+                        continue
+                    if group.offset_bytes + shard_bytes <= group.capacity_bytes:
+                        group.busy = True
+                        return group
+                    self._open.remove(group)
+                    await self._seal(group)
+                live = sum(1 for group in self._open if group.geometry == wanted)
+                if live + self._opening_count < self._open_groups_max:
+                    self._opening_count += 1
+                    break
+                await self._changed.wait()
+        try:
+            group = await self._open_group(wanted)
+        finally:
+            async with self._changed:
+                self._opening_count -= 1
+                self._changed.notify_all()
+        group.busy = True
+        self._open.append(group)
+        return group
+
+    async def _give_back(self, group: OpenGroup, *, sealed: bool) -> None:
+        async with self._changed:
+            group.busy = False
+            if sealed:
+                self._open.remove(group)
+            self._changed.notify_all()
+        if sealed:
+            await self._seal(group)
+
+    async def _seal(self, group: OpenGroup) -> None:
+        record = group.record
+
+        def apply(txn: index_port.IndexWriter, _: commit_log.Placement) -> None:
+            txn.put(
+                media_records.group_key(record.group_id),
+                media_records.pack(
+                    media_records.GroupRecord(
+                        record.group_id,
+                        int(media_records.ZoneSetState.SEALED),
+                        record.writer,
+                        record.data_shards,
+                        record.parity_shards,
+                        record.codec_id,
+                        record.members,
+                    )
+                ),
+            )
+
+        await self._submit(commit_log.Operation(apply=apply))
+        for zone in group.zones:
+            self._publisher.publish(
+                events.ZoneClosed(
+                    device_id=zone.device_id,
+                    zone_index=zone.zone_index,
+                    role="group",
+                    owner_id=record.group_id,
+                    written_bytes=group.offset_bytes,
+                )
+            )
+
+    async def _open_group(self, wanted: geometry.StripeGeometry) -> OpenGroup:
+        codec_id = self._choose_codec(wanted).codec_id
+        devices = list(self._media.healthy_devices())
+
+        def apply(
+            txn: index_port.IndexWriter, place: commit_log.Placement
+        ) -> media_records.GroupRecord:
+            group_id = self._index.next_sequence(commit_log.applied_sequence(txn))
+            zones = zone_allocation.allocate(
+                txn,
+                devices,
+                count=wanted.shards_count,
+                role=zone_header.ZoneRole.GROUP,
+                owner_id=group_id,
+            )
+            record = media_records.GroupRecord(
+                group_id,
+                int(media_records.ZoneSetState.OPEN),
+                self._writer,
+                wanted.data_shards,
+                wanted.parity_shards,
+                codec_id,
+                tuple((zone.device_id, int(zone.zone_index)) for zone in zones),
+            )
+            txn.put(media_records.group_key(group_id), media_records.pack(record))
+            return record
+
+        record = await self._submit(commit_log.Operation(apply=apply))
+        assert isinstance(record, media_records.GroupRecord), record
+        zones = media_records.zone_addresses(record.members)
+        capacity = min(
+            identity.zone_capacity_bytes
+            for identity in devices
+            if any(zone.device_id == identity.device_id for zone in zones)
+        )
+        await self._format_zones(record, zones)
+        for zone in zones:
+            self._publisher.publish(
+                events.ZoneOpened(
+                    device_id=zone.device_id,
+                    zone_index=zone.zone_index,
+                    role="group",
+                    owner_id=record.group_id,
+                )
+            )
+        return OpenGroup(record, wanted, zones, zone_header.ZONE_HEADER_BYTES, capacity)
+
+    async def _format_zones(
+        self, record: media_records.GroupRecord, zones: tuple[ids.ZoneAddress, ...]
+    ) -> None:
+        with self._pool.acquire(zone_header.ZONE_HEADER_BYTES) as buffer:
+            block = buffer.view[: zone_header.ZONE_HEADER_BYTES]
+            for position, zone in enumerate(zones):
+                await self._media.reset(zone)
+                block[:] = zone_header.pack(
+                    zone_header.ZoneHeader(
+                        zone_header.ZoneRole.GROUP,
+                        position,
+                        record.data_shards,
+                        record.parity_shards,
+                        record.group_id,
+                        0,
+                        zones,
+                    )
+                )
+                await self._media.write(zone, 0, block, durable=True)
+
+    async def _adopt(self) -> None:
+        """Go on in groups an earlier incarnation of this writer left open, torn tails skipped."""
+        healthy = {identity.device_id: identity for identity in self._media.healthy_devices()}
+        start, stop = media_records.table_range(media_records.GROUPS)
+        with self._index.read() as reader:
+            records = [
+                media_records.unpack(media_records.GroupRecord, value)
+                for _, value in reader.scan(start, stop)
+            ]
+        for record in records:
+            zones = media_records.zone_addresses(record.members)
+            if (
+                record.writer != self._writer
+                or record.state != media_records.ZoneSetState.OPEN
+                or len(self._open) >= self._open_groups_max
+                or any(zone.device_id not in healthy for zone in zones)
+            ):
+                continue
+            with self._pool.acquire(FILLER_BYTES) as buffer:
+                filler = buffer.view
+                filler[:] = bytes(len(filler))
+                offset = await self._run_blocking(
+                    log_segment.level_zones, self._media, zones, filler
+                )
+            assert isinstance(offset, int), offset
+            found = geometry.StripeGeometry(record.data_shards, record.parity_shards)
+            capacity = min(healthy[zone.device_id].zone_capacity_bytes for zone in zones)
+            group = OpenGroup(record, found, zones, offset, capacity)
+            if offset < zone_header.ZONE_HEADER_BYTES:
+                await self._format_zones(record, zones)
+                group.offset_bytes = zone_header.ZONE_HEADER_BYTES
+            self._open.append(group)
+
+
+class GeometryChangedError(Exception):
+    """The stripe must be laid out again for the devices that are left."""

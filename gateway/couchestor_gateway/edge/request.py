@@ -1,0 +1,166 @@
+"""An authenticated S3 request as operations see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent import futures
+from typing import Final
+
+from aiohttp import web
+
+from couchestor_domain import errors, units
+from couchestor_gateway.edge import addressing, request_body
+from couchestor_gateway.ports import object_store
+from couchestor_gateway.protocol import chunked, digests, s3_error, sigv4
+
+DOCUMENT_BYTES_MAX: Final = 2 * units.MIB
+"""Longest XML document read: 10,000 parts or 1,000 keys with checksums fit."""
+
+_STREAMING: Final = frozenset(
+    {
+        sigv4.PayloadKind.STREAMING_SIGNED,
+        sigv4.PayloadKind.STREAMING_SIGNED_TRAILER,
+        sigv4.PayloadKind.STREAMING_UNSIGNED_TRAILER,
+    }
+)
+
+
+class S3Request:
+    """One request with its stores. A plain slotted class: one is made per request."""
+
+    __slots__ = (
+        "_body",
+        "_executor",
+        "_raw",
+        "_stall_seconds",
+        "body_bytes_max",
+        "bucket",
+        "buckets",
+        "headers",
+        "identity",
+        "key",
+        "objects",
+        "owner",
+        "query",
+        "region",
+        "uploads",
+    )
+
+    def __init__(
+        self,
+        raw: web.BaseRequest,
+        *,
+        target: addressing.Target,
+        query: Mapping[str, str],
+        identity: sigv4.Identity,
+        region: str,
+        buckets: object_store.BucketStore,
+        objects: object_store.ObjectStore,
+        uploads: object_store.UploadStore,
+        executor: futures.Executor,
+        stall_seconds: float,
+        body_bytes_max: int,
+    ) -> None:
+        self._raw = raw
+        self._executor = executor
+        self._stall_seconds = stall_seconds
+        self._body: request_body.RequestBody | None = None
+        self.body_bytes_max = body_bytes_max
+        self.bucket = target.bucket
+        self.key = target.key
+        self.query = query
+        self.headers: Mapping[str, str] = raw.headers
+        """Case-insensitive."""
+        self.identity = identity
+        credential = identity.credential
+        if credential is None:
+            raise s3_error.make("AccessDenied")
+        self.owner = credential.owner
+        self.region = region
+        self.buckets = buckets
+        self.objects = objects
+        self.uploads = uploads
+
+    @property
+    def executor(self) -> futures.Executor:
+        """The bounded pool that hashes long buffers."""
+        return self._executor
+
+    async def body(self) -> request_body.RequestBody:
+        """The body as a BodySource; a client that waits for 100 Continue gets it now.
+
+        Raises:
+            S3Error: MissingContentLength, EntityTooLarge, InvalidArgument for a bad length,
+                InvalidDigest and the like for bad digest headers.
+        """
+        return await self._open(self.body_bytes_max)
+
+    async def document(self, *, required: bool = False) -> bytes:
+        """The whole body of a request that carries an XML document; empty when there is none.
+
+        Raises:
+            S3Error: as ``body``; MalformedXML when ``required`` and empty.
+        """
+        content = b""
+        if self._raw.body_exists:
+            content = await (await self._open(DOCUMENT_BYTES_MAX)).read_all()
+        if required and not content:
+            raise s3_error.make("MalformedXML")
+        return content
+
+    def location(self) -> str:
+        """The object's address as the client reached it."""
+        raw = self._raw
+        return f"{raw.scheme}://{raw.host}{raw.raw_path.partition('?')[0]}"
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of the body taken from the connection so far."""
+        return 0 if self._body is None else self._body.received_bytes
+
+    async def require_own_bucket(self, name: str) -> None:
+        """Raises NoSuchBucketError, or AccessDenied when the bucket is someone else's."""
+        bucket = await self.buckets.get_bucket(name)
+        if bucket.owner != self.owner:
+            raise s3_error.make("AccessDenied")
+        expected = self.headers.get("x-amz-expected-bucket-owner")
+        if expected is not None and expected != bucket.owner:
+            raise s3_error.make("AccessDenied")
+
+    async def _open(self, limit_bytes: int) -> request_body.RequestBody:
+        headers, raw = self.headers, self._raw
+        identity = self.identity
+        streaming = identity.payload in _STREAMING
+        text = headers.get("x-amz-decoded-content-length" if streaming else "content-length")
+        if text is None:
+            raise s3_error.make("MissingContentLength")
+        if not (text.isascii() and text.isdigit()):
+            raise s3_error.make("InvalidArgument", "The content length is not a number.")
+        size_bytes = int(text) if len(text) < 20 else limit_bytes + 1
+        if size_bytes > limit_bytes:
+            raise s3_error.make(
+                "EntityTooLarge", ProposedSize=str(size_bytes), MaxSizeAllowed=str(limit_bytes)
+            )
+        decoder = None
+        if streaming:
+            decoder = chunked.ChunkedDecoder(identity, size_bytes, _trailer_names(headers))
+        digester = digests.BodyDigester.from_headers(headers, identity)
+        if "expect" in headers and headers["expect"].lower() == "100-continue":
+            # Written here, not by aiohttp, so that a refused request never invites its body.
+            if raw.transport is None:
+                raise errors.BodyTruncatedError("the client went away before the body")
+            raw.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._body = request_body.RequestBody(
+            raw.content,
+            size_bytes=size_bytes,
+            decoder=decoder,
+            digester=digester,
+            executor=self._executor,
+            stall_seconds=self._stall_seconds,
+        )
+        return self._body
+
+
+def _trailer_names(headers: Mapping[str, str]) -> tuple[str, ...]:
+    announced = headers.get("x-amz-trailer", "")
+    return tuple(name.strip().lower() for name in announced.split(",") if name.strip())

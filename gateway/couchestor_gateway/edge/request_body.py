@@ -1,0 +1,159 @@
+"""A request's body as the object store pulls it: decoded, digested, bounded, with deadlines.
+
+Bytes are copied once, from aiohttp's pieces into the store's own buffer; digests run over that
+buffer. aws-chunked framing is removed on the way by ``chunked.ChunkedDecoder``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from concurrent import futures
+from typing import Final
+
+import aiohttp
+from aiohttp import web
+
+from couchestor_domain import errors, objects, units
+from couchestor_gateway.protocol import chunked, digests, s3_error
+
+OFFLOAD_BYTES: Final = 128 * units.KIB
+"""Views longer than this are hashed off the event loop (the hashes release the GIL)."""
+
+_LOST: Final = (
+    ConnectionError,
+    aiohttp.ClientError,
+    aiohttp.http.HttpProcessingError,
+    web.RequestPayloadError,
+)
+
+
+class RequestBody:
+    """Implements ``ports.object_store.BodySource`` over one aiohttp request.
+
+    Args:
+        content: aiohttp's stream of the body as framed by HTTP.
+        size_bytes: Decoded length the client announced.
+        decoder: Removes aws-chunked framing; None for a plain body.
+        digester: Receives every decoded byte once, in order.
+        executor: Bounded pool for hashing long views.
+        stall_seconds: Longest wait for the next byte.
+    """
+
+    __slots__ = (
+        "_content",
+        "_decoder",
+        "_digester",
+        "_executor",
+        "_left_bytes",
+        "_pieces",
+        "_stall_seconds",
+        "received_bytes",
+        "size_bytes",
+    )
+
+    def __init__(
+        self,
+        content: aiohttp.StreamReader,
+        *,
+        size_bytes: int,
+        decoder: chunked.ChunkedDecoder | None,
+        digester: digests.BodyDigester,
+        executor: futures.Executor,
+        stall_seconds: float,
+    ) -> None:
+        self._content = content
+        self.size_bytes = size_bytes
+        self._left_bytes = size_bytes
+        self._decoder = decoder
+        self._digester = digester
+        self._executor = executor
+        self._stall_seconds = stall_seconds
+        self._pieces: deque[memoryview] = deque()
+        self.received_bytes = 0
+        """Bytes taken from the connection so far, framing included."""
+
+    async def readinto(self, view: memoryview) -> int:
+        """See ``BodySource.readinto``.
+
+        Raises:
+            S3Error: RequestTimeout when the client stalls; the decoder's and digester's errors.
+            BodyTruncatedError: the client went away or sent too little.
+            BodyTooLongError: more decoded bytes than announced.
+        """
+        wanted = len(view)
+        filled = 0
+        pieces = self._pieces
+        while filled < wanted:
+            if not pieces:
+                if self._left_bytes == 0 or not await self._pull():
+                    break
+                continue
+            piece = pieces[0]
+            room = wanted - filled
+            if len(piece) <= room:
+                pieces.popleft()
+            else:
+                pieces[0] = piece[room:]
+                piece = piece[:room]
+            view[filled : filled + len(piece)] = piece
+            filled += len(piece)
+            self._left_bytes -= len(piece)
+            if self._left_bytes < 0:
+                raise errors.BodyTooLongError(f"body exceeds its {self.size_bytes} bytes")
+        if filled < wanted and self._left_bytes:
+            raise errors.BodyTruncatedError(f"body ended {self._left_bytes} bytes early")
+        if filled > OFFLOAD_BYTES:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._executor, self._digester.update, view[:filled])
+        elif filled:
+            self._digester.update(view[:filled])
+        return filled
+
+    async def finish(self) -> objects.BodyDigests:
+        """See ``BodySource.finish``."""
+        if self._left_bytes:
+            raise errors.BodyTruncatedError(f"{self._left_bytes} bytes of the body are missing")
+        decoder = self._decoder
+        while not self._content.at_eof():
+            if not await self._pull():
+                break
+        if self._pieces:
+            raise errors.BodyTooLongError(f"body exceeds its {self.size_bytes} bytes")
+        if decoder is None:
+            return self._digester.finish({})
+        decoder.close()
+        return self._digester.finish(decoder.trailers)
+
+    async def read_all(self) -> bytes:
+        """The whole body, for small documents; digests verified."""
+        buffer = bytearray(self.size_bytes)
+        with memoryview(buffer) as view:
+            await self.readinto(view)
+        await self.finish()
+        return bytes(buffer)
+
+    async def _pull(self) -> bool:
+        """Queue the next decoded pieces. False at the end of the HTTP body."""
+        content = self._content
+        try:
+            data = content.read_nowait()
+            if not data:
+                if content.at_eof():
+                    return False
+                async with asyncio.timeout(self._stall_seconds):
+                    data = await content.readany()
+                if not data:
+                    return not content.at_eof()
+        except TimeoutError as exc:
+            raise s3_error.make("RequestTimeout") from exc
+        except _LOST as exc:
+            raise errors.BodyTruncatedError("the client went away during the body") from exc
+        self.received_bytes += len(data)
+        if self._decoder is None:
+            self._pieces.append(memoryview(data))
+        else:
+            for piece in self._decoder.feed(data):
+                if piece:
+                    self._pieces.append(memoryview(piece))
+        return True

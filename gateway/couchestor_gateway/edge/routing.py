@@ -1,0 +1,157 @@
+"""From method and sub-resource to one operation."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NamedTuple
+
+from couchestor_gateway.edge import request as s3_request
+from couchestor_gateway.edge import responses
+from couchestor_gateway.operations import (
+    abort_multipart_upload,
+    complete_multipart_upload,
+    copy_object,
+    create_bucket,
+    create_multipart_upload,
+    delete_bucket,
+    delete_object,
+    delete_objects,
+    get_bucket_location,
+    get_bucket_versioning,
+    get_object,
+    head_bucket,
+    head_object,
+    list_buckets,
+    list_multipart_uploads,
+    list_object_versions,
+    list_objects,
+    list_objects_v2,
+    list_parts,
+    put_object,
+    upload_part,
+    upload_part_copy,
+)
+from couchestor_gateway.protocol import s3_error
+
+
+class Operation(NamedTuple):
+    """A named S3 operation."""
+
+    name: str
+    run: Callable[[s3_request.S3Request], Awaitable[responses.Reply]]
+
+
+SUB_RESOURCES: Final = frozenset(
+    {
+        "accelerate",
+        "acl",
+        "analytics",
+        "append",
+        "attributes",
+        "cors",
+        "delete",
+        "encryption",
+        "intelligent-tiering",
+        "inventory",
+        "legal-hold",
+        "lifecycle",
+        "location",
+        "logging",
+        "metadataConfiguration",
+        "metadataTable",
+        "metrics",
+        "notification",
+        "object-lock",
+        "ownershipControls",
+        "policy",
+        "policyStatus",
+        "publicAccessBlock",
+        "renameObject",
+        "replication",
+        "requestPayment",
+        "restore",
+        "retention",
+        "select",
+        "session",
+        "tagging",
+        "torrent",
+        "uploadId",
+        "uploads",
+        "versioning",
+        "versions",
+        "website",
+    }
+)
+
+LIST_BUCKETS: Final = Operation("ListBuckets", list_buckets.run)
+PUT_OBJECT: Final = Operation("PutObject", put_object.run)
+COPY_OBJECT: Final = Operation("CopyObject", copy_object.run)
+UPLOAD_PART: Final = Operation("UploadPart", upload_part.run)
+UPLOAD_PART_COPY: Final = Operation("UploadPartCopy", upload_part_copy.run)
+LIST_OBJECTS_V2: Final = Operation("ListObjectsV2", list_objects_v2.run)
+CREATE_BUCKET: Final = Operation("CreateBucket", create_bucket.run)
+
+_BUCKET: Final[dict[tuple[str, str], Operation]] = {
+    ("GET", ""): Operation("ListObjects", list_objects.run),
+    ("GET", "location"): Operation("GetBucketLocation", get_bucket_location.run),
+    ("GET", "versioning"): Operation("GetBucketVersioning", get_bucket_versioning.run),
+    ("GET", "versions"): Operation("ListObjectVersions", list_object_versions.run),
+    ("GET", "uploads"): Operation("ListMultipartUploads", list_multipart_uploads.run),
+    ("HEAD", ""): Operation("HeadBucket", head_bucket.run),
+    ("PUT", ""): CREATE_BUCKET,
+    ("DELETE", ""): Operation("DeleteBucket", delete_bucket.run),
+    ("POST", "delete"): Operation("DeleteObjects", delete_objects.run),
+}
+_OBJECT: Final[dict[tuple[str, str], Operation]] = {
+    ("GET", ""): Operation("GetObject", get_object.run),
+    ("GET", "uploadId"): Operation("ListParts", list_parts.run),
+    ("HEAD", ""): Operation("HeadObject", head_object.run),
+    ("PUT", ""): PUT_OBJECT,
+    ("PUT", "uploadId"): UPLOAD_PART,
+    ("POST", "uploads"): Operation("CreateMultipartUpload", create_multipart_upload.run),
+    ("POST", "uploadId"): Operation("CompleteMultipartUpload", complete_multipart_upload.run),
+    ("DELETE", ""): Operation("DeleteObject", delete_object.run),
+    ("DELETE", "uploadId"): Operation("AbortMultipartUpload", abort_multipart_upload.run),
+}
+_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
+
+
+def find(
+    method: str, bucket: str, key: str, query: Mapping[str, str], headers: Mapping[str, str]
+) -> Operation:
+    """The operation a request asks for.
+
+    Raises:
+        S3Error: NotImplemented for sub-resources we do not serve, MethodNotAllowed otherwise.
+    """
+    if not bucket:
+        if method == "GET":
+            return LIST_BUCKETS
+        raise _refusal(method, "")
+    sub_resource = ""
+    for name in query:
+        if name in SUB_RESOURCES:
+            sub_resource = name
+            break
+    operation = (_OBJECT if key else _BUCKET).get((method, sub_resource))
+    if operation is None:
+        raise _refusal(method, sub_resource)
+    if method == "PUT" and key:
+        if not sub_resource and "partNumber" in query:
+            raise s3_error.make("InvalidArgument", "partNumber needs an uploadId")
+        if "x-amz-copy-source" in headers:
+            return COPY_OBJECT if operation is PUT_OBJECT else UPLOAD_PART_COPY
+    elif query.get("list-type") == "2" and method == "GET" and not key and not sub_resource:
+        return LIST_OBJECTS_V2
+    return operation
+
+
+def _refusal(method: str, sub_resource: str) -> s3_error.S3Error:
+    if method in _METHODS and (sub_resource or method == "POST"):
+        return s3_error.make(
+            "NotImplemented",
+            "A header or query you provided implies functionality that is not implemented",
+        )
+    return s3_error.make(
+        "MethodNotAllowed", "The specified method is not allowed against this resource"
+    )

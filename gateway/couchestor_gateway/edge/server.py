@@ -1,0 +1,353 @@
+"""The gateway: one aiohttp low-level handler from socket to operation and back.
+
+web.Server instead of web.Application: no router, no middleware, no resource matching per request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import ssl
+from collections.abc import Callable, Mapping
+from concurrent import futures
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from aiohttp import web
+
+from couchestor_domain import errors, units
+from couchestor_gateway.edge import addressing, responses, routing
+from couchestor_gateway.edge import request as s3_request
+from couchestor_gateway.ports import clock as clock_port
+from couchestor_gateway.ports import credentials as credentials_port
+from couchestor_gateway.ports import object_store
+from couchestor_gateway.protocol import s3_error, sigv4
+
+ACCESS_LOG: Final = logging.getLogger("couchestor.access")
+LOG: Final = logging.getLogger("couchestor.gateway")
+
+DRAINED_BYTES_MAX: Final = 64 * units.KIB
+"""An unread rest of a body up to this is read and dropped so that the connection survives."""
+SINGLE_WRITE_BYTES_MAX: Final = object_store.FETCH_BYTES_MAX
+_NO_QUERY: Final[Mapping[str, str]] = MappingProxyType({})
+
+MetricsHook = Callable[[str, int, float, int, int], None]
+"""Called after each request: operation, status, seconds, bytes in, bytes out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerLimits:
+    """Bounds on what clients can make the gateway hold or wait for."""
+
+    requests_max: int = 1024
+    """Requests in flight; beyond it 503 SlowDown."""
+    body_bytes_max: int = 5 * units.GIB
+    stall_seconds: float = 30.0
+    """Longest wait for the next byte of a body, or for a client to take one."""
+    keepalive_seconds: float = 75.0
+    lingering_seconds: float = 2.0
+    """How long an unread body is drained before its connection is closed."""
+    hash_threads: int = 2
+    read_buffer_bytes: int = 256 * units.KIB
+    header_line_bytes_max: int = 16 * units.KIB
+    backlog: int = 1024
+
+
+class RunningServer:
+    """A listening gateway."""
+
+    def __init__(self, gateway: Gateway, runner: web.ServerRunner, site: web.TCPSite) -> None:
+        self._gateway = gateway
+        self._site = site
+        self.runner = runner
+        address = runner.addresses[0]
+        self.host: str = address[0]
+        self.port: int = address[1]
+
+    async def stop(self, timeout: float) -> None:  # noqa: ASYNC109 - a drain bound, not a scope
+        """Stop listening, let requests in flight end for ``timeout`` seconds, then close."""
+        await self._site.stop()
+        await self._gateway.drain(timeout)
+        await self.runner.cleanup()
+
+
+class Gateway:
+    """S3 over HTTP for the given stores.
+
+    Args:
+        region: The one region requests must be signed for.
+        domain: Base domain of virtual-hosted requests, or None for path-style only.
+        metrics: Told about every finished request.
+        executor: Bounded pool for hashing long buffers; one is made when None.
+    """
+
+    def __init__(
+        self,
+        buckets: object_store.BucketStore,
+        objects: object_store.ObjectStore,
+        uploads: object_store.UploadStore,
+        credentials: credentials_port.CredentialStore,
+        *,
+        region: str,
+        clock: clock_port.Clock,
+        domain: str | None = None,
+        limits: ServerLimits | None = None,
+        metrics: MetricsHook | None = None,
+        executor: futures.Executor | None = None,
+    ) -> None:
+        self._limits = limits or ServerLimits()
+        self._buckets = buckets
+        self._objects = objects
+        self._uploads = uploads
+        self._verifier = sigv4.Verifier(credentials, region)
+        self._region = region
+        self._clock = clock
+        self._domain = domain.lower() if domain else None
+        self._metrics = metrics
+        self._executor = executor or futures.ThreadPoolExecutor(
+            self._limits.hash_threads, thread_name_prefix="body-hash"
+        )
+        self._in_flight_count = 0
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._request_number = int.from_bytes(secrets.token_bytes(8), "big")
+        self._host_id = secrets.token_hex(16)
+
+    async def start(
+        self,
+        host: str,
+        port: int,
+        *,
+        reuse_port: bool = False,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> RunningServer:
+        """Listen. Raises OSError when the address cannot be bound."""
+        limits = self._limits
+        server = web.Server(
+            self.handle,
+            access_log=None,
+            auto_decompress=False,  # objects are stored as they were sent
+            keepalive_timeout=limits.keepalive_seconds,
+            lingering_time=limits.lingering_seconds,
+            read_bufsize=limits.read_buffer_bytes,
+            max_line_size=limits.header_line_bytes_max,
+            max_field_size=limits.header_line_bytes_max,
+            tcp_keepalive=True,
+        )
+        runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=1.0)
+        await runner.setup()
+        site = web.TCPSite(
+            runner,
+            host,
+            port,
+            ssl_context=ssl_context,
+            backlog=limits.backlog,
+            reuse_port=reuse_port,
+        )
+        await site.start()
+        return RunningServer(self, runner, site)
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Close connections after their current request; wait for requests in flight."""
+        self._draining = True
+        if self._in_flight_count == 0:
+            return
+        self._idle.clear()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            LOG.warning("%d requests cut off by shutdown", self._in_flight_count)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; never raises but for cancellation."""
+        started_ns = self._clock.monotonic_ns()
+        self._request_number = (self._request_number + 1) & 0xFFFFFFFFFFFFFFFF
+        trace = _Trace(f"{self._request_number:016X}")
+        self._in_flight_count += 1
+        try:
+            reply = await self._answer(request, trace)
+            return await self._send(request, reply, trace)
+        finally:
+            self._in_flight_count -= 1
+            if self._draining and self._in_flight_count == 0:
+                self._idle.set()
+            self._record(request, trace, started_ns)
+
+    async def _answer(self, request: web.BaseRequest, trace: _Trace) -> responses.Reply:
+        try:
+            if self._in_flight_count > self._limits.requests_max:
+                raise s3_error.make("SlowDown")
+            return await self._run(request, trace)
+        except s3_error.S3Error as exc:
+            error = exc
+        except errors.CouchestorError as exc:
+            error = s3_error.from_store(exc)
+            if error.status >= 500:
+                LOG.error("request %s failed: %s", trace.request_id, exc)
+        except Exception:
+            LOG.exception("request %s failed", trace.request_id)
+            error = s3_error.make("InternalError")
+        return responses.failure(
+            error,
+            resource=request.raw_path.partition("?")[0].encode("utf-8", "replace").decode(),
+            request_id=trace.request_id,
+            host_id=self._host_id,
+            head=request.method == "HEAD",
+        )
+
+    async def _run(self, request: web.BaseRequest, trace: _Trace) -> responses.Reply:
+        headers = request.headers
+        method = request.method
+        target = addressing.resolve(request.raw_path, headers.get("Host", ""), self._domain)
+        query = addressing.parse_query(target.raw_query) if target.raw_query else _NO_QUERY
+        identity = self._verifier.verify(
+            method=method,
+            raw_path=target.raw_path,
+            raw_query=target.raw_query,
+            headers=headers,
+            now_seconds=self._clock.now_ns() / units.NS_PER_SECOND,
+        )
+        if identity.credential is None:
+            raise s3_error.make("AccessDenied")
+        trace.access_key = identity.credential.access_key
+        operation = routing.find(method, target.bucket, target.key, query, headers)
+        trace.operation = operation.name
+        context = s3_request.S3Request(
+            request,
+            target=target,
+            query=query,
+            identity=identity,
+            region=self._region,
+            buckets=self._buckets,
+            objects=self._objects,
+            uploads=self._uploads,
+            executor=self._executor,
+            stall_seconds=self._limits.stall_seconds,
+            body_bytes_max=self._limits.body_bytes_max,
+        )
+        trace.context = context
+        if target.bucket and operation is not routing.CREATE_BUCKET:
+            await context.require_own_bucket(target.bucket)
+        return await operation.run(context)
+
+    async def _send(
+        self, request: web.BaseRequest, reply: responses.Reply, trace: _Trace
+    ) -> web.StreamResponse:
+        headers = reply.headers
+        trace.status = reply.status
+        headers["x-amz-request-id"] = trace.request_id
+        headers["x-amz-id-2"] = self._host_id
+        headers["Server"] = "CoucheStor"
+        response: web.StreamResponse
+        body = reply.body
+        if request.method == "HEAD" or not (reply.stream or len(body) > SINGLE_WRITE_BYTES_MAX):
+            if reply.status not in (204, 304):
+                headers["Content-Length"] = str(reply.length_bytes)
+            if isinstance(body, memoryview):
+                body = bytes(body)
+            response = web.Response(status=reply.status, headers=headers, body=body or None)
+            trace.bytes_out = len(body)
+        else:
+            response = web.StreamResponse(status=reply.status, headers=headers)
+            response.content_length = reply.length_bytes
+        if self._draining or not self._body_is_spent(request, trace):
+            response.force_close()
+        if reply.stream is not None and request.method != "HEAD":
+            await self._send_stream(request, response, reply, trace)
+        return response
+
+    async def _send_stream(
+        self,
+        request: web.BaseRequest,
+        response: web.StreamResponse,
+        reply: responses.Reply,
+        trace: _Trace,
+    ) -> None:
+        """Write the pieces; a failure closes the connection short of Content-Length."""
+        transport = request.transport
+        stream = reply.stream
+        assert stream is not None, "only replies with a stream come here"
+        try:
+            if transport is None:
+                raise ConnectionResetError("the client is gone")
+            # Empty means written: only then may the store reuse the piece's memory.
+            transport.set_write_buffer_limits(high=0)
+            await response.prepare(request)
+            async for piece in stream:
+                async with asyncio.timeout(self._limits.stall_seconds):
+                    await response.write(piece)
+                    await request.writer.drain()
+                trace.bytes_out += len(piece)
+        except (ConnectionError, TimeoutError):
+            trace.status = 499  # the client's doing: it left or stopped reading
+        except Exception:
+            LOG.exception("request %s broke off", trace.request_id)
+            trace.status = 599
+        finally:
+            close = getattr(stream, "aclose", None)
+            if close is not None:
+                await close()
+        if trace.bytes_out != reply.length_bytes:
+            response.force_close()
+            if transport is not None:
+                transport.abort()
+
+    def _body_is_spent(self, request: web.BaseRequest, trace: _Trace) -> bool:
+        """Whether the connection can carry another request at little cost."""
+        content = request.content
+        if content.at_eof() or not request.body_exists:
+            return True
+        if "expect" in request.headers and trace.received_bytes == 0:
+            return False  # the client may or may not send it: the framing is lost
+        length = request.headers.get("content-length", "")
+        if not (length.isascii() and length.isdigit()) or len(length) > 19:
+            return False
+        return int(length) - trace.received_bytes <= DRAINED_BYTES_MAX
+
+    def _record(self, request: web.BaseRequest, trace: _Trace, started_ns: int) -> None:
+        seconds = (self._clock.monotonic_ns() - started_ns) / units.NS_PER_SECOND
+        if self._metrics is not None:
+            self._metrics(
+                trace.operation, trace.status, seconds, trace.received_bytes, trace.bytes_out
+            )
+        if ACCESS_LOG.isEnabledFor(logging.INFO):
+            ACCESS_LOG.info(
+                "%s %s %d",
+                request.method,
+                trace.operation,
+                trace.status,
+                extra={
+                    "request_id": trace.request_id,
+                    "operation": trace.operation,
+                    "method": request.method,
+                    # The query may carry a presigned signature, so only the path is logged.
+                    "path": request.raw_path.partition("?")[0],
+                    "status": trace.status,
+                    "seconds": seconds,
+                    "bytes_in": trace.received_bytes,
+                    "bytes_out": trace.bytes_out,
+                    "access_key": trace.access_key,
+                    "remote": request.remote,
+                },
+            )
+
+
+class _Trace:
+    """What is known about a request so far, for its log line and metrics."""
+
+    __slots__ = ("access_key", "bytes_out", "context", "operation", "request_id", "status")
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.operation = "Unknown"
+        self.access_key = ""
+        self.status = 499
+        self.bytes_out = 0
+        self.context: s3_request.S3Request | None = None
+
+    @property
+    def received_bytes(self) -> int:
+        return 0 if self.context is None else self.context.received_bytes

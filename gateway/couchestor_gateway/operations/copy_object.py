@@ -1,0 +1,61 @@
+"""PUT /bucket/key with x-amz-copy-source."""
+
+from __future__ import annotations
+
+from couchestor_domain import objects, units
+from couchestor_gateway.edge import request as s3_request
+from couchestor_gateway.edge import responses
+from couchestor_gateway.operations import copy_source, object_headers
+from couchestor_gateway.protocol import conditions, s3_error, timestamps, xml_writing
+
+COPY_BYTES_MAX = 5 * units.GIB
+
+
+async def run(request: s3_request.S3Request) -> responses.Reply:
+    """Copy an object; onto itself only when something about it changes."""
+    headers = request.headers
+    directive = headers.get("x-amz-metadata-directive", "COPY").upper()
+    if directive not in ("COPY", "REPLACE"):
+        raise s3_error.make("InvalidArgument", "Unknown metadata directive.")
+    source = await copy_source.find(request)
+    same = (source.bucket, source.key) == (request.bucket, request.key)
+    if same and directive == "COPY":
+        raise s3_error.make(
+            "InvalidRequest",
+            "This copy request is illegal because it is trying to copy an object to itself without"
+            " changing the object's metadata, storage class, website redirect location or"
+            " encryption attributes.",
+        )
+    if source.size_bytes > COPY_BYTES_MAX:
+        raise s3_error.make(
+            "InvalidRequest",
+            f"The specified copy source is larger than the maximum allowable size for a copy"
+            f" source: {COPY_BYTES_MAX}",
+        )
+    replaced_headers = object_headers.standard(headers)
+    replace = directive == "REPLACE"
+    put = objects.PutRequest(
+        bucket=request.bucket,
+        key=request.key,
+        headers=replaced_headers if replace else source.headers,
+        metadata=object_headers.metadata(headers) if replace else source.metadata,
+        conditions=conditions.of_write(headers),
+        owner=request.owner,
+    )
+    asked = headers.get("x-amz-checksum-algorithm", "").lower()
+    body = copy_source.body(
+        request,
+        source,
+        start_bytes=0,
+        length_bytes=source.size_bytes,
+        algorithms=(asked,) if asked else tuple(source.checksums),
+    )
+    record = await request.objects.put_object(put, body)
+    xml = xml_writing.Document("CopyObjectResult")
+    xml.text("LastModified", timestamps.iso8601(record.modified_ns))
+    xml.text("ETag", f'"{record.etag}"')
+    for algorithm, value in record.checksums.items():
+        xml.text(f"Checksum{algorithm.upper()}", value)
+    if record.checksums:
+        xml.text("ChecksumType", record.checksum_type)
+    return responses.document(xml.finish())

@@ -1,0 +1,108 @@
+"""The object a copy reads from, and its bytes as the body of a write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from concurrent import futures
+from typing import Final
+
+from couchestor_domain import errors, objects
+from couchestor_gateway.edge import addressing, request_body
+from couchestor_gateway.edge import request as s3_request
+from couchestor_gateway.operations import versions
+from couchestor_gateway.protocol import conditions, digests, s3_error
+
+_HEADER: Final = "x-amz-copy-source"
+
+
+async def find(request: s3_request.S3Request) -> objects.ObjectRecord:
+    """The source's current version, its owner and ``x-amz-copy-source-if-*`` checked.
+
+    Raises:
+        S3Error: InvalidArgument, AccessDenied, PreconditionFailed.
+        NoSuchBucketError, NoSuchKeyError
+    """
+    text = request.headers[_HEADER]
+    path, _, raw_query = text.partition("?")
+    versions.require_null(addressing.parse_query(raw_query))
+    bucket, _, key = addressing.decode(path).removeprefix("/").partition("/")
+    if not bucket or not key:
+        raise s3_error.make(
+            "InvalidArgument",
+            "Copy Source must mention the source bucket and key",
+            **{
+                "ArgumentName": _HEADER,
+                "ArgumentValue": text,
+            },
+        )
+    if bucket != request.bucket:
+        await request.require_own_bucket(bucket)
+    record = await request.objects.get_object(bucket=bucket, key=key)
+    conditions.check_copy_source(request.headers, etag=record.etag, modified_ns=record.modified_ns)
+    return record
+
+
+class StoredBody:
+    """A stored range as a ``BodySource``; digests are computed anew over what was read."""
+
+    def __init__(
+        self,
+        pieces: AsyncIterator[bytes | memoryview],
+        *,
+        size_bytes: int,
+        digester: digests.BodyDigester,
+        executor: futures.Executor,
+    ) -> None:
+        self._pieces = pieces
+        self.size_bytes = size_bytes
+        self._left_bytes = size_bytes
+        self._digester = digester
+        self._executor = executor
+        self._rest = memoryview(b"")
+
+    async def readinto(self, view: memoryview) -> int:
+        """See ``BodySource.readinto``."""
+        wanted = min(len(view), self._left_bytes)
+        filled = 0
+        while filled < wanted:
+            if not self._rest:
+                try:
+                    self._rest = memoryview(await anext(self._pieces))
+                except StopAsyncIteration as exc:
+                    raise errors.BodyTruncatedError("the copy's source ended early") from exc
+                continue
+            piece = self._rest[: wanted - filled]
+            view[filled : filled + len(piece)] = piece
+            filled += len(piece)
+            self._rest = self._rest[len(piece) :]
+        self._left_bytes -= filled
+        if filled > request_body.OFFLOAD_BYTES:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._executor, self._digester.update, view[:filled])
+        elif filled:
+            self._digester.update(view[:filled])
+        return filled
+
+    async def finish(self) -> objects.BodyDigests:
+        """See ``BodySource.finish``."""
+        if self._left_bytes:
+            raise errors.BodyTruncatedError("the copy's source was not read to its end")
+        return self._digester.finish({})
+
+
+def body(
+    request: s3_request.S3Request,
+    record: objects.ObjectRecord,
+    *,
+    start_bytes: int,
+    length_bytes: int,
+    algorithms: Mapping[str, str] | tuple[str, ...],
+) -> StoredBody:
+    """A range of ``record`` as the body of a write, with the given checksums computed."""
+    return StoredBody(
+        request.objects.stream(record, start_bytes=start_bytes, length_bytes=length_bytes),
+        size_bytes=length_bytes,
+        digester=digests.BodyDigester(tuple(algorithms)),
+        executor=request.executor,
+    )

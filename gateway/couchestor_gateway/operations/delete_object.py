@@ -1,0 +1,17 @@
+"""DELETE /bucket/key."""
+
+from __future__ import annotations
+
+from couchestor_gateway.edge import request as s3_request
+from couchestor_gateway.edge import responses
+from couchestor_gateway.operations import versions
+from couchestor_gateway.protocol import conditions
+
+
+async def run(request: s3_request.S3Request) -> responses.Reply:
+    """Remove the key; a missing key answers 204 too."""
+    versions.require_null(request.query)
+    await request.objects.delete_object(
+        bucket=request.bucket, key=request.key, conditions=conditions.of_write(request.headers)
+    )
+    return responses.Reply(204)

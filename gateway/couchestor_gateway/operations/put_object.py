@@ -1,0 +1,26 @@
+"""PUT /bucket/key."""
+
+from __future__ import annotations
+
+from couchestor_domain import objects
+from couchestor_gateway.edge import request as s3_request
+from couchestor_gateway.edge import responses
+from couchestor_gateway.operations import object_headers
+from couchestor_gateway.protocol import conditions
+
+
+async def run(request: s3_request.S3Request) -> responses.Reply:
+    """Store the body; 200 means durable."""
+    headers = request.headers
+    put = objects.PutRequest(
+        bucket=request.bucket,
+        key=request.key,
+        headers=object_headers.standard(headers),
+        metadata=object_headers.metadata(headers),
+        conditions=conditions.of_write(headers),
+        owner=request.owner,
+    )
+    record = await request.objects.put_object(put, await request.body())
+    answer = object_headers.of_checksums(record.checksums, record.checksum_type)
+    answer["ETag"] = f'"{record.etag}"'
+    return responses.Reply(200, answer)

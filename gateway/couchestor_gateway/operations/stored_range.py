@@ -1,0 +1,67 @@
+"""Which bytes of an object a GET or HEAD asks for, and the headers that say so."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from couchestor_domain import objects
+from couchestor_gateway.edge import request as s3_request
+from couchestor_gateway.operations import object_headers, versions
+from couchestor_gateway.protocol import conditions, ranges, s3_error
+
+
+class Selection(NamedTuple):
+    """A resolved read."""
+
+    record: objects.ObjectRecord
+    status: int
+    start_bytes: int
+    length_bytes: int
+    headers: dict[str, str]
+
+
+async def select(request: s3_request.S3Request) -> Selection:
+    """Look the object up, evaluate conditions, resolve Range or partNumber.
+
+    Raises:
+        S3Error: NotModified (304), PreconditionFailed, InvalidRange, InvalidPartNumber.
+        NoSuchKeyError
+    """
+    headers, query = request.headers, request.query
+    if query:
+        versions.require_null(query)
+    record = await request.objects.get_object(bucket=request.bucket, key=request.key)
+    conditions.check_read(headers, etag=record.etag, modified_ns=record.modified_ns)
+    with_checksums = headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
+    part_text = query.get("partNumber") if query else None
+    range_text = headers.get("range")
+    start, length, status = 0, record.size_bytes, 200
+    if part_text is not None:
+        if range_text is not None:
+            raise s3_error.make(
+                "InvalidRequest", "Cannot specify both Range header and partNumber query parameter"
+            )
+        start, length = _part(record, part_text)
+        status = 206
+    elif range_text is not None:
+        found = ranges.parse_range(range_text, record.size_bytes)
+        if found is not None:
+            start, length = found
+            status = 206
+    answer = object_headers.of_record(
+        record, query, with_checksums=with_checksums and length == record.size_bytes
+    )
+    if status == 206:
+        if length:
+            answer["Content-Range"] = f"bytes {start}-{start + length - 1}/{record.size_bytes}"
+        if part_text is not None and record.part_count:
+            answer["x-amz-mp-parts-count"] = str(record.part_count)
+    return Selection(record, status, start, length, answer)
+
+
+def _part(record: objects.ObjectRecord, text: str) -> tuple[int, int]:
+    number = versions.part_number(text)
+    sizes = record.part_sizes_bytes or (record.size_bytes,)
+    if number > len(sizes):
+        raise s3_error.make("InvalidPartNumber", "The requested partnumber is not satisfiable")
+    return sum(sizes[: number - 1]), sizes[number - 1]

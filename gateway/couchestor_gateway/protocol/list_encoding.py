@@ -1,0 +1,71 @@
+"""How listings encode keys, markers and continuation tokens."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import urllib.parse
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from couchestor_gateway.protocol import s3_error
+
+PAGE_LIMIT_MAX: Final = 1000
+
+
+def key_encoder(query: Mapping[str, str]) -> Callable[[str], str]:
+    """The function that writes keys as ``encoding-type`` asks.
+
+    Raises:
+        S3Error: InvalidArgument for an encoding type other than ``url``.
+    """
+    encoding = query.get("encoding-type", "")
+    if not encoding:
+        return _identity
+    if encoding != "url":
+        raise s3_error.make("InvalidArgument", "Invalid Encoding Method specified in Request")
+    return urllib.parse.quote
+
+
+def page_limit(query: Mapping[str, str], name: str) -> int:
+    """The page size a client asks for under ``name``, at most ``PAGE_LIMIT_MAX``.
+
+    Raises:
+        S3Error: InvalidArgument when it is not a non-negative 32-bit integer.
+    """
+    text = query.get(name, "")
+    if not text:
+        return PAGE_LIMIT_MAX
+    if not (text.isascii() and text.isdigit() and len(text) <= 10) or int(text) > 0x7FFFFFFF:
+        raise s3_error.make(
+            "InvalidArgument",
+            f"Argument {name} must be an integer between 0 and 2147483647",
+            ArgumentName=name,
+            ArgumentValue=text,
+        )
+    return min(int(text), PAGE_LIMIT_MAX)
+
+
+def encode_token(after: str) -> str:
+    """An opaque continuation token that stands for the last key of a page."""
+    return base64.urlsafe_b64encode(after.encode()).decode("ascii")
+
+
+def decode_token(token: str) -> str:
+    """The key behind a continuation token.
+
+    Raises:
+        S3Error: InvalidArgument when the token is not one of ours.
+    """
+    try:
+        return base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError) as exc:
+        raise s3_error.make(
+            "InvalidArgument",
+            "The continuation token provided is incorrect",
+            ArgumentName="continuation-token",
+        ) from exc
+
+
+def _identity(key: str) -> str:
+    return key

@@ -1,0 +1,246 @@
+"""Errors as S3 clients see them: code, HTTP status, message, further XML elements.
+
+One table gives every code its status and default message, another maps the domain's errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from couchestor_domain import errors
+
+
+class S3Error(errors.ClientError):
+    """A refusal with its S3 code.
+
+    A ``ClientError``, so that a body whose framing or digest is wrong can raise it through the
+    object store, as ``BodySource`` promises.
+
+    Args:
+        code: As in AWS's table of error codes.
+        status: HTTP status.
+        message: Shown to people as it is.
+        extra: Further elements of the error document, in order.
+    """
+
+    def __init__(
+        self, code: str, status: int, message: str, extra: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(_text(message))
+        self.code = code
+        self.status = status
+        self.extra: Mapping[str, str] = MappingProxyType(
+            {name: _text(value) for name, value in extra.items()} if extra else {}
+        )
+
+    def __repr__(self) -> str:
+        return f"S3Error({self.code!r}, {self.status}, {self.message!r})"
+
+
+CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
+    {
+        "AccessDenied": (403, "Access Denied"),
+        "AuthorizationHeaderMalformed": (400, "The authorization header is malformed."),
+        "AuthorizationQueryParametersError": (
+            400,
+            "Error parsing the X-Amz-* authorization query parameters.",
+        ),
+        "BadDigest": (
+            400,
+            "The Content-MD5 or checksum value that you specified did not match what the server"
+            " received.",
+        ),
+        "BadRequest": (400, "Bad Request"),
+        "BucketAlreadyExists": (
+            409,
+            "The requested bucket name is not available. The bucket namespace is shared by all"
+            " users of the system. Select a different name and try again.",
+        ),
+        "BucketAlreadyOwnedByYou": (
+            409,
+            "Your previous request to create the named bucket succeeded and you already own it.",
+        ),
+        "BucketNotEmpty": (409, "The bucket you tried to delete is not empty."),
+        "ConditionalRequestConflict": (
+            409,
+            "A conflicting operation occurred during the request; try it again.",
+        ),
+        "EntityTooLarge": (400, "Your proposed upload exceeds the maximum allowed object size."),
+        "EntityTooSmall": (
+            400,
+            "Your proposed upload is smaller than the minimum allowed object size.",
+        ),
+        "ExpiredToken": (400, "The provided token has expired."),
+        "IllegalLocationConstraintException": (
+            400,
+            "The specified location constraint is not valid for this region.",
+        ),
+        "IncompleteBody": (
+            400,
+            "You did not provide the number of bytes specified by the Content-Length HTTP header.",
+        ),
+        "InsufficientStorage": (507, "There is no space left for the write."),
+        "InternalError": (500, "We encountered an internal error. Please try again."),
+        "InvalidAccessKeyId": (
+            403,
+            "The AWS Access Key Id you provided does not exist in our records.",
+        ),
+        "InvalidArgument": (400, "Invalid Argument"),
+        "InvalidBucketName": (400, "The specified bucket is not valid."),
+        "InvalidDigest": (400, "The Content-MD5 you specified is not valid."),
+        "InvalidLocationConstraint": (400, "The specified location constraint is not valid."),
+        "InvalidPart": (
+            400,
+            "One or more of the specified parts could not be found. The part may not have been"
+            " uploaded, or the specified entity tag may not match the part's entity tag.",
+        ),
+        "InvalidPartNumber": (416, "The requested partnumber is not satisfiable"),
+        "InvalidPartOrder": (
+            400,
+            "The list of parts was not in ascending order. The parts list must be specified in"
+            " order by part number.",
+        ),
+        "InvalidRange": (416, "The requested range is not satisfiable"),
+        "InvalidRequest": (400, "Invalid Request"),
+        "InvalidStorageClass": (400, "The storage class you specified is not valid"),
+        "InvalidToken": (400, "The provided token is malformed or otherwise not valid."),
+        "InvalidURI": (400, "Couldn't parse the specified URI."),
+        "KeyTooLongError": (400, "Your key is too long"),
+        "MalformedTrailerError": (
+            400,
+            "The request contained trailing data that was not well-formed or did not conform to"
+            " our published schema.",
+        ),
+        "MalformedXML": (
+            400,
+            "The XML you provided was not well-formed or did not validate against our published"
+            " schema",
+        ),
+        "MaxMessageLengthExceeded": (400, "Your request was too big."),
+        "MetadataTooLarge": (
+            400,
+            "Your metadata headers exceed the maximum allowed metadata size",
+        ),
+        "MethodNotAllowed": (405, "The specified method is not allowed against this resource."),
+        "MissingContentLength": (411, "You must provide the Content-Length HTTP header."),
+        "MissingRequestBodyError": (400, "Request Body is empty"),
+        "MissingSecurityHeader": (400, "Your request is missing a required header."),
+        "NoSuchBucket": (404, "The specified bucket does not exist"),
+        "NoSuchKey": (404, "The specified key does not exist."),
+        "NoSuchUpload": (
+            404,
+            "The specified upload does not exist. The upload ID may be invalid, or the upload may"
+            " have been aborted or completed.",
+        ),
+        "NoSuchVersion": (404, "The specified version does not exist."),
+        "NotImplemented": (
+            501,
+            "A header or query you provided implies functionality that is not implemented",
+        ),
+        "NotModified": (304, "Not Modified"),
+        "OperationAborted": (
+            409,
+            "A conflicting conditional operation is currently in progress against this resource."
+            " Try again.",
+        ),
+        "PermanentRedirect": (301, "The bucket must be addressed using another endpoint."),
+        "PreconditionFailed": (
+            412,
+            "At least one of the pre-conditions you specified did not hold",
+        ),
+        "QuotaExceeded": (403, "The quota of the bucket or tenant is used up."),
+        "RequestTimeTooSkewed": (
+            403,
+            "The difference between the request time and the current time is too large.",
+        ),
+        "RequestTimeout": (
+            400,
+            "Your socket connection to the server was not read from or written to within the"
+            " timeout period.",
+        ),
+        "ServiceUnavailable": (503, "The service cannot serve the request now."),
+        "SignatureDoesNotMatch": (
+            403,
+            "The request signature we calculated does not match the signature you provided. Check"
+            " your key and signing method.",
+        ),
+        "SlowDown": (503, "Please reduce your request rate."),
+        "TooManyBuckets": (400, "You have attempted to create more buckets than allowed."),
+        "XAmzContentSHA256Mismatch": (
+            400,
+            "The provided 'x-amz-content-sha256' header does not match what was computed.",
+        ),
+    }
+)
+"""Code -> HTTP status and default message."""
+
+_FROM_STORE: Final[tuple[tuple[type[errors.CouchestorError], str], ...]] = (
+    (errors.NoSuchBucketError, "NoSuchBucket"),
+    (errors.NoSuchKeyError, "NoSuchKey"),
+    (errors.NoSuchUploadError, "NoSuchUpload"),
+    (errors.BucketAlreadyExistsError, "BucketAlreadyExists"),
+    (errors.BucketNotEmptyError, "BucketNotEmpty"),
+    (errors.PreconditionFailedError, "PreconditionFailed"),
+    (errors.InvalidPartOrderError, "InvalidPartOrder"),
+    (errors.InvalidPartError, "InvalidPart"),
+    (errors.PartTooSmallError, "EntityTooSmall"),
+    (errors.BodyTruncatedError, "IncompleteBody"),
+    (errors.BodyTooLongError, "EntityTooLarge"),
+    (errors.DigestMismatchError, "BadDigest"),
+    (errors.QuotaExceededError, "QuotaExceeded"),
+    (errors.TenantNotFoundError, "AccessDenied"),
+    # Categories. A broken store is 503 even where bytes are also wrong: another node, or the
+    # same one after repair, can serve the request. Integrity alone is an internal error.
+    (errors.CapacityError, "InsufficientStorage"),
+    (errors.TransientError, "SlowDown"),
+    (errors.UnavailableError, "ServiceUnavailable"),
+    (errors.IntegrityError, "InternalError"),
+)
+"""Most specific first; the first class that fits wins."""
+
+_OWN_MESSAGE: Final = frozenset(
+    {
+        errors.PreconditionFailedError,
+        errors.DigestMismatchError,
+        errors.BodyTooLongError,
+        errors.BodyTruncatedError,
+    }
+)
+"""Domain errors whose message is about the client's request and goes out with the default."""
+
+
+def make(code: str, message: str | None = None, **extra: str) -> S3Error:
+    """An error of the table; ``extra`` become further elements of its document."""
+    status, default = CODES[code]
+    return S3Error(code, status, default if message is None else message, extra)
+
+
+def from_store(error: errors.CouchestorError) -> S3Error:
+    """The S3 face of an error of the object store.
+
+    Messages of the store that speak of devices, paths or stripes stay inside: the client gets the
+    code's default message. An ``S3Error`` comes back as it is.
+    """
+    if isinstance(error, S3Error):
+        return error
+    for kind, code in _FROM_STORE:
+        if isinstance(error, kind):
+            message = None
+            if kind in _OWN_MESSAGE:
+                message = f"{CODES[code][1].rstrip('.')}: {error.message}"
+            extra: dict[str, str] = {}
+            if kind is errors.PreconditionFailedError:
+                condition = error.context.get("condition")
+                if condition is not None:
+                    extra["Condition"] = str(condition)
+            if isinstance(error, errors.TransientError):
+                extra["RetryAfter"] = str(max(1, round(error.retry_after_seconds)))
+            return make(code, message, **extra)
+    return make("InternalError")
+
+
+def _text(value: str) -> str:
+    # Requests may carry bytes that are not UTF-8 as lone surrogates, which no document can hold.
+    return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,212 @@
+"""Reading the XML documents of requests, within bounds.
+
+Document types and entities are refused before anything expands; depth, elements and bytes are
+limited; names are compared without their namespace, as AWS does.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, NoReturn
+from xml.parsers import expat
+
+from couchestor_domain import objects, units
+from couchestor_gateway.protocol import conditions, s3_error
+
+DOCUMENT_BYTES_MAX: Final = 4 * units.MIB
+"""Longest document read: 10,000 parts with checksums, or 1,000 long keys written as references."""
+
+SMALL_DOCUMENT_BYTES_MAX: Final = 64 * units.KIB
+DELETE_KEYS_MAX: Final = 1_000
+PARTS_MAX: Final = 10_000
+
+_DEPTH_MAX: Final = 6
+_CHECKSUMS: Final = {
+    "ChecksumCRC32": "crc32",
+    "ChecksumCRC32C": "crc32c",
+    "ChecksumCRC64NVME": "crc64nvme",
+    "ChecksumSHA1": "sha1",
+    "ChecksumSHA256": "sha256",
+}
+
+
+class DeleteItem(NamedTuple):
+    """One object of a DeleteObjects request; an absent version is None."""
+
+    key: str
+    version_id: str | None
+
+
+class DeleteRequest(NamedTuple):
+    """DeleteObjects: 1 to ``DELETE_KEYS_MAX`` objects in the client's order."""
+
+    objects: tuple[DeleteItem, ...]
+    quiet: bool
+
+
+class _Element:
+    __slots__ = ("children", "name", "text")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.children: list[_Element] = []
+        self.text = ""
+
+    def find(self, name: str) -> str | None:
+        """Text of the first child of that name."""
+        for child in self.children:
+            if child.name == name:
+                return child.text
+        return None
+
+
+def create_bucket_configuration(document: bytes) -> str:
+    """The LocationConstraint asked for, or an empty string.
+
+    Raises:
+        S3Error: MalformedXML.
+    """
+    root = _parse(
+        document,
+        "CreateBucketConfiguration",
+        bytes_max=SMALL_DOCUMENT_BYTES_MAX,
+        elements_max=256,
+    )
+    return (root.find("LocationConstraint") or "").strip()
+
+
+def delete(document: bytes) -> DeleteRequest:
+    """The objects a DeleteObjects request names.
+
+    Raises:
+        S3Error: MalformedXML (also for no object or too many), NotImplemented for conditions on
+            single objects, which must not be ignored.
+    """
+    root = _parse(
+        document, "Delete", bytes_max=DOCUMENT_BYTES_MAX, elements_max=6 * DELETE_KEYS_MAX + 16
+    )
+    items: list[DeleteItem] = []
+    quiet = False
+    for child in root.children:
+        if child.name == "Quiet":
+            quiet = child.text.strip().lower() == "true"
+        elif child.name == "Object":
+            items.append(_delete_item(child))
+        else:
+            _refuse(f"Unexpected element {child.name[:64]}.")
+    if not 1 <= len(items) <= DELETE_KEYS_MAX:
+        _refuse()
+    return DeleteRequest(tuple(items), quiet)
+
+
+def complete_multipart_upload(document: bytes) -> tuple[objects.CompletedPart, ...]:
+    """The parts a CompleteMultipartUpload names, in the client's order (the store judges it).
+
+    Raises:
+        S3Error: MalformedXML (also for no part or too many), InvalidArgument for a part number
+            outside 1 to ``PARTS_MAX``.
+    """
+    root = _parse(
+        document,
+        "CompleteMultipartUpload",
+        bytes_max=DOCUMENT_BYTES_MAX,
+        elements_max=8 * PARTS_MAX + 16,
+    )
+    parts = tuple(_part(child) for child in root.children if child.name == "Part")
+    if not 1 <= len(parts) <= PARTS_MAX or len(parts) != len(root.children):
+        _refuse()
+    return parts
+
+
+def _delete_item(element: _Element) -> DeleteItem:
+    key: str | None = None
+    version_id: str | None = None
+    for child in element.children:
+        if child.name == "Key":
+            key = child.text
+        elif child.name == "VersionId":
+            version_id = child.text.strip()
+        elif child.name in ("ETag", "LastModifiedTime", "Size"):
+            raise s3_error.make(
+                "NotImplemented", "Conditions on single objects of a DeleteObjects request."
+            )
+        else:
+            _refuse(f"Unexpected element {child.name[:64]}.")
+    if not key:
+        _refuse()
+    return DeleteItem(key, version_id)
+
+
+def _part(element: _Element) -> objects.CompletedPart:
+    number_text: str | None = None
+    etag: str | None = None
+    checksums: dict[str, str] = {}
+    for child in element.children:
+        name = child.name
+        if name == "PartNumber":
+            number_text = child.text.strip()
+        elif name == "ETag":
+            etag = conditions.unquoted(child.text)
+        elif name in _CHECKSUMS:
+            checksums[_CHECKSUMS[name]] = child.text.strip()
+    if not number_text or not etag:
+        _refuse()
+    if not (number_text.isascii() and number_text.lstrip("-").isdigit()):
+        _refuse()
+    if len(number_text) > 6 or not 1 <= int(number_text) <= PARTS_MAX:
+        raise s3_error.make(
+            "InvalidArgument",
+            f"Part number must be an integer between 1 and {PARTS_MAX}, inclusive",
+            ArgumentName="PartNumber",
+            ArgumentValue=number_text[:32],
+        )
+    return objects.CompletedPart(
+        number=int(number_text), etag=etag, checksums=checksums or objects.EMPTY_MAP
+    )
+
+
+def _refuse(message: str | None = None) -> NoReturn:
+    raise s3_error.make("MalformedXML", message)
+
+
+def _parse(document: bytes, root_name: str, *, bytes_max: int, elements_max: int) -> _Element:
+    if not document or len(document) > bytes_max:
+        _refuse()
+    # The encoding is fixed: a document in another one is refused rather than guessed.
+    parser = expat.ParserCreate("utf-8", "}")
+    parser.buffer_text = True
+    stack: list[_Element] = []
+    roots: list[_Element] = []
+    pieces: list[str] = []
+    count = 0
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal count
+        count += 1
+        if count > elements_max or len(stack) >= _DEPTH_MAX:
+            _refuse()
+        element = _Element(name.rpartition("}")[2])
+        (stack[-1].children if stack else roots).append(element)
+        stack.append(element)
+        pieces.clear()
+
+    def end(name: str) -> None:
+        element = stack.pop()
+        if not element.children:
+            element.text = "".join(pieces)
+        pieces.clear()
+
+    def forbidden(*declaration: object) -> None:
+        _refuse("Document types and entities are not accepted.")
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = pieces.append
+    parser.StartDoctypeDeclHandler = forbidden
+    parser.EntityDeclHandler = forbidden
+    try:
+        parser.Parse(document, True)
+    except (expat.ExpatError, ValueError) as exc:
+        raise s3_error.make("MalformedXML") from exc
+    if len(roots) != 1 or roots[0].name != root_name:
+        _refuse()
+    return roots[0]
