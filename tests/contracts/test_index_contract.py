@@ -9,7 +9,9 @@ import sys
 import threading
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from couchestor_daemon.adapters import lmdb_index, memory_index
 from couchestor_daemon.ports import index as index_port
@@ -83,6 +85,26 @@ def test_scans_are_half_open_and_ordered(store: index_port.IndexStore, writing: 
         assert keys_of(reader, b"b", b"\xff\xff\xff", reverse=True) == [b"\xff\xff", b"c", b"b"]
         assert keys_of(reader, b"c", b"a") == []
         assert keys_of(reader, b"aa", b"ab", reverse=True) == []
+
+
+KEYS = st.binary(min_size=1, max_size=5) | st.text("ab", min_size=1, max_size=3).map(str.encode)
+
+
+@hypothesis.settings(
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+    max_examples=40,
+    deadline=None,
+)
+@hypothesis.given(pairs=st.dictionaries(KEYS, st.binary(max_size=9)), start=KEYS, stop=KEYS)
+def test_scans_give_the_bytewise_order_in_both_directions(
+    store: index_port.IndexStore, pairs: dict[bytes, bytes], start: bytes, stop: bytes
+) -> None:
+    wanted = sorted(item for item in pairs.items() if start <= item[0] < stop)
+    with store.write() as txn:
+        for key, value in pairs.items():
+            txn.put(key, value)
+        assert list(txn.scan(start, stop)) == wanted
+        assert list(txn.scan(start, stop, reverse=True)) == wanted[::-1]
 
 
 def test_a_writer_scans_its_own_changes(store: index_port.IndexStore) -> None:

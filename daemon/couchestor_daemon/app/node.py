@@ -280,6 +280,7 @@ class Node:
             codecs=codec_choice.by_id,
             publisher=self._publisher,
             on_damage=self._queue_repair,
+            run_codec=self._run_codec,
         )
         extents = extent_reader.ExtentReader(index=self.index, media=self.media, stripes=stripes)
         return node_store.NodeStore(
