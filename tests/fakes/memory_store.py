@@ -1,0 +1,404 @@
+"""An in-memory BucketStore, ObjectStore and UploadStore: the ports' rules without any medium."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import itertools
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from couchestor_domain import errors, objects
+from couchestor_gateway.ports import object_store
+
+PART_BYTES_MIN = 5 << 20
+_READ_BYTES = 1 << 20
+
+
+@dataclasses.dataclass
+class _Upload:
+    record: objects.UploadRecord
+    parts: dict[int, tuple[objects.PartRecord, bytes]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class _Bucket:
+    record: objects.BucketRecord
+    objects: dict[str, objects.ObjectRecord] = dataclasses.field(default_factory=dict)
+    uploads: dict[str, _Upload] = dataclasses.field(default_factory=dict)
+
+
+class MemoryStore:
+    """All three stores of the gateway in one object.
+
+    Args:
+        piece_bytes: Largest piece ``stream`` yields.
+        part_bytes_min: Smallest part that is not the last one.
+    """
+
+    def __init__(self, *, piece_bytes: int = 1 << 20, part_bytes_min: int = PART_BYTES_MIN) -> None:
+        self.piece_bytes = piece_bytes
+        self.part_bytes_min = part_bytes_min
+        self.fail_stream_after_bytes: int | None = None
+        """When set, ``stream`` raises IntegrityError once it has yielded this much."""
+        self.fail_next: Exception | None = None
+        """When set, the next ``put_object`` or ``get_object`` raises it."""
+        self.streams_closed = 0
+        self._buckets: dict[str, _Bucket] = {}
+        self._bytes: dict[tuple[str, str, int], bytes] = {}
+        self._completed: dict[str, tuple[tuple[tuple[int, str], ...], objects.ObjectRecord]] = {}
+        self._ids = itertools.count(1)
+        self._newest_ns = 0
+
+    # -- buckets ---------------------------------------------------------------------------------
+
+    async def create_bucket(self, *, name: str, owner: str, region: str) -> objects.BucketRecord:
+        existing = self._buckets.get(name)
+        if existing is not None:
+            raise errors.BucketAlreadyExistsError(
+                f"bucket {name} exists", owner=existing.record.owner
+            )
+        record = objects.BucketRecord(
+            name=name, owner=owner, created_ns=self._now_ns(), region=region
+        )
+        self._buckets[name] = _Bucket(record)
+        return record
+
+    async def delete_bucket(self, *, name: str) -> None:
+        bucket = self._bucket(name)
+        if bucket.objects or bucket.uploads:
+            raise errors.BucketNotEmptyError(f"bucket {name} is not empty")
+        del self._buckets[name]
+
+    async def get_bucket(self, name: str) -> objects.BucketRecord:
+        return self._bucket(name).record
+
+    async def list_buckets(self) -> Sequence[objects.BucketRecord]:
+        return [self._buckets[name].record for name in sorted(self._buckets)]
+
+    # -- objects ---------------------------------------------------------------------------------
+
+    async def put_object(
+        self, request: objects.PutRequest, body: object_store.BodySource
+    ) -> objects.ObjectRecord:
+        self._maybe_fail()
+        self._bucket(request.bucket)
+        content = await _drain(body)
+        digests = await body.finish()
+        bucket = self._bucket(request.bucket)
+        _check(bucket.objects.get(request.key), request.conditions)
+        record = objects.ObjectRecord(
+            bucket=request.bucket,
+            key=request.key,
+            size_bytes=len(content),
+            etag=digests.etag,
+            modified_ns=self._now_ns(),
+            headers=request.headers,
+            metadata=request.metadata,
+            checksums=digests.checksums,
+            checksum_type="FULL_OBJECT" if digests.checksums else "",
+            owner=request.owner,
+        )
+        self._store(bucket, record, content)
+        return record
+
+    async def get_object(self, *, bucket: str, key: str) -> objects.ObjectRecord:
+        self._maybe_fail()
+        record = self._bucket(bucket).objects.get(key)
+        if record is None:
+            raise errors.NoSuchKeyError(f"no key {key}")
+        return record
+
+    async def fetch(
+        self, record: objects.ObjectRecord, *, start_bytes: int, length_bytes: int
+    ) -> bytes | memoryview:
+        if length_bytes > object_store.FETCH_BYTES_MAX:
+            raise AssertionError(f"fetch of {length_bytes}")
+        content = self._bytes[(record.bucket, record.key, record.modified_ns)]
+        return content[start_bytes : start_bytes + length_bytes]
+
+    async def stream(
+        self, record: objects.ObjectRecord, *, start_bytes: int, length_bytes: int
+    ) -> AsyncIterator[bytes | memoryview]:
+        content = self._bytes[(record.bucket, record.key, record.modified_ns)]
+        buffer = bytearray(self.piece_bytes)
+        end = start_bytes + length_bytes
+        sent = 0
+        try:
+            for at in range(start_bytes, end, self.piece_bytes):
+                limit = self.fail_stream_after_bytes
+                if limit is not None and sent >= limit:
+                    raise errors.InsufficientShardsError("too few shards")
+                piece = content[at : min(at + self.piece_bytes, end)]
+                buffer[: len(piece)] = piece
+                with memoryview(buffer) as view:
+                    yield view[: len(piece)]
+                sent += len(piece)
+                buffer[:] = b"\xaa" * len(buffer)  # a piece kept too long shows up as rot
+        finally:
+            self.streams_closed += 1
+
+    async def delete_object(
+        self, *, bucket: str, key: str, conditions: objects.WriteConditions
+    ) -> None:
+        held = self._bucket(bucket)
+        current = held.objects.get(key)
+        if conditions.if_match is not None and (
+            current is None or conditions.if_match not in ("*", current.etag)
+        ):
+            raise errors.PreconditionFailedError("If-Match", condition="If-Match")
+        self._drop(held, key)
+
+    async def delete_objects(self, *, bucket: str, keys: Sequence[str]) -> None:
+        held = self._bucket(bucket)
+        for key in keys:
+            self._drop(held, key)
+
+    async def list_objects(self, query: objects.ListQuery) -> objects.ListPage:
+        bucket = self._bucket(query.bucket)
+        entries: dict[str, objects.ObjectRecord | None] = {}
+        for key in sorted(bucket.objects, key=str.encode):
+            entry = _entry(key, query.prefix, query.delimiter)
+            if entry is None or entry.encode() <= query.after.encode():
+                continue
+            if query.delimiter and query.after.endswith(query.delimiter) and entry == query.after:
+                continue
+            rolled_up = bool(query.delimiter) and query.delimiter in key[len(query.prefix) :]
+            entries.setdefault(entry, None if rolled_up else bucket.objects[key])
+        names = list(entries)
+        page = names[: query.limit]
+        found = [record for name in page if (record := entries[name]) is not None]
+        return objects.ListPage(
+            objects=found,
+            common_prefixes=[name for name in page if entries[name] is None],
+            truncated=len(names) > len(page) and query.limit > 0,
+            last=page[-1] if page else "",
+        )
+
+    # -- uploads ---------------------------------------------------------------------------------
+
+    async def create_upload(
+        self, request: objects.PutRequest, *, checksum_algorithm: str, checksum_type: str
+    ) -> objects.UploadRecord:
+        bucket = self._bucket(request.bucket)
+        record = objects.UploadRecord(
+            upload_id=f"upload-{next(self._ids):08d}",
+            bucket=request.bucket,
+            key=request.key,
+            initiated_ns=self._now_ns(),
+            headers=request.headers,
+            metadata=request.metadata,
+            owner=request.owner,
+            checksum_algorithm=checksum_algorithm,
+            checksum_type=checksum_type,
+        )
+        bucket.uploads[record.upload_id] = _Upload(record)
+        return record
+
+    async def get_upload(self, *, bucket: str, key: str, upload_id: str) -> objects.UploadRecord:
+        held = self._bucket(bucket)
+        upload = held.uploads.get(upload_id)
+        if upload is not None and upload.record.key == key:
+            return upload.record
+        done = self._completed.get(upload_id)
+        if done is not None and (done[1].bucket, done[1].key) == (bucket, key):
+            return objects.UploadRecord(
+                upload_id=upload_id, bucket=bucket, key=key, initiated_ns=done[1].modified_ns
+            )
+        raise errors.NoSuchUploadError(f"no upload {upload_id}")
+
+    async def put_part(
+        self, upload: objects.UploadRecord, *, part_number: int, body: object_store.BodySource
+    ) -> objects.PartRecord:
+        content = await _drain(body)
+        digests = await body.finish()
+        held = self._upload(upload)
+        part = objects.PartRecord(
+            number=part_number,
+            size_bytes=len(content),
+            etag=digests.etag,
+            modified_ns=self._now_ns(),
+            checksums=digests.checksums,
+        )
+        held.parts[part_number] = (part, content)
+        return part
+
+    async def list_parts(
+        self, upload: objects.UploadRecord, *, after_part: int, limit: int
+    ) -> objects.PartPage:
+        held = self._upload(upload)
+        parts = [held.parts[number][0] for number in sorted(held.parts) if number > after_part]
+        page = parts[:limit]
+        return objects.PartPage(
+            upload=held.record,
+            parts=page,
+            truncated=len(parts) > len(page),
+            next_part_marker=page[-1].number if page else 0,
+        )
+
+    async def complete_upload(
+        self,
+        upload: objects.UploadRecord,
+        *,
+        parts: Sequence[objects.CompletedPart],
+        conditions: objects.WriteConditions,
+    ) -> objects.ObjectRecord:
+        asked = tuple((part.number, part.etag) for part in parts)
+        done = self._completed.get(upload.upload_id)
+        if done is not None and done[0] == asked:
+            return done[1]
+        held = self._upload(upload)
+        numbers = [part.number for part in parts]
+        if numbers != sorted(set(numbers)):
+            raise errors.InvalidPartOrderError("parts are not in ascending order")
+        chosen: list[tuple[objects.PartRecord, bytes]] = []
+        for part in parts:
+            found = held.parts.get(part.number)
+            if found is None or found[0].etag != part.etag:
+                raise errors.InvalidPartError(f"part {part.number}")
+            chosen.append(found)
+        if any(part.size_bytes < self.part_bytes_min for part, _ in chosen[:-1]):
+            raise errors.PartTooSmallError("a part is too small")
+        bucket = self._bucket(upload.bucket)
+        _check(bucket.objects.get(upload.key), conditions)
+        digest = hashlib.md5(b"".join(bytes.fromhex(part.etag) for part, _ in chosen))
+        checksums: dict[str, str] = {}
+        if held.record.checksum_algorithm == "sha256":
+            joined = b"".join(base64.b64decode(p.checksums["sha256"]) for p, _ in chosen)
+            value = base64.b64encode(hashlib.sha256(joined).digest()).decode()
+            checksums = {"sha256": f"{value}-{len(chosen)}"}
+        record = objects.ObjectRecord(
+            bucket=upload.bucket,
+            key=upload.key,
+            size_bytes=sum(part.size_bytes for part, _ in chosen),
+            etag=f"{digest.hexdigest()}-{len(chosen)}",
+            modified_ns=self._now_ns(),
+            headers=held.record.headers,
+            metadata=held.record.metadata,
+            checksums=checksums,
+            checksum_type=held.record.checksum_type if checksums else "",
+            part_count=len(chosen),
+            part_sizes_bytes=tuple(part.size_bytes for part, _ in chosen),
+            owner=held.record.owner,
+        )
+        self._store(bucket, record, b"".join(content for _, content in chosen))
+        del bucket.uploads[upload.upload_id]
+        self._completed[upload.upload_id] = (asked, record)
+        return record
+
+    async def abort_upload(self, *, bucket: str, key: str, upload_id: str) -> None:
+        held = self._bucket(bucket)
+        upload = held.uploads.get(upload_id)
+        if upload is None or upload.record.key != key:
+            raise errors.NoSuchUploadError(f"no upload {upload_id}")
+        del held.uploads[upload_id]
+
+    async def list_uploads(self, query: objects.UploadQuery) -> objects.UploadPage:
+        bucket = self._bucket(query.bucket)
+        uploads = sorted(
+            (held.record for held in bucket.uploads.values()),
+            key=lambda record: (record.key.encode(), record.initiated_ns, record.upload_id),
+        )
+        past = not query.upload_id_marker
+        page: list[objects.UploadRecord] = []
+        prefixes: list[str] = []
+        last = ("", "")
+        truncated = False
+        for record in uploads:
+            if record.key.encode() < query.key_marker.encode():
+                continue
+            if record.key == query.key_marker:
+                if not past:
+                    past = record.upload_id == query.upload_id_marker
+                    continue
+                if not query.upload_id_marker:
+                    continue
+            entry = _entry(record.key, query.prefix, query.delimiter)
+            if entry is None or entry in prefixes:
+                continue
+            if entry != record.key and entry == query.key_marker:
+                continue
+            if len(page) + len(prefixes) >= query.limit:
+                truncated = query.limit > 0
+                break
+            if entry == record.key:
+                page.append(record)
+                last = (record.key, record.upload_id)
+            else:
+                prefixes.append(entry)
+                last = (entry, "")
+        return objects.UploadPage(
+            uploads=page,
+            common_prefixes=prefixes,
+            truncated=truncated,
+            next_key_marker=last[0],
+            next_upload_id_marker=last[1],
+        )
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _now_ns(self) -> int:
+        self._newest_ns = max(self._newest_ns + 1, time.time_ns())
+        return self._newest_ns
+
+    def _maybe_fail(self) -> None:
+        if self.fail_next is not None:
+            failure, self.fail_next = self.fail_next, None
+            raise failure
+
+    def _bucket(self, name: str) -> _Bucket:
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            raise errors.NoSuchBucketError(f"no bucket {name}")
+        return bucket
+
+    def _upload(self, upload: objects.UploadRecord) -> _Upload:
+        held = self._bucket(upload.bucket).uploads.get(upload.upload_id)
+        if held is None:
+            raise errors.NoSuchUploadError(f"no upload {upload.upload_id}")
+        return held
+
+    def _store(self, bucket: _Bucket, record: objects.ObjectRecord, content: bytes) -> None:
+        bucket.objects[record.key] = record
+        self._bytes[(record.bucket, record.key, record.modified_ns)] = content
+
+    def _drop(self, bucket: _Bucket, key: str) -> None:
+        bucket.objects.pop(key, None)
+
+
+async def _drain(body: object_store.BodySource) -> bytes:
+    content = bytearray()
+    buffer = bytearray(_READ_BYTES)
+    with memoryview(buffer) as view:
+        while len(content) < body.size_bytes:
+            count = await body.readinto(view[: min(len(view), body.size_bytes - len(content))])
+            if count == 0:
+                break
+            content += view[:count]
+    return bytes(content)
+
+
+def _entry(key: str, prefix: str, delimiter: str) -> str | None:
+    """The key, the common prefix that hides it, or None when outside ``prefix``."""
+    if not key.startswith(prefix):
+        return None
+    if delimiter:
+        at = key.find(delimiter, len(prefix))
+        if at >= 0:
+            return key[: at + len(delimiter)]
+    return key
+
+
+def _check(current: objects.ObjectRecord | None, conditions: objects.WriteConditions) -> None:
+    if conditions.if_match is not None:
+        if current is None:
+            raise errors.NoSuchKeyError("If-Match on a missing key")
+        if conditions.if_match not in ("*", current.etag):
+            raise errors.PreconditionFailedError("If-Match", condition="If-Match")
+    if (
+        conditions.if_none_match is not None
+        and current is not None
+        and conditions.if_none_match in ("*", current.etag)
+    ):
+        raise errors.PreconditionFailedError("If-None-Match", condition="If-None-Match")

@@ -1,0 +1,170 @@
+"""Objects through boto3 against the gateway over the in-memory store."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Any
+
+import gateway_harness
+import pytest
+from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
+from gateway_harness import call
+
+from couchestor_domain import errors
+from couchestor_gateway.edge import server
+
+
+def code_of(failure: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
+    response: Any = failure.value.response
+    return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+async def test_put_get_head_delete_keep_headers_and_metadata() -> None:
+    async with gateway_harness.running() as harness:
+        s3 = harness.client()
+        await call(s3.create_bucket, Bucket="books")
+        await call(s3.create_bucket, Bucket="books")
+        put = await call(
+            s3.put_object,
+            Bucket="books",
+            Key="a/ü +%.txt",
+            Body=b"hello",
+            ContentType="text/plain",
+            ContentEncoding="gzip",
+            CacheControl="no-cache",
+            Metadata={"Colour": "blue", "empty": ""},
+            ChecksumAlgorithm="SHA256",
+        )
+        assert put["ETag"] == f'"{hashlib.md5(b"hello").hexdigest()}"'
+        got = await call(s3.get_object, Bucket="books", Key="a/ü +%.txt", ChecksumMode="ENABLED")
+        assert await call(got["Body"].read) == b"hello"
+        assert got["ContentType"] == "text/plain"
+        assert got["ContentEncoding"] == "gzip"
+        assert got["CacheControl"] == "no-cache"
+        assert got["Metadata"] == {"colour": "blue", "empty": ""}
+        assert got["ChecksumSHA256"] == put["ChecksumSHA256"]
+        head = await call(s3.head_object, Bucket="books", Key="a/ü +%.txt")
+        assert head["ContentLength"] == 5
+        assert "ChecksumSHA256" not in head
+        await call(s3.delete_object, Bucket="books", Key="a/ü +%.txt")
+        with pytest.raises(ClientError) as failure:
+            await call(s3.get_object, Bucket="books", Key="a/ü +%.txt")
+        assert code_of(failure) == ("NoSuchKey", 404)
+        assert ("PutObject", 200) in [entry[:2] for entry in harness.seen]
+
+
+async def test_ranges_conditions_and_overrides() -> None:
+    async with gateway_harness.running() as harness:
+        s3 = harness.client()
+        await call(s3.create_bucket, Bucket="books")
+        etag = (await call(s3.put_object, Bucket="books", Key="k", Body=b"0123456789"))["ETag"]
+        part = await call(s3.get_object, Bucket="books", Key="k", Range="bytes=2-4")
+        assert (await call(part["Body"].read), part["ContentRange"]) == (b"234", "bytes 2-4/10")
+        with pytest.raises(ClientError) as failure:
+            await call(s3.get_object, Bucket="books", Key="k", Range="bytes=10-")
+        assert code_of(failure) == ("InvalidRange", 416)
+        with pytest.raises(ClientError) as failure:
+            await call(s3.get_object, Bucket="books", Key="k", IfNoneMatch=etag)
+        assert code_of(failure)[1] == 304
+        with pytest.raises(ClientError) as failure:
+            await call(s3.get_object, Bucket="books", Key="k", IfMatch='"other"')
+        assert code_of(failure) == ("PreconditionFailed", 412)
+        with pytest.raises(ClientError) as failure:
+            await call(s3.put_object, Bucket="books", Key="k", Body=b"x", IfNoneMatch="*")
+        assert code_of(failure) == ("PreconditionFailed", 412)
+        got = await call(
+            s3.get_object, Bucket="books", Key="k", ResponseContentType="x/y", PartNumber=1
+        )
+        assert got["ContentType"] == "x/y"
+
+
+async def test_large_bodies_stream_whole_and_break_off_instead_of_padding() -> None:
+    async with gateway_harness.running() as harness:
+        s3 = harness.client(read_timeout=5)
+        await call(s3.create_bucket, Bucket="books")
+        content = bytes(range(256)) * 12_345
+        await call(s3.put_object, Bucket="books", Key="big", Body=content)
+        got = await call(s3.get_object, Bucket="books", Key="big")
+        assert await call(got["Body"].read) == content
+        harness.store.fail_stream_after_bytes = 600_000
+        got = await call(s3.get_object, Bucket="books", Key="big")
+        with pytest.raises((IncompleteReadError, ResponseStreamingError)):
+            await call(got["Body"].read)
+        assert harness.store.streams_closed == 2
+
+
+async def test_copy_rules() -> None:
+    async with gateway_harness.running() as harness:
+        s3 = harness.client()
+        await call(s3.create_bucket, Bucket="books")
+        await call(s3.put_object, Bucket="books", Key="k", Body=b"abc", Metadata={"a": "1"})
+        source = {"Bucket": "books", "Key": "k"}
+        await call(s3.copy_object, Bucket="books", Key="copy", CopySource=source)
+        assert (await call(s3.head_object, Bucket="books", Key="copy"))["Metadata"] == {"a": "1"}
+        with pytest.raises(ClientError) as failure:
+            await call(s3.copy_object, Bucket="books", Key="k", CopySource=source)
+        assert code_of(failure) == ("InvalidRequest", 400)
+        await call(
+            s3.copy_object,
+            Bucket="books",
+            Key="k",
+            CopySource=source,
+            MetadataDirective="REPLACE",
+            Metadata={"b": "2"},
+        )
+        got = await call(s3.get_object, Bucket="books", Key="k")
+        assert (await call(got["Body"].read), got["Metadata"]) == (b"abc", {"b": "2"})
+
+
+async def test_refusals() -> None:
+    async with gateway_harness.running() as harness:
+        s3, bob = harness.client(), harness.client("bob")
+        await call(s3.create_bucket, Bucket="books")
+        await call(s3.put_object, Bucket="books", Key="k", Body=b"abc")
+        with pytest.raises(ClientError) as failure:
+            await call(bob.get_object, Bucket="books", Key="k")
+        assert code_of(failure) == ("AccessDenied", 403)
+        with pytest.raises(ClientError) as failure:
+            await call(s3.put_object, Bucket="books", Key="k", Metadata={"a": "x" * 2048})
+        assert code_of(failure) == ("MetadataTooLarge", 400)
+        with pytest.raises(ClientError) as failure:
+            await call(s3.get_object, Bucket="books", Key="k" * 1025)
+        assert code_of(failure) == ("KeyTooLongError", 400)
+        with pytest.raises(ClientError) as failure:
+            await call(s3.get_bucket_policy, Bucket="books")
+        assert code_of(failure) == ("NotImplemented", 501)
+        harness.store.fail_next = errors.OverloadedError("full queue")
+        with pytest.raises(ClientError) as failure:
+            await call(s3.get_object, Bucket="books", Key="k")
+        assert code_of(failure) == ("SlowDown", 503)
+        harness.store.fail_next = ValueError("a bug")
+        with pytest.raises(ClientError) as failure:
+            await call(s3.get_object, Bucket="books", Key="k")
+        assert code_of(failure) == ("InternalError", 500)
+
+
+async def test_anonymous_is_denied_before_continue_is_sent() -> None:
+    async with gateway_harness.running() as harness:
+        reader, writer = await asyncio.open_connection("127.0.0.1", harness.running.port)
+        writer.write(
+            b"PUT /books/k HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+        )
+        line = await reader.readline()
+        assert line.startswith(b"HTTP/1.1 403")
+        writer.close()
+
+
+async def test_a_stalled_body_times_out() -> None:
+    limits = server.ServerLimits(stall_seconds=0.1, lingering_seconds=0.1)
+    async with gateway_harness.running(limits) as harness:
+        s3 = harness.client()
+        await call(s3.create_bucket, Bucket="books")
+        url = s3.generate_presigned_url("put_object", Params={"Bucket": "books", "Key": "k"})
+        path = url.partition(f":{harness.running.port}")[2]
+        reader, writer = await asyncio.open_connection("127.0.0.1", harness.running.port)
+        host = f"127.0.0.1:{harness.running.port}"
+        writer.write(f"PUT {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\nab".encode())
+        answer = await reader.read()
+        assert b"RequestTimeout" in answer, answer[-400:]
+        writer.close()
