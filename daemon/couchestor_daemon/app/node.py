@@ -237,6 +237,7 @@ class Node:
             fan_out=self._replica_pool,
         )
         self.commits = group_commit.GroupCommit(self._run_commit)
+        self._repairs: set[asyncio.Task[None]] = set()
         self._writer = writer
         self._wanted = geometry.StripeGeometry(told.data_shards, told.parity_shards)
 
@@ -317,8 +318,6 @@ class Node:
             await self.commits.submit(operation)
         except errors.CouchestorError as exc:
             _log.warning("a repair could not be queued; the next read queues it again: %s", exc)
-
-    _repairs: set[asyncio.Task[None]] = set()  # noqa: RUF012 - one node per process
 
     async def close(self) -> None:
         """Answer what was submitted, then release everything."""

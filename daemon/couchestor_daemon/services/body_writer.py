@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from couchestor_daemon import buffers
 from couchestor_daemon.formats import l2p_record
 from couchestor_daemon.services import stripe_assembly, stripe_groups
 from couchestor_domain import errors, ids, objects
+
+T = TypeVar("T")
 
 WAITING_BODIES_MAX: Final = 1024
 
@@ -122,17 +124,27 @@ class BodyWriter:
                 if step:
                     await self._fill(body, view[:step])
                 left -= step
+        except BaseException:
+            stripe.release()
+            raise
+        return await _to_the_end(self._store(stripe, address))
+
+    async def _store(
+        self, stripe: stripe_assembly.StripeBuffer, address: ids.ExtentAddress
+    ) -> l2p_record.StripeLocation:
+        data_bytes = stripe.data_bytes
+        try:
             while True:
                 try:
                     group_id, offset = await self._groups.write_stripe(
                         stripe, extent_address=address
                     )
-                    break
                 except stripe_groups.GeometryChangedError:
                     stripe = self._laid_out_again(stripe)
-            return l2p_record.StripeLocation(
-                group_id, offset, stripe.chunk_bytes, data_bytes, 0, data_bytes
-            )
+                    continue
+                return l2p_record.StripeLocation(
+                    group_id, offset, stripe.chunk_bytes, data_bytes, 0, data_bytes
+                )
         finally:
             stripe.release()
 
@@ -156,3 +168,18 @@ class BodyWriter:
             raise errors.BodyTruncatedError(
                 f"the body ended {len(view) - filled} bytes before its announced length"
             )
+
+
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await work that must not be left half-way: its threads still use the memory it releases.
+
+    A cancellation is delivered once the work has ended.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # Read, so that it is not reported as never retrieved.
+        raise

@@ -7,7 +7,8 @@ ever in flight, and after a crash at most that one may be on fewer replicas than
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from couchestor_daemon.formats import media_records, zone_header
@@ -44,8 +45,8 @@ class LogSegment:
     def format_zones(self, block: memoryview) -> None:
         """Empty the member zones and write their headers, durably; ``block`` is aligned scratch."""
         for index, zone in enumerate(self.zones):
-            device = self._media.device(zone.device_id)
-            device.reset(zone.zone_index)
+            with reporting(self._media, zone):
+                self._media.device(zone.device_id).reset(zone.zone_index)
             block[:] = zone_header.pack(
                 zone_header.ZoneHeader(
                     zone_header.ZoneRole.SEGMENT,
@@ -91,15 +92,10 @@ class LogSegment:
             raise failure
 
     def _write_one(self, zone: ids.ZoneAddress, offset_bytes: int, data: memoryview) -> None:
-        try:
+        with reporting(self._media, zone):
             self._media.device(zone.device_id).write(
                 zone.zone_index, offset_bytes, data, durable=True
             )
-        except errors.DeviceFullError:
-            raise
-        except errors.DeviceError as exc:
-            self._media.report_failure(zone.device_id, exc)
-            raise
 
     def level(self, filler: memoryview) -> None:
         """Bring every replica's write pointer to one offset after a crash, so appends can go on.
@@ -109,6 +105,18 @@ class LogSegment:
         self.offset_bytes = level_zones(self._media, self.zones, filler)
 
 
+@contextlib.contextmanager
+def reporting(media: media_port.Media, zone: ids.ZoneAddress) -> Iterator[None]:
+    """Take a device out of service when a command to it fails: nothing below does it here."""
+    try:
+        yield
+    except errors.DeviceFullError:
+        raise
+    except errors.DeviceError as exc:
+        media.report_failure(zone.device_id, exc)
+        raise
+
+
 def level_zones(
     media: media_port.Media, zones: Sequence[ids.ZoneAddress], filler: memoryview
 ) -> int:
@@ -116,18 +124,23 @@ def level_zones(
 
     Args:
         filler: Aligned zeros, at least one block.
+
+    Raises:
+        DeviceError: a member cannot be read or padded; it has been taken out of service.
     """
     pointers: dict[ids.ZoneAddress, int] = {}
     for zone in zones:
-        reports = {found.zone_index: found for found in media.device(zone.device_id).report()}
+        with reporting(media, zone):
+            reports = {found.zone_index: found for found in media.device(zone.device_id).report()}
         found = reports.get(zone.zone_index)
         pointers[zone] = 0 if found is None else found.write_pointer_bytes
     goal = units.align_up(max(pointers.values()), units.BLOCK_BYTES)
     for zone, pointer in pointers.items():
-        device = media.device(zone.device_id)
-        while pointer < goal:
-            step = min(len(filler), goal - pointer)
-            device.write(zone.zone_index, pointer, filler[:step], durable=False)
-            pointer += step
-        device.flush([zone.zone_index])
+        with reporting(media, zone):
+            device = media.device(zone.device_id)
+            while pointer < goal:
+                step = min(len(filler), goal - pointer)
+                device.write(zone.zone_index, pointer, filler[:step], durable=False)
+                pointer += step
+            device.flush([zone.zone_index])
     return goal

@@ -8,6 +8,8 @@ group is sealed and the stripe is written again to a group on healthy devices.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -24,6 +26,8 @@ from couchestor_daemon.services import (
     zone_allocation,
 )
 from couchestor_domain import errors, event_publisher, events, geometry, ids, units
+
+logger = logging.getLogger(__name__)
 
 STRIPE_ATTEMPTS_MAX: Final = 6
 FILLER_BYTES: Final = 64 * units.KIB
@@ -107,6 +111,8 @@ class StripeGroups:
     ) -> tuple[int, int]:
         """Make a filled stripe durable on every device of one group.
 
+        Not to be cancelled: threads go on reading and writing the stripe's memory.
+
         Returns:
             Group id and the stripe's offset in its zones.
 
@@ -115,8 +121,16 @@ class StripeGroups:
         """
         failure: BaseException | None = None
         for _ in range(STRIPE_ATTEMPTS_MAX):
-            group = await self._take(stripe.geometry, stripe.shard_bytes)
-            sealed = False
+            if self.current_geometry() != stripe.geometry:
+                raise GeometryChangedError(f"the healthy devices no longer hold {stripe.geometry}")
+            try:
+                group = await self._take(stripe.geometry, stripe.shard_bytes)
+            except errors.DeviceFullError as exc:
+                raise errors.StoreFullError(f"no device has room for a stripe: {exc}") from exc
+            except errors.DeviceError as exc:
+                failure = exc
+                continue
+            written = False
             try:
                 offset = group.offset_bytes
                 await self._run_codec(
@@ -138,6 +152,7 @@ class StripeGroups:
                 problems = [item for item in results if isinstance(item, BaseException)]
                 if not problems:
                     group.offset_bytes = offset + stripe.shard_bytes
+                    written = True
                     self._publisher.publish(
                         events.StripeEncoded(
                             group_id=ids.GroupId(group.record.group_id),
@@ -147,17 +162,16 @@ class StripeGroups:
                         )
                     )
                     return group.record.group_id, offset
-                sealed = True
                 for problem in problems:
+                    if isinstance(problem, errors.DeviceFullError):
+                        raise errors.StoreFullError(
+                            f"no device has room for a stripe: {problem}"
+                        ) from problem
                     if not isinstance(problem, errors.CouchestorError):
                         raise problem
                 failure = problems[0]
             finally:
-                await self._give_back(group, sealed=sealed)
-            if self.current_geometry() != stripe.geometry:
-                raise GeometryChangedError(f"the healthy devices no longer hold {stripe.geometry}")
-        if isinstance(failure, errors.CapacityError):
-            raise errors.StoreFullError(f"no device has room for a stripe: {failure}")
+                await self._give_back(group, usable=written)
         raise errors.StoreReadOnlyError(f"no group accepts a stripe: {failure}")
 
     async def _take(self, wanted: geometry.StripeGeometry, shard_bytes: int) -> OpenGroup:
@@ -189,14 +203,35 @@ class StripeGroups:
         self._open.append(group)
         return group
 
-    async def _give_back(self, group: OpenGroup, *, sealed: bool) -> None:
+    async def _give_back(self, group: OpenGroup, *, usable: bool) -> None:
+        """Let others have the group; one whose zones are out of step is closed for good."""
         async with self._changed:
             group.busy = False
-            if sealed:
+            if not usable:
                 self._open.remove(group)
             self._changed.notify_all()
-        if sealed:
+        if usable:
+            return
+        if group.offset_bytes > zone_header.ZONE_HEADER_BYTES:
             await self._seal(group)
+        else:
+            await self._abandon(group)
+
+    async def _abandon(self, group: OpenGroup) -> None:
+        """Return the zones of a group that never held a stripe, so that failures use up no space.
+
+        The zones are emptied before the commit that frees them: after it they may be another's.
+        """
+        for zone in group.zones:
+            with contextlib.suppress(errors.DeviceError):
+                await self._media.reset(zone)
+
+        def apply(txn: index_port.IndexWriter, _: commit_log.Placement) -> None:
+            txn.delete(media_records.group_key(group.record.group_id))
+            for zone in group.zones:
+                txn.delete(media_records.zone_key(zone))
+
+        await self._submit(commit_log.Operation(apply=apply))
 
     async def _seal(self, group: OpenGroup) -> None:
         record = group.record
@@ -264,7 +299,11 @@ class StripeGroups:
             for identity in devices
             if any(zone.device_id == identity.device_id for zone in zones)
         )
-        await self._format_zones(record, zones)
+        try:
+            await self._format_zones(record, zones)
+        except errors.DeviceError:
+            await self._abandon(OpenGroup(record, wanted, zones, 0, capacity))
+            raise
         for zone in zones:
             self._publisher.publish(
                 events.ZoneOpened(
@@ -314,20 +353,29 @@ class StripeGroups:
                 or any(zone.device_id not in healthy for zone in zones)
             ):
                 continue
-            with self._pool.acquire(FILLER_BYTES) as buffer:
-                filler = buffer.view
-                filler[:] = bytes(len(filler))
-                offset = await self._run_blocking(
-                    log_segment.level_zones, self._media, zones, filler
-                )
-            assert isinstance(offset, int), offset
             found = geometry.StripeGeometry(record.data_shards, record.parity_shards)
             capacity = min(healthy[zone.device_id].zone_capacity_bytes for zone in zones)
-            group = OpenGroup(record, found, zones, offset, capacity)
-            if offset < zone_header.ZONE_HEADER_BYTES:
-                await self._format_zones(record, zones)
-                group.offset_bytes = zone_header.ZONE_HEADER_BYTES
+            group = OpenGroup(record, found, zones, zone_header.ZONE_HEADER_BYTES, capacity)
+            try:
+                offset = await self._level(zones)
+                if offset < zone_header.ZONE_HEADER_BYTES:
+                    await self._format_zones(record, zones)
+                else:
+                    group.offset_bytes = offset
+            except errors.DeviceError as exc:
+                # What stripes it has stay readable; they are counted in the index, not here.
+                logger.warning("group %d is not gone on with: %s", record.group_id, exc)
+                await self._seal(group)
+                continue
             self._open.append(group)
+
+    async def _level(self, zones: tuple[ids.ZoneAddress, ...]) -> int:
+        with self._pool.acquire(FILLER_BYTES) as buffer:
+            filler = buffer.view
+            filler[:] = bytes(len(filler))
+            offset = await self._run_blocking(log_segment.level_zones, self._media, zones, filler)
+        assert isinstance(offset, int), offset
+        return offset
 
 
 class GeometryChangedError(Exception):

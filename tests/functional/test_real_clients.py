@@ -1,0 +1,177 @@
+"""The clients people use, unchanged: AWS CLI, boto3, rclone, s5cmd.
+
+``COUCHESTOR_FULL=1`` copies the whole standard library instead of a few packages of it.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import io
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+import sysconfig
+import typing
+import urllib.request
+from collections.abc import Iterator
+
+import boto3.s3.transfer
+import pytest
+from tests.functional import daemon_process
+
+from couchestor_bench import server_process
+
+_MIB: typing.Final = 1024 * 1024
+_PACKAGES: typing.Final = ("email", "json", "asyncio", "unittest", "lib2to3", "encodings", "http")
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def daemon(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[server_process.ServerProcess]:
+    folder = tmp_path_factory.mktemp("clients")
+    with daemon_process.running(folder / "node") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A few hundred real files, some of them empty, in nested folders."""
+    library = pathlib.Path(sysconfig.get_path("stdlib"))
+    copy = tmp_path_factory.mktemp("tree") / "lib"
+    skipped = shutil.ignore_patterns("__pycache__", "site-packages", "*.so", "*.a")
+    if os.environ.get("COUCHESTOR_FULL") == "1":
+        shutil.copytree(library, copy, ignore=skipped)
+    else:
+        for name in _PACKAGES:
+            if (library / name).is_dir():
+                shutil.copytree(library / name, copy / name, ignore=skipped)
+    (copy / "with space + plus & é.txt").write_bytes(b"")
+    (copy / "large.bin").write_bytes(random.Random(7).randbytes(20 * _MIB + 1))
+    return copy
+
+
+def _run(server: server_process.ServerProcess, *command: str) -> str:
+    program = shutil.which(command[0]) or str(pathlib.Path(sys.executable).parent / command[0])
+    done = subprocess.run(
+        [program, *command[1:]],
+        env=daemon_process.client_environment(server),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, (
+        f"{' '.join(command)} -> {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    )
+    return done.stdout
+
+
+def _same(left: pathlib.Path, right: pathlib.Path) -> None:
+    done = subprocess.run(
+        ["diff", "-r", str(left), str(right)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+
+
+def test_aws_cli_syncs_a_tree_up_and_down(
+    daemon: server_process.ServerProcess, tree: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    place = f"s3://{daemon_process.BUCKET}/aws/"
+    _run(daemon, "aws", "s3", "sync", "--only-show-errors", str(tree), place)
+    _run(daemon, "aws", "s3", "sync", "--only-show-errors", place, str(tmp_path / "down"))
+    _same(tree, tmp_path / "down")
+    listed = _run(daemon, "aws", "s3", "ls", "--recursive", place).splitlines()
+    assert len(listed) == sum(1 for path in tree.rglob("*") if path.is_file())
+    # A second sync finds nothing to do: sizes and times are listed as they are.
+    assert _run(daemon, "aws", "s3", "sync", str(tree), place) == ""
+    _run(daemon, "aws", "s3", "cp", place + "large.bin", str(tmp_path / "one"))
+    assert filecmp.cmp(tree / "large.bin", tmp_path / "one", shallow=False)
+    _run(daemon, "aws", "s3", "rm", "--recursive", "--only-show-errors", place)
+    left = daemon_process.boto_client(daemon).list_objects_v2(
+        Bucket=daemon_process.BUCKET, Prefix="aws/"
+    )
+    assert left["KeyCount"] == 0
+
+
+def test_rclone_syncs_and_checks_a_tree(
+    daemon: server_process.ServerProcess, tree: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    place = f"proof:{daemon_process.BUCKET}/rclone"
+    _run(daemon, "rclone", "sync", "--retries", "1", str(tree), place)
+    _run(daemon, "rclone", "check", "--download", "--retries", "1", str(tree), place)
+    _run(daemon, "rclone", "check", "--retries", "1", str(tree), place)
+    _run(daemon, "rclone", "sync", "--retries", "1", place, str(tmp_path / "down"))
+    _same(tree, tmp_path / "down")
+
+
+def test_s5cmd_copies_a_tree_up_and_down(
+    daemon: server_process.ServerProcess, tree: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    place = f"s3://{daemon_process.BUCKET}/s5/"
+    _run(daemon, "s5cmd", "--retry-count", "0", "cp", f"{tree}/", place)
+    _run(daemon, "s5cmd", "--retry-count", "0", "cp", place + "*", f"{tmp_path / 'down'}/")
+    _same(tree, tmp_path / "down")
+    _run(daemon, "s5cmd", "--retry-count", "0", "rm", place + "*")
+
+
+def test_boto3_uploads_in_parts_and_reads_ranges(daemon: server_process.ServerProcess) -> None:
+    client = daemon_process.boto_client(daemon)
+    bucket, body = daemon_process.BUCKET, random.Random(1).randbytes(17 * _MIB + 5)
+    small = boto3.s3.transfer.TransferConfig(
+        multipart_threshold=5 * _MIB, multipart_chunksize=5 * _MIB, max_concurrency=3
+    )
+    client.upload_fileobj(io.BytesIO(body), bucket, "parts", Config=small)
+    head = client.head_object(Bucket=bucket, Key="parts")
+    assert head["ContentLength"] == len(body)
+    assert head["ETag"].endswith('-4"')
+    landed = io.BytesIO()
+    client.download_fileobj(bucket, "parts", landed, Config=small)
+    assert landed.getvalue() == body
+    edge = 5 * _MIB
+    for first, last in (
+        (0, 0),
+        (edge - 1, edge),
+        (edge, edge),
+        (4095, 4097),
+        (len(body) - 1, None),
+    ):
+        told = f"bytes={first}-{'' if last is None else last}"
+        answer = client.get_object(Bucket=bucket, Key="parts", Range=told)
+        assert answer["ResponseMetadata"]["HTTPStatusCode"] == 206
+        assert answer["Body"].read() == body[first : None if last is None else last + 1], told
+    tail = client.get_object(Bucket=bucket, Key="parts", Range="bytes=-7")["Body"].read()
+    assert tail == body[-7:]
+
+
+def test_boto3_presigned_urls_work_without_credentials(
+    daemon: server_process.ServerProcess,
+) -> None:
+    client = daemon_process.boto_client(daemon)
+    where = {"Bucket": daemon_process.BUCKET, "Key": "presigned é +"}
+    put = client.generate_presigned_url("put_object", Params=where, ExpiresIn=60)
+    asked = urllib.request.Request(put, method="PUT", data=b"by url")
+    asked.add_unredirected_header("Content-Type", "")
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        assert answer.status == 200
+    get = client.generate_presigned_url("get_object", Params=where, ExpiresIn=60)
+    with urllib.request.urlopen(get, timeout=30) as answer:
+        assert answer.read() == b"by url"
+
+
+@pytest.mark.parametrize("algorithm", ["CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"])
+def test_boto3_checksums_are_kept_and_verified(
+    daemon: server_process.ServerProcess, algorithm: str
+) -> None:
+    client = daemon_process.boto_client(daemon)
+    where = {"Bucket": daemon_process.BUCKET, "Key": f"checksum/{algorithm}"}
+    body = random.Random(algorithm).randbytes(100_003)
+    stored = client.put_object(**where, Body=body, ChecksumAlgorithm=algorithm)
+    name = f"Checksum{algorithm}"
+    read = client.get_object(**where, ChecksumMode="ENABLED")
+    assert read["Body"].read() == body
+    assert stored[name] == read[name]
