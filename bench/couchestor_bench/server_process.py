@@ -38,6 +38,11 @@ def free_ports(count: int) -> list[int]:
         return [int(probe.getsockname()[1]) for probe in probes]
 
 
+def _outer_environment() -> dict[str, str]:
+    """Ours, without the variables that steer tests: the daemon refuses options it does not know."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("COUCHESTOR_")}
+
+
 class ServerProcess:
     """One server over one data folder; every process of it shares a session of its own.
 
@@ -97,7 +102,7 @@ class ServerProcess:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command,
-                env={**os.environ, **self.environment},
+                env={**_outer_environment(), **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -40,7 +40,9 @@ def running(
         yield server
 
 
-def boto_client(server: server_process.ServerProcess) -> typing.Any:
+def boto_client(
+    server: server_process.ServerProcess, *, signature_version: str | None = None
+) -> typing.Any:
     """A boto3 client with its defaults; no retry hides a failure."""
     return boto3.client(
         "s3",
@@ -49,7 +51,9 @@ def boto_client(server: server_process.ServerProcess) -> typing.Any:
         aws_secret_access_key=server.credentials.secret_key,
         region_name=server.credentials.region,
         config=botocore.config.Config(
-            retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}
+            retries={"total_max_attempts": 1},
+            s3={"addressing_style": "path"},
+            signature_version=signature_version,
         ),
     )
 

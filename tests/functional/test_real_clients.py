@@ -151,7 +151,8 @@ def test_boto3_uploads_in_parts_and_reads_ranges(daemon: server_process.ServerPr
 def test_boto3_presigned_urls_work_without_credentials(
     daemon: server_process.ServerProcess,
 ) -> None:
-    client = daemon_process.boto_client(daemon)
+    # By itself boto3 presigns with version 2 for some regions, which is refused by name.
+    client = daemon_process.boto_client(daemon, signature_version="s3v4")
     where = {"Bucket": daemon_process.BUCKET, "Key": "presigned é +"}
     put = client.generate_presigned_url("put_object", Params=where, ExpiresIn=60)
     asked = urllib.request.Request(put, method="PUT", data=b"by url")
