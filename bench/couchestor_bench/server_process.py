@@ -38,7 +38,7 @@ def free_ports(count: int) -> list[int]:
         return [int(probe.getsockname()[1]) for probe in probes]
 
 
-def _outer_environment() -> dict[str, str]:
+def outer_environment() -> dict[str, str]:
     """Ours, without the variables that steer tests: the daemon refuses options it does not know."""
     return {k: v for k, v in os.environ.items() if not k.startswith("COUCHESTOR_")}
 
@@ -102,7 +102,7 @@ class ServerProcess:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command,
-                env={**_outer_environment(), **self.environment},
+                env={**outer_environment(), **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
