@@ -1,0 +1,238 @@
+"""Stripe groups when devices fail under them, over devices in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from couchestor_daemon import buffers
+from couchestor_daemon.adapters import (
+    codec_choice,
+    inline_media,
+    isal_codec,
+    memory_device,
+    memory_index,
+)
+from couchestor_daemon.formats import media_records, zone_header
+from couchestor_daemon.ports import device as device_port
+from couchestor_daemon.services import (
+    body_writer,
+    commit_log,
+    group_commit,
+    stripe_assembly,
+    stripe_groups,
+)
+from couchestor_domain import errors, events, geometry, ids, objects, units
+
+WANTED = geometry.StripeGeometry(4, 2)
+ZONE_BYTES = units.MIB
+ADDRESS = ids.ExtentAddress(1 << 20)
+
+isal_codec.load_library()
+
+
+class FailingDevice(memory_device.MemoryDevice):
+    """Fails the writes and resets it is told to fail."""
+
+    failure: errors.DeviceError | None = None
+    writes_before_failure = 0
+
+    def _maybe_fail(self) -> None:
+        if self.failure is None:
+            return
+        if self.writes_before_failure:
+            self.writes_before_failure -= 1
+            return
+        raise self.failure
+
+    def write(
+        self, zone: ids.ZoneIndex, offset_bytes: int, data: memoryview, *, durable: bool
+    ) -> None:
+        self._maybe_fail()
+        super().write(zone, offset_bytes, data, durable=durable)
+
+    def reset(self, zone: ids.ZoneIndex) -> None:
+        if isinstance(self.failure, errors.DeviceGoneError):
+            raise self.failure
+        super().reset(zone)
+
+
+class Bench:
+    """Six devices and a writer over them."""
+
+    def __init__(self, make_identity: Callable[[int], device_port.DeviceIdentity]) -> None:
+        self.devices = {
+            (identity := make_identity(number)).device_id: FailingDevice(identity)
+            for number in range(6)
+        }
+        self.failed: list[ids.DeviceId] = []
+        self.media = inline_media.InlineMedia(
+            self.devices, lambda device_id, _: self.failed.append(device_id)
+        )
+        self.index = memory_index.MemoryIndex()
+        self.pool = buffers.BufferPool(32 * units.MIB)
+        self.published: list[object] = []
+        self.hold: asyncio.Event | None = None
+        log = commit_log.CommitLog(
+            writer="w",
+            index=self.index,
+            media=self.media,
+            pool=self.pool,
+            replicas_count=3,
+            publisher=self,
+        )
+
+        async def run_commit(operations: list[commit_log.Operation]) -> None:
+            log.commit(operations)
+
+        self.groups = stripe_groups.StripeGroups(
+            writer="w",
+            wanted=WANTED,
+            open_groups_max=2,
+            media=self.media,
+            index=self.index,
+            pool=self.pool,
+            choose_codec=lambda shape: codec_choice.choose("rs", shape),
+            submit=group_commit.GroupCommit(run_commit).submit,
+            run_codec=self._run,
+            run_blocking=self._run,
+            publisher=self,
+        )
+
+    def publish(self, event: object) -> None:
+        self.published.append(event)
+
+    async def _run(self, function: Callable[..., Any], *args: Any) -> Any:
+        if self.hold is not None:
+            await self.hold.wait()
+        return function(*args)
+
+    def stripe(self, shape: geometry.StripeGeometry = WANTED) -> stripe_assembly.StripeBuffer:
+        return stripe_assembly.StripeBuffer(self.pool, shape, 64 * units.KIB)
+
+    def write(self, stripe: stripe_assembly.StripeBuffer) -> Awaitable[tuple[int, int]]:
+        return self.groups.write_stripe(stripe, extent_address=ADDRESS)
+
+    def group_states(self) -> list[int]:
+        start, stop = media_records.table_range(media_records.GROUPS)
+        with self.index.read() as reader:
+            return [
+                media_records.unpack(media_records.GroupRecord, value).state
+                for _, value in reader.scan(start, stop)
+            ]
+
+    def group_zones(self) -> int:
+        """Zones that groups own; the log takes other ones when a member is full."""
+        with self.index.read() as reader:
+            return sum(
+                media_records.unpack(media_records.ZoneRecord, value).role
+                == zone_header.ZoneRole.GROUP
+                for device_id in self.devices
+                for _, value in reader.scan(*media_records.device_zones_range(device_id))
+            )
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench(
+        lambda number: device_port.DeviceIdentity(
+            node_id=ids.NodeId("a" * 32),
+            device_id=ids.DeviceId(f"{number:032x}"),
+            label=f"d{number}",
+            failure_domain=f"d{number}",
+            zone_count=8,
+            zone_capacity_bytes=ZONE_BYTES,
+            joined_epoch=1,
+        )
+    )
+
+
+@pytest.mark.parametrize("writes_before_failure", [0, 1], ids=["while opening", "at the stripe"])
+async def test_a_device_that_goes_away_changes_the_geometry(
+    bench: Bench, writes_before_failure: int
+) -> None:
+    victim = bench.devices[ids.DeviceId(f"{5:032x}")]
+    victim.failure = errors.DeviceGoneError("pulled out")
+    victim.writes_before_failure = writes_before_failure
+    with pytest.raises(stripe_groups.GeometryChangedError):
+        await bench.write(bench.stripe())
+    assert bench.failed == [victim.identity.device_id]
+    shrunk = bench.groups.current_geometry()
+    assert shrunk == geometry.StripeGeometry(3, 2)
+    assert await bench.write(bench.stripe(shrunk))
+    encoded = [found for found in bench.published if isinstance(found, events.StripeEncoded)]
+    assert [found.geometry for found in encoded] == ["3+2"]
+
+
+@pytest.mark.parametrize("writes_before_failure", [0, 1], ids=["while opening", "at the stripe"])
+async def test_a_full_device_answers_so_and_uses_up_no_zones(
+    bench: Bench, writes_before_failure: int
+) -> None:
+    await bench.write(bench.stripe())
+    group = bench.groups._open[0]
+    group.offset_bytes = group.capacity_bytes  # Filled, so that the next stripe opens another.
+    full = next(
+        device
+        for device in bench.devices.values()
+        if device.identity.device_id == group.zones[-1].device_id
+    )
+    for _ in range(20):
+        full.failure = errors.DeviceFullError("no space left")
+        full.writes_before_failure = writes_before_failure
+        with pytest.raises(errors.StoreFullError):
+            await bench.write(bench.stripe())
+    assert bench.failed == []
+    assert bench.group_zones() == WANTED.shards_count
+    full.failure = None
+    assert await bench.write(bench.stripe())
+
+
+async def test_a_group_whose_stripes_are_in_use_is_sealed_when_it_falls_out_of_step(
+    bench: Bench,
+) -> None:
+    first, _ = await bench.write(bench.stripe())
+    victim = bench.devices[bench.groups._open[0].zones[2].device_id]
+    victim.failure = errors.DeviceGoneError("pulled out")
+    with pytest.raises(stripe_groups.GeometryChangedError):
+        await bench.write(bench.stripe())
+    assert bench.group_states() == [int(media_records.ZoneSetState.SEALED)]
+    with bench.index.read() as reader:
+        assert reader.get(media_records.group_key(first)) is not None
+
+
+async def test_a_cancelled_write_keeps_its_memory_until_its_threads_are_done(bench: Bench) -> None:
+    class Body:
+        size_bytes = 64 * units.KIB
+
+        async def readinto(self, view: memoryview) -> int:
+            return len(view)
+
+        async def finish(self) -> objects.BodyDigests:
+            return objects.BodyDigests(etag="")
+
+    writer = body_writer.BodyWriter(
+        groups=bench.groups,
+        pool=bench.pool,
+        stripe_bytes=64 * units.KIB,
+        journal_threshold_bytes=4 * units.KIB,
+        stripes_in_memory_max=1,
+        lease_address=lambda _: ADDRESS,
+    )
+    bench.hold = asyncio.Event()
+    writing = asyncio.create_task(writer.write(Body()))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert bench.published, "the group is open; the codec is held"
+    lent = bench.pool.lent_bytes
+    writing.cancel()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not writing.done()
+    assert bench.pool.lent_bytes == lent
+    bench.hold.set()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert bench.pool.lent_bytes == 0
