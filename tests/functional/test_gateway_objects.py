@@ -67,6 +67,9 @@ async def test_ranges_conditions_and_overrides() -> None:
         with pytest.raises(ClientError) as failure:
             await call(s3.get_object, Bucket="books", Key="k", IfNoneMatch=etag)
         assert code_of(failure)[1] == 304
+        told = failure.value.response["ResponseMetadata"]["HTTPHeaders"]
+        assert told["etag"] == etag
+        assert told["last-modified"].endswith("GMT")
         with pytest.raises(ClientError) as failure:
             await call(s3.get_object, Bucket="books", Key="k", IfMatch='"other"')
         assert code_of(failure) == ("PreconditionFailed", 412)
@@ -115,6 +118,15 @@ async def test_copy_rules() -> None:
         )
         got = await call(s3.get_object, Bucket="books", Key="k")
         assert (await call(got["Body"].read), got["Metadata"]) == (b"abc", {"b": "2"})
+        with pytest.raises(ClientError) as failure:
+            await call(
+                s3.copy_object,
+                Bucket="books",
+                Key="copy",
+                CopySource=source,
+                ChecksumAlgorithm="CRC7",
+            )
+        assert code_of(failure) == ("InvalidRequest", 400)
 
 
 async def test_refusals() -> None:

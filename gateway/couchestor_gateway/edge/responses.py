@@ -50,6 +50,9 @@ def failure(
     headers: dict[str, str] = {}
     if error.status == 503:
         headers["Retry-After"] = str(error.extra.get("RetryAfter", 1))
+    if error.status == 304:
+        # RFC 9110, 15.4.5: what a cache needs to renew what it holds.
+        headers.update(error.extra)
     if head or error.status == 304:
         return Reply(error.status, headers, length_bytes=0)
     xml = xml_writing.Document("Error", namespace="")

@@ -6,7 +6,7 @@ from couchestor_domain import objects, units
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import copy_source, object_headers
-from couchestor_gateway.protocol import conditions, s3_error, timestamps, xml_writing
+from couchestor_gateway.protocol import conditions, digests, s3_error, timestamps, xml_writing
 
 COPY_BYTES_MAX = 5 * units.GIB
 
@@ -43,6 +43,8 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         owner=request.owner,
     )
     asked = headers.get("x-amz-checksum-algorithm", "").lower()
+    if asked and asked not in digests.ALGORITHMS:
+        raise s3_error.make("InvalidRequest", "Checksum algorithm provided is unsupported.")
     body = copy_source.body(
         request,
         source,
