@@ -46,6 +46,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     skipped = shutil.ignore_patterns("__pycache__", "site-packages", "*.so", "*.a")
     if os.environ.get("COUCHESTOR_FULL") == "1":
         shutil.copytree(library, copy, ignore=skipped)
+        for folder in sorted(copy.rglob("*"), reverse=True):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()  # S3 keeps objects, so an empty folder cannot come back.
     else:
         for name in _PACKAGES:
             if (library / name).is_dir():
