@@ -184,6 +184,7 @@ def _build_index(
             media=media,
             pool=buffers.BufferPool(BUFFER_POOL_BYTES),
             replicas_count=told.journal_replica_count,
+            reserve_zones_count=told.reserve_zones_count,
             publisher=log_events.LogEventPublisher(),
         )
         report = replay.rebuild(index, devices, log)
@@ -233,6 +234,7 @@ class Node:
             media=self.media,
             pool=self.pool,
             replicas_count=told.journal_replica_count,
+            reserve_zones_count=told.reserve_zones_count,
             publisher=self._publisher,
             fan_out=self._replica_pool,
         )
@@ -250,15 +252,22 @@ class Node:
         return await asyncio.get_running_loop().run_in_executor(self.codec_pool, function, *args)
 
     async def store(self) -> node_store.NodeStore:
-        """The object store, with a fresh lease of logical addresses."""
-        take = node_store.lease_addresses(ADDRESS_LEASE_BYTES)
-        first = await self.commits.submit(commit_log.Operation(apply=lambda txn, _: take(txn)))
-        assert isinstance(first, int), first
-        lease = node_store.AddressLease(first, ADDRESS_LEASE_BYTES)
+        """The object store, with a fresh lease of logical addresses.
+
+        A store that takes no writes now, for want of room or devices, serves reads all the same;
+        its first write that succeeds takes the lease.
+        """
+        lease = node_store.AddressLease(self.commits.submit, length_bytes=ADDRESS_LEASE_BYTES)
+        try:
+            # The fence of this start too: no batch an earlier life left unanswered can come back.
+            await lease.renew()
+        except (errors.StoreFullError, errors.StoreReadOnlyError) as exc:
+            _log.warning("serving reads only, until there is room: %s", exc)
         groups = stripe_groups.StripeGroups(
             writer=self._writer,
             wanted=self._wanted,
             open_groups_max=OPEN_GROUPS_MAX,
+            reserve_zones_count=self._told.reserve_zones_count,
             media=self.media,
             index=self.index,
             pool=self.pool,

@@ -67,6 +67,12 @@ class Settings:
         return self.journal_replicas or self.parity_shards + 1
 
     @property
+    def reserve_zones_count(self) -> int:
+        """Zones of each device kept for deletes and repairs on a full store: one for the log of
+        every process, the maintenance process and recovery among them."""
+        return self.worker_count + 2
+
+    @property
     def worker_count(self) -> int:
         """Gateway processes; by default one per core this process may run on."""
         return self.workers or len(os.sched_getaffinity(0))

@@ -51,6 +51,9 @@ class SegmentRecord(msgspec.Struct, array_like=True, frozen=True):
     """Writer slot that may append."""
     seed: int
     members: tuple[tuple[str, int], ...]
+    from_reserve: bool = False
+    """Opened when only the reserve of free zones was left: takes nothing that makes the store
+    fuller."""
 
 
 class GroupRecord(msgspec.Struct, array_like=True, frozen=True):

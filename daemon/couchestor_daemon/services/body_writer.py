@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
@@ -58,7 +58,7 @@ class BodyWriter:
         stripe_bytes: int,
         journal_threshold_bytes: int,
         stripes_in_memory_max: int,
-        lease_address: Callable[[int], ids.ExtentAddress],
+        lease_address: Callable[[int], Awaitable[ids.ExtentAddress]],
     ) -> None:
         self._groups = groups
         self._pool = pool
@@ -75,7 +75,7 @@ class BodyWriter:
         cancellation leaves only unreferenced bytes behind.
         """
         size = body.size_bytes
-        address = self._lease_address(size)
+        address = await self._lease_address(size)
         written = WrittenBody(
             extent=ids.Extent(address, size),
             digests=objects.BodyDigests(etag=""),

@@ -24,8 +24,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
+import msgspec
+
 from couchestor_daemon import buffers
 from couchestor_daemon.formats import batch, media_records, zone_header
+from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
 from couchestor_daemon.services import log_segment, zone_allocation
@@ -51,6 +54,8 @@ class Operation:
 
     apply: Callable[[index_port.IndexWriter, Placement], object]
     payload: bytes | memoryview = b""
+    uses_reserve: bool = False
+    """Whether it goes through on a full store: what frees space or keeps the node going does."""
     result: object = None
     error: BaseException | None = None
 
@@ -99,6 +104,13 @@ class _RollOver(Exception):
     """The batch does not fit in the open segment."""
 
 
+class _OnlyReserveLeft(Exception):
+    """No zone is free for operations that may not use the reserve."""
+
+    def __init__(self, cause: errors.StoreFullError) -> None:
+        self.cause = cause
+
+
 class _Spoiled(Exception):
     """An operation failed after it had written: the whole transaction must be redone without it."""
 
@@ -122,6 +134,7 @@ class CommitLog:
     Args:
         writer: Slot name; the open segment is found again under it after a restart.
         replicas_count: Devices each batch is written to (m + 1 unless configured).
+        reserve_zones_count: Zones of each device kept free for operations that use the reserve.
         fan_out: Threads for writing replicas in parallel, or None to write them in turn.
     """
 
@@ -133,6 +146,7 @@ class CommitLog:
         media: media_port.Media,
         pool: buffers.BufferPool,
         replicas_count: int,
+        reserve_zones_count: int = 0,
         publisher: event_publisher.EventPublisher,
         fan_out: futures.Executor | None = None,
         draw_seed: Callable[[], int] = lambda: secrets.randbits(64),
@@ -142,6 +156,7 @@ class CommitLog:
         self._media = media
         self._pool = pool
         self._replicas_count = replicas_count
+        self._reserve_zones_count = reserve_zones_count
         self._publisher = publisher
         self._fan_out = fan_out
         self._draw_seed = draw_seed
@@ -168,6 +183,9 @@ class CommitLog:
                 waiting = [operation for operation in waiting if operation.error is None]
             except _RollOver:
                 self._drop_segment()
+            except _OnlyReserveLeft as exc:
+                self._fail([item for item in waiting if not item.uses_reserve], exc.cause)
+                waiting = [item for item in waiting if item.uses_reserve]
             except errors.DeviceFullError as exc:
                 self._drop_segment()
                 failure = errors.StoreFullError(
@@ -194,7 +212,8 @@ class CommitLog:
         operation = Operation(
             apply=lambda txn, place: txn.put(
                 media_records.FENCE_KEY, media_records.U64.pack(place.segment_id)
-            )
+            ),
+            uses_reserve=True,
         )
         self.commit([operation])
         if operation.error is not None:
@@ -219,7 +238,10 @@ class CommitLog:
             sequence = self._index.next_sequence(previous)
             recorder = RecordingWriter(txn)
             wanted = batch.total_bytes(payload_bytes, MUTATIONS_ROOM_BYTES * len(operations))
-            segment, is_new = self._segment_with_room(recorder, sequence, wanted, avoid)
+            grows = any(not operation.uses_reserve for operation in operations)
+            segment, is_new = self._segment_with_room(
+                recorder, sequence, wanted, avoid, grows=grows
+            )
             allocated_count = len(recorder.mutations)
             self._apply(operations, recorder, segment)
             if len(recorder.mutations) == allocated_count:
@@ -293,28 +315,28 @@ class CommitLog:
         sequence: int,
         wanted_bytes: int,
         avoid: Collection[ids.ZoneAddress],
+        *,
+        grows: bool,
     ) -> tuple[log_segment.LogSegment, bool]:
         if self._segment is None and not self._looked_for_segment:
             self._looked_for_segment = True
             self._segment = self._adopt(recorder, avoid)
-        if self._segment is not None and self._segment.free_bytes >= wanted_bytes:
+        if (
+            self._segment is not None
+            and self._segment.free_bytes >= wanted_bytes
+            and not (grows and self._segment.record.from_reserve)
+        ):
             return self._segment, False
-        self._seal_segments(recorder)
         devices = self._media.healthy_devices()
-        zones = zone_allocation.allocate(
-            recorder,
-            devices,
-            count=self._replicas_count,
-            role=zone_header.ZoneRole.SEGMENT,
-            owner_id=sequence,
-            avoid=avoid,
-        )
+        zones, from_reserve = self._allocate(recorder, sequence, devices, avoid, grows=grows)
+        self._seal_segments(recorder)
         record = media_records.SegmentRecord(
             segment_id=sequence,
             state=int(media_records.ZoneSetState.OPEN),
             writer=self._writer,
             seed=self._draw_seed(),
             members=tuple((zone.device_id, int(zone.zone_index)) for zone in zones),
+            from_reserve=from_reserve,
         )
         recorder.put(media_records.segment_key(sequence), media_records.pack(record))
         capacity = min(
@@ -333,6 +355,36 @@ class CommitLog:
             raise _too_large(wanted_bytes, self._segment)
         return self._segment, True
 
+    def _allocate(
+        self,
+        recorder: RecordingWriter,
+        sequence: int,
+        devices: Sequence[device_port.DeviceIdentity],
+        avoid: Collection[ids.ZoneAddress],
+        *,
+        grows: bool,
+    ) -> tuple[tuple[ids.ZoneAddress, ...], bool]:
+        """Zones of a new segment, and whether they were taken out of the reserve."""
+        for from_reserve in (False, True):
+            try:
+                zones = zone_allocation.allocate(
+                    recorder,
+                    devices,
+                    count=self._replicas_count,
+                    role=zone_header.ZoneRole.SEGMENT,
+                    owner_id=sequence,
+                    keep_free_count=0 if from_reserve else self._reserve_zones_count,
+                    avoid=avoid,
+                )
+            except errors.StoreFullError as exc:
+                if grows:
+                    raise _OnlyReserveLeft(exc) from exc
+                if from_reserve:
+                    raise
+            else:
+                return zones, from_reserve
+        raise AssertionError("the second attempt returns or raises")
+
     def _own_open_segments(
         self, reader: index_port.IndexReader
     ) -> list[media_records.SegmentRecord]:
@@ -349,13 +401,7 @@ class CommitLog:
 
     def _seal_segments(self, recorder: RecordingWriter) -> None:
         for record in self._own_open_segments(recorder):
-            sealed = media_records.SegmentRecord(
-                record.segment_id,
-                int(media_records.ZoneSetState.SEALED),
-                record.writer,
-                record.seed,
-                record.members,
-            )
+            sealed = msgspec.structs.replace(record, state=int(media_records.ZoneSetState.SEALED))
             recorder.put(media_records.segment_key(record.segment_id), media_records.pack(sealed))
 
     def _adopt(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 import xxhash
@@ -12,7 +13,7 @@ from couchestor_daemon.formats import l2p_record, media_records
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import body_writer, commit_log, extent_reader, group_commit
 from couchestor_daemon.services.catalogue import buckets, listing, uploads, versions
-from couchestor_domain import errors, ids, objects
+from couchestor_domain import ids, objects
 
 T = TypeVar("T")
 
@@ -38,21 +39,48 @@ def lease_addresses(length_bytes: int) -> Callable[[index_port.IndexWriter], int
 
 
 class AddressLease:
-    """Logical addresses this process may hand out: taken once, in one commit, at its start."""
+    """Logical addresses this process may hand out, taken from the index ``length_bytes`` at a time.
 
-    def __init__(self, first: int, length_bytes: int) -> None:
-        self._next = first
-        self._end = first + length_bytes
+    Args:
+        submit: Commits an operation through the group commit.
+    """
 
-    def take(self, length_bytes: int) -> ids.ExtentAddress:
+    def __init__(
+        self,
+        submit: Callable[[commit_log.Operation], Awaitable[object]],
+        *,
+        length_bytes: int,
+    ) -> None:
+        self._submit = submit
+        self._length_bytes = length_bytes
+        self._next = 0
+        self._end = 0
+        self._renewing = asyncio.Lock()
+
+    async def renew(self) -> None:
+        """Take the next range of the node; what is left of the present one is never used.
+
+        Raises:
+            StoreFullError, StoreReadOnlyError: the log takes no commits now.
+        """
+        take = lease_addresses(self._length_bytes)
+        operation = commit_log.Operation(apply=lambda txn, _: take(txn), uses_reserve=True)
+        first = await self._submit(operation)
+        assert isinstance(first, int), first
+        self._next, self._end = first, first + self._length_bytes
+
+    async def take(self, length_bytes: int) -> ids.ExtentAddress:
         """A fresh range.
 
         Raises:
-            StoreFullError: the lease is used up (after a TiB of writes); a restart takes another.
+            StoreFullError, StoreReadOnlyError: a new lease is needed and cannot be had.
         """
+        assert length_bytes < self._length_bytes, length_bytes
+        if self._next + length_bytes >= self._end:
+            async with self._renewing:
+                if self._next + length_bytes >= self._end:
+                    await self.renew()
         address = self._next
-        if address + length_bytes > self._end:
-            raise errors.StoreFullError("this process has used up its logical addresses")
         # An empty body still gets an address of its own.
         self._next = address + max(length_bytes, 1)
         return ids.ExtentAddress(address)
@@ -87,7 +115,7 @@ class NodeStore:
         )
 
     async def delete_bucket(self, *, name: str) -> None:
-        await self._change(lambda txn, _: buckets.delete_bucket(txn, name))
+        await self._change(lambda txn, _: buckets.delete_bucket(txn, name), uses_reserve=True)
 
     async def get_bucket(self, name: str) -> objects.BucketRecord:
         with self._index.read() as reader:
@@ -150,14 +178,16 @@ class NodeStore:
     async def delete_object(
         self, *, bucket: str, key: str, conditions: objects.WriteConditions
     ) -> None:
-        await self._change(lambda txn, _: versions.delete_version(txn, bucket, key, conditions))
+        await self._change(
+            lambda txn, _: versions.delete_version(txn, bucket, key, conditions), uses_reserve=True
+        )
 
     async def delete_objects(self, *, bucket: str, keys: Sequence[str]) -> None:
         def apply(txn: index_port.IndexWriter, _: commit_log.Placement) -> None:
             for key in keys:
                 versions.delete_version(txn, bucket, key, objects.NO_CONDITIONS)
 
-        await self._change(apply)
+        await self._change(apply, uses_reserve=True)
 
     async def list_objects(self, query: objects.ListQuery) -> objects.ListPage:
         with self._index.read() as reader:
@@ -224,11 +254,14 @@ class NodeStore:
     ) -> objects.ObjectRecord:
         now_ns = self._clock.now_ns()
         return await self._change(
-            lambda txn, _: uploads.complete_upload(txn, upload, parts, conditions, now_ns=now_ns)
+            lambda txn, _: uploads.complete_upload(txn, upload, parts, conditions, now_ns=now_ns),
+            uses_reserve=True,
         )
 
     async def abort_upload(self, *, bucket: str, key: str, upload_id: str) -> None:
-        await self._change(lambda txn, _: uploads.abort_upload(txn, bucket, key, upload_id))
+        await self._change(
+            lambda txn, _: uploads.abort_upload(txn, bucket, key, upload_id), uses_reserve=True
+        )
 
     async def list_uploads(self, query: objects.UploadQuery) -> objects.UploadPage:
         with self._index.read() as reader:
@@ -241,8 +274,11 @@ class NodeStore:
         apply: Callable[[index_port.IndexWriter, commit_log.Placement], T],
         *,
         payload: bytes | bytearray = b"",
+        uses_reserve: bool = False,
     ) -> T:
-        operation = commit_log.Operation(apply=apply, payload=memoryview(payload))
+        operation = commit_log.Operation(
+            apply=apply, payload=memoryview(payload), uses_reserve=uses_reserve
+        )
         return await self._commits.submit(operation)  # type: ignore[return-value]
 
     @staticmethod

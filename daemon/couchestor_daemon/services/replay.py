@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +13,8 @@ from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import commit_log, log_scan
 from couchestor_daemon.services.catalogue import l2p
 from couchestor_domain import errors, ids
+
+logger = logging.getLogger(__name__)
 
 BATCHES_PER_COMMIT: Final = 256
 SEQUENCE_JUMP: Final = 1 << 20
@@ -43,7 +46,8 @@ def rebuild(
 
     The last batch may have been in flight: on some replicas, perhaps answered. When it is not on
     all of them it is not replayed but committed again as a new batch with the same predecessor,
-    payloads copied, so that afterwards it is as durable as every other one.
+    payloads copied, so that afterwards it is as durable as every other one. With too few devices to
+    commit to it is replayed where it is.
 
     Raises:
         LogDamagedError: acknowledged mutations are on no readable device.
@@ -67,12 +71,21 @@ def rebuild(
     highest = max((item.sequence for item in found), default=0)
     with index.write():
         index.next_sequence(highest + SEQUENCE_JUMP)
+    secured = False
     if unsecured is not None:
-        _secure(log, unsecured, devices)
+        try:
+            _secure(log, unsecured, devices)
+            secured = True
+        except errors.StoreReadOnlyError as exc:
+            # More devices are away than parity allows: reads are served from what there is.
+            logger.warning(
+                "the last batch of the log stays on fewer devices than it should: %s", exc
+            )
+            _replay(index, [unsecured], devices)
     return ReplayReport(
         batches_count=len(chain) + (unsecured is not None),
         last_sequence=unsecured.sequence if unsecured else (chain[-1].sequence if chain else base),
-        secured=unsecured is not None,
+        secured=secured,
     )
 
 
@@ -114,7 +127,7 @@ def _secure(
             if value is not None and l2p_record.is_location_key(key):
                 _point_at_copy(txn, key, value, header.segment_id, old_start, place)
 
-    operation = commit_log.Operation(apply=apply, payload=payload)
+    operation = commit_log.Operation(apply=apply, payload=payload, uses_reserve=True)
     log.commit([operation], avoid=frozenset(item.segment.members))
     if operation.error is not None:
         raise operation.error

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from couchestor_daemon import buffers
 from couchestor_daemon.formats import media_records, zone_header
 from couchestor_daemon.ports import codec as codec_port
@@ -53,6 +55,7 @@ class StripeGroups:
     """The open groups of one writer.
 
     Args:
+        reserve_zones_count: Zones of each device that groups leave free for the log.
         submit: Commits an operation through the group commit.
         run_codec: Runs a CPU-heavy function on the codec pool.
         run_blocking: Runs device commands that are not in the media port on a pool.
@@ -64,6 +67,7 @@ class StripeGroups:
         writer: str,
         wanted: geometry.StripeGeometry,
         open_groups_max: int,
+        reserve_zones_count: int = 0,
         media: media_port.Media,
         index: index_port.IndexStore,
         pool: buffers.BufferPool,
@@ -76,6 +80,7 @@ class StripeGroups:
         self._writer = writer
         self._wanted = wanted
         self._open_groups_max = open_groups_max
+        self._reserve_zones_count = reserve_zones_count
         self._media = media
         self._index = index
         self._pool = pool
@@ -231,7 +236,7 @@ class StripeGroups:
             for zone in group.zones:
                 txn.delete(media_records.zone_key(zone))
 
-        await self._submit(commit_log.Operation(apply=apply))
+        await self._submit(commit_log.Operation(apply=apply, uses_reserve=True))
 
     async def _seal(self, group: OpenGroup) -> None:
         record = group.record
@@ -240,19 +245,11 @@ class StripeGroups:
             txn.put(
                 media_records.group_key(record.group_id),
                 media_records.pack(
-                    media_records.GroupRecord(
-                        record.group_id,
-                        int(media_records.ZoneSetState.SEALED),
-                        record.writer,
-                        record.data_shards,
-                        record.parity_shards,
-                        record.codec_id,
-                        record.members,
-                    )
+                    msgspec.structs.replace(record, state=int(media_records.ZoneSetState.SEALED))
                 ),
             )
 
-        await self._submit(commit_log.Operation(apply=apply))
+        await self._submit(commit_log.Operation(apply=apply, uses_reserve=True))
         for zone in group.zones:
             self._publisher.publish(
                 events.ZoneClosed(
@@ -278,6 +275,7 @@ class StripeGroups:
                 count=wanted.shards_count,
                 role=zone_header.ZoneRole.GROUP,
                 owner_id=group_id,
+                keep_free_count=self._reserve_zones_count,
             )
             record = media_records.GroupRecord(
                 group_id,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Final
 
 from couchestor_daemon.formats import media_records, zone_header
 from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.ports import index as index_port
 from couchestor_domain import errors, ids, placement
+
+RESERVE_DIVISOR: Final = 4
+"""However many zones are asked to be kept free, no more than this part of a device is."""
 
 
 def free_zones(
@@ -26,13 +30,18 @@ def allocate(
     count: int,
     role: zone_header.ZoneRole,
     owner_id: int,
+    keep_free_count: int = 0,
     avoid: Collection[ids.ZoneAddress] = (),
 ) -> tuple[ids.ZoneAddress, ...]:
     """Take one zone on each of ``count`` distinct devices and record the ownership.
 
+    Args:
+        keep_free_count: Zones of each device that must stay free: a reserve for what may not fail
+            on a full store, such as deletes.
+
     Raises:
         StoreReadOnlyError: fewer than ``count`` devices are healthy.
-        StoreFullError: enough devices, but not enough with a free zone.
+        StoreFullError: enough devices, but not enough with a free zone beyond the reserve.
     """
     free: dict[ids.DeviceId, list[ids.ZoneIndex]] = {}
     for identity in devices:
@@ -46,7 +55,11 @@ def allocate(
             placement.Candidate(
                 device_id=identity.device_id,
                 failure_domain=identity.failure_domain,
-                free_zones_count=len(free[identity.device_id]),
+                free_zones_count=max(
+                    0,
+                    len(free[identity.device_id])
+                    - min(keep_free_count, identity.zone_count // RESERVE_DIVISOR),
+                ),
                 open_zones_count=0,
             )
             for identity in devices

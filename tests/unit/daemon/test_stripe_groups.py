@@ -213,13 +213,16 @@ async def test_a_cancelled_write_keeps_its_memory_until_its_threads_are_done(ben
         async def finish(self) -> objects.BodyDigests:
             return objects.BodyDigests(etag="")
 
+    async def lease_address(_: int) -> ids.ExtentAddress:
+        return ADDRESS
+
     writer = body_writer.BodyWriter(
         groups=bench.groups,
         pool=bench.pool,
         stripe_bytes=64 * units.KIB,
         journal_threshold_bytes=4 * units.KIB,
         stripes_in_memory_max=1,
-        lease_address=lambda _: ADDRESS,
+        lease_address=lease_address,
     )
     bench.hold = asyncio.Event()
     writing = asyncio.create_task(writer.write(Body()))
