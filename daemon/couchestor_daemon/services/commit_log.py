@@ -48,11 +48,14 @@ class Placement(NamedTuple):
     length_bytes: int
 
 
+Apply = Callable[[index_port.IndexWriter, Placement], object]
+
+
 @dataclass(slots=True, eq=False)
 class Operation:
     """One atomic change. ``apply`` checks everything before its first write, then writes."""
 
-    apply: Callable[[index_port.IndexWriter, Placement], object]
+    apply: Apply
     payload: bytes | memoryview = b""
     uses_reserve: bool = False
     """Whether it goes through on a full store: what frees space or keeps the node going does."""
