@@ -243,9 +243,9 @@ class Node:
         self._writer = writer
         self._wanted = geometry.StripeGeometry(told.data_shards, told.parity_shards)
 
-    async def _run_commit(self, operations: list[commit_log.Operation]) -> None:
+    async def _run_commit(self, gather: commit_log.Gather) -> None:
         await asyncio.get_running_loop().run_in_executor(
-            self._commit_pool, self._log.commit, operations
+            self._commit_pool, self._log.commit_gathered, gather
         )
 
     async def _run_codec(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -371,6 +371,7 @@ async def run_worker(
                 operation, status, seconds=seconds, received_bytes=received, sent_bytes=sent
             ),
             executor=node.codec_pool,
+            access_log=told.access_log,
         )
         running = await gateway.start(
             told.host,

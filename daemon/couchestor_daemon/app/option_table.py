@@ -197,6 +197,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "port of /livez; 0: any free one",
         option_values.integer(0, 65535),
     ),
+    _o(
+        "access_log",
+        _WATCHING,
+        "",
+        "log one line for every request, not only for those that failed on our side",
+        option_values.boolean,
+    ),
     _o("log_json", _WATCHING, "", "log one JSON object a line", option_values.boolean),
     _o(
         "log_level",

@@ -44,6 +44,7 @@ class Settings:
     health_port: int = 8081
     tls_cert: pathlib.Path | None = None
     tls_key: pathlib.Path | None = None
+    access_log: bool = False
     log_json: bool = False
     log_level: str = "info"
     drain_seconds: float = 30.0

@@ -49,6 +49,7 @@ class Placement(NamedTuple):
 
 
 Apply = Callable[[index_port.IndexWriter, Placement], object]
+Gather = Callable[[], Sequence["Operation"]]
 
 
 @dataclass(slots=True, eq=False)
@@ -101,6 +102,19 @@ class RecordingWriter:
         trace: TracebackType | None,
     ) -> None:
         return None
+
+
+class _GatheredOnce:
+    """The operations of one commit, asked for at the first use and the same ever after."""
+
+    def __init__(self, gather: Gather) -> None:
+        self._gather = gather
+        self._operations: Sequence[Operation] | None = None
+
+    def __call__(self) -> Sequence[Operation]:
+        if self._operations is None:
+            self._operations = self._gather()
+        return self._operations
 
 
 class _RollOver(Exception):
@@ -176,19 +190,37 @@ class CommitLog:
 
         Durability: when this returns, every operation without an error is on all replicas.
         """
-        waiting = list(operations)
+        self.commit_gathered(lambda: operations, avoid=avoid)
+
+    def commit_gathered(self, gather: Gather, *, avoid: Collection[ids.ZoneAddress] = ()) -> None:
+        """As ``commit``, for what is waiting once the node's write lock is held.
+
+        While another process holds the lock more operations arrive: taking them then, not before,
+        makes batches as large as the waiting allows.
+
+        Args:
+            gather: Called once, on this thread.
+        """
+        gathered = _GatheredOnce(gather)
+        try:
+            self._commit_in_attempts(gathered, avoid)
+        except errors.CouchestorError as exc:
+            self._fail(gathered(), exc)
+
+    def _commit_in_attempts(
+        self, gathered: _GatheredOnce, avoid: Collection[ids.ZoneAddress]
+    ) -> None:
         failure = errors.CouchestorError("the commit could not be written")
         for _ in range(APPEND_ATTEMPTS_MAX):
             try:
-                self._commit_once(waiting, avoid)
+                self._commit_once(gathered, avoid)
                 return
             except _Spoiled:
-                waiting = [operation for operation in waiting if operation.error is None]
+                pass  # Redone without the operations that have an error by now.
             except _RollOver:
                 self._drop_segment()
             except _OnlyReserveLeft as exc:
-                self._fail([item for item in waiting if not item.uses_reserve], exc.cause)
-                waiting = [item for item in waiting if item.uses_reserve]
+                self._fail([item for item in gathered() if not item.uses_reserve], exc.cause)
             except errors.DeviceFullError as exc:
                 self._drop_segment()
                 failure = errors.StoreFullError(
@@ -197,10 +229,7 @@ class CommitLog:
             except errors.DeviceError as exc:
                 self._drop_segment()
                 failure = exc
-            except errors.CouchestorError as exc:
-                self._fail(waiting, exc)
-                return
-        self._fail(waiting, failure)
+        self._fail(gathered(), failure)
 
     def fence(self) -> None:
         """Commit a batch that changes nothing but the order: every unanswered batch an earlier
@@ -230,13 +259,12 @@ class CommitLog:
     def _drop_segment(self) -> None:
         self._segment = None
 
-    def _commit_once(
-        self, operations: Sequence[Operation], avoid: Collection[ids.ZoneAddress]
-    ) -> None:
-        if not operations:
-            return
-        payload_bytes = sum(len(operation.payload) for operation in operations)
+    def _commit_once(self, gathered: _GatheredOnce, avoid: Collection[ids.ZoneAddress]) -> None:
         with self._index.write() as txn:
+            operations = [item for item in gathered() if item.error is None]
+            if not operations:
+                return
+            payload_bytes = sum(len(operation.payload) for operation in operations)
             previous = applied_sequence(txn)
             sequence = self._index.next_sequence(previous)
             recorder = RecordingWriter(txn)

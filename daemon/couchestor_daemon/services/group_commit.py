@@ -1,6 +1,7 @@
 """Batching: concurrent requests of one process share a commit.
 
-While one batch is being made durable the next one gathers; nothing waits on a timer.
+While one batch is being made durable the next one gathers; nothing waits on a timer. What goes into
+a batch is decided on the commit thread, once it holds the node's write lock.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from couchestor_daemon.services import commit_log
 from couchestor_domain import errors, units
@@ -20,14 +21,14 @@ OPERATIONS_PER_BATCH_MAX: Final = 128
 PAYLOAD_PER_BATCH_BYTES_MAX: Final = 2 * units.MIB
 QUEUED_OPERATIONS_MAX: Final = 4096
 
-RunCommit = Callable[[list[commit_log.Operation]], Awaitable[None]]
+RunCommit = Callable[[commit_log.Gather], Awaitable[None]]
 
 
 class GroupCommit:
     """Queues operations and commits them in batches, one batch at a time.
 
     Args:
-        run_commit: Runs ``CommitLog.commit`` on the one commit thread.
+        run_commit: Runs ``CommitLog.commit_gathered`` on the one commit thread.
     """
 
     def __init__(self, run_commit: RunCommit) -> None:
@@ -58,14 +59,20 @@ class GroupCommit:
     async def _drain(self) -> None:
         try:
             while self._queue:
-                batch = self._next_batch()
-                operations = [operation for operation, _ in batch]
+                batch: list[tuple[commit_log.Operation, asyncio.Future[object]]] = []
+
+                def gather(into: list[Any] = batch) -> list[commit_log.Operation]:
+                    into.extend(self._next_batch())
+                    return [operation for operation, _ in into]
+
                 failure: BaseException | None = None
                 try:
-                    await self._run_commit(operations)
+                    await self._run_commit(gather)
                 except Exception as exc:
                     logger.exception("a commit failed in an unforeseen way")
                     failure = exc
+                    if not batch:
+                        gather()
                 for operation, future in batch:
                     if future.done():
                         continue
@@ -77,6 +84,7 @@ class GroupCommit:
         finally:
             self._worker = None
 
+    # On the commit thread while the loop appends: a deque's ends are safe for that.
     def _next_batch(self) -> list[tuple[commit_log.Operation, asyncio.Future[object]]]:
         batch: list[tuple[commit_log.Operation, asyncio.Future[object]]] = []
         payload_bytes = 0

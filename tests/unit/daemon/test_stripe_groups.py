@@ -85,8 +85,8 @@ class Bench:
             publisher=self,
         )
 
-        async def run_commit(operations: list[commit_log.Operation]) -> None:
-            log.commit(operations)
+        async def run_commit(gather: commit_log.Gather) -> None:
+            log.commit_gathered(gather)
 
         self.groups = stripe_groups.StripeGroups(
             writer="w",
