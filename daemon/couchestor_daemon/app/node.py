@@ -292,7 +292,9 @@ class Node:
             on_damage=self._queue_repair,
             run_codec=self._run_codec,
         )
-        extents = extent_reader.ExtentReader(index=self.index, media=self.media, stripes=stripes)
+        extents = extent_reader.ExtentReader(
+            index=self.index, media=self.media, stripes=stripes, pool=self.pool
+        )
         return node_store.NodeStore(
             index=self.index,
             commits=self.commits,

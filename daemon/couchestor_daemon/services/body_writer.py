@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 from couchestor_daemon import buffers
 from couchestor_daemon.formats import l2p_record
-from couchestor_daemon.services import stripe_assembly, stripe_groups
+from couchestor_daemon.services import stripe_assembly, stripe_groups, uninterrupted
 from couchestor_domain import errors, ids, objects
-
-T = TypeVar("T")
 
 WAITING_BODIES_MAX: Final = 1024
 
@@ -24,7 +22,7 @@ class Body(Protocol):
     @property
     def size_bytes(self) -> int: ...
 
-    async def readinto(self, view: memoryview) -> int: ...
+    async def readinto(self, *views: memoryview) -> int: ...
 
     async def finish(self) -> objects.BodyDigests: ...
 
@@ -118,16 +116,11 @@ class BodyWriter:
             self._pool, self._groups.current_geometry(), data_bytes
         )
         try:
-            left = data_bytes
-            for view in stripe.fill_views():
-                step = min(left, len(view))
-                if step:
-                    await self._fill(body, view[:step])
-                left -= step
+            await self._fill(body, *stripe.fill_views())
         except BaseException:
             stripe.release()
             raise
-        return await _to_the_end(self._store(stripe, address))
+        return await uninterrupted.to_the_end(self._store(stripe, address))
 
     async def _store(
         self, stripe: stripe_assembly.StripeBuffer, address: ids.ExtentAddress
@@ -162,24 +155,9 @@ class BodyWriter:
         return fresh
 
     @staticmethod
-    async def _fill(body: Body, view: memoryview) -> None:
-        filled = await body.readinto(view)
-        if filled != len(view):
+    async def _fill(body: Body, *views: memoryview) -> None:
+        missing = sum(map(len, views)) - await body.readinto(*views)
+        if missing:
             raise errors.BodyTruncatedError(
-                f"the body ended {len(view) - filled} bytes before its announced length"
+                f"the body ended {missing} bytes before its announced length"
             )
-
-
-async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Await work that must not be left half-way: its threads still use the memory it releases.
-
-    A cancellation is delivered once the work has ended.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # Read, so that it is not reported as never retrieved.
-        raise

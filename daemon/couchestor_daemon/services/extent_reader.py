@@ -8,15 +8,16 @@ from typing import Final, Generic, TypeVar
 
 import xxhash
 
+from couchestor_daemon import buffers
 from couchestor_daemon.formats import l2p_record, media_records
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
-from couchestor_daemon.services import stripe_reader
+from couchestor_daemon.services import stripe_reader, uninterrupted
 from couchestor_daemon.services.catalogue import l2p
 from couchestor_domain import errors, geometry, ids, units
 
 CACHED_RECORDS_MAX: Final = 4096
-PIECE_BYTES_MAX: Final = 4 * units.MIB
+PIECE_BYTES_MAX: Final = units.MIB
 
 V = TypeVar("V")
 
@@ -46,10 +47,12 @@ class ExtentReader:
         index: index_port.IndexStore,
         media: media_port.Media,
         stripes: stripe_reader.StripeReader,
+        pool: buffers.BufferPool,
     ) -> None:
         self._index = index
         self._media = media
         self._stripes = stripes
+        self._pool = pool
         self._segments: _Bounded[tuple[ids.ZoneAddress, ...]] = _Bounded(CACHED_RECORDS_MAX)
         self._groups: _Bounded[stripe_reader.GroupMembers] = _Bounded(CACHED_RECORDS_MAX)
 
@@ -57,6 +60,8 @@ class ExtentReader:
         self, extents: Sequence[ids.Extent], *, start_bytes: int, length_bytes: int
     ) -> AsyncIterator[memoryview]:
         """The range as verified pieces, each at most ``PIECE_BYTES_MAX``, in order.
+
+        A piece is valid until the next one is asked for: its memory is lent by the pool.
 
         Raises:
             IndexCorruptError, InsufficientShardsError, DeviceCorruptError.
@@ -75,17 +80,27 @@ class ExtentReader:
                 _, location, inside, length = part
                 while length > 0:
                     step = min(length, PIECE_BYTES_MAX)
-                    yield await self._read(location, inside, step)
+                    if isinstance(location, l2p_record.JournalLocation):
+                        payload = await self._read_payload(location)
+                        yield payload[inside : inside + step]
+                    else:
+                        # Without memory of its own to go back to, a piece that the pool cannot
+                        # lend is still read: reads must not fail because writes are waiting.
+                        lent = self._pool.try_acquire(step)
+                        out = lent.view[:step] if lent else memoryview(bytearray(step))
+                        try:
+                            await uninterrupted.to_the_end(self._read_stripe(location, inside, out))
+                            yield out
+                        finally:
+                            if lent:
+                                out.release()
+                                lent.release()
                     inside += step
                     length -= step
 
-    async def _read(
-        self, location: l2p_record.Location, inside_bytes: int, length_bytes: int
-    ) -> memoryview:
-        if isinstance(location, l2p_record.JournalLocation):
-            payload = await self._read_payload(location)
-            return payload[inside_bytes : inside_bytes + length_bytes]
-        out = memoryview(bytearray(length_bytes))
+    async def _read_stripe(
+        self, location: l2p_record.StripeLocation, inside_bytes: int, out: memoryview
+    ) -> None:
         await self._stripes.read(
             stripe_reader.StripeLocation(
                 location.group_id,
@@ -95,10 +110,9 @@ class ExtentReader:
             ),
             self._members(location.group_id),
             location.start_bytes + inside_bytes,
-            length_bytes,
+            len(out),
             out,
         )
-        return out
 
     async def _read_payload(self, location: l2p_record.JournalLocation) -> memoryview:
         start = units.align_down(location.offset_bytes, units.BLOCK_BYTES)

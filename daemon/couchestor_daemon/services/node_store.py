@@ -160,8 +160,9 @@ class NodeStore:
     async def fetch(
         self, record: objects.ObjectRecord, *, start_bytes: int, length_bytes: int
     ) -> bytes | memoryview:
+        # Copied: a piece is valid only until the next one is asked for.
         pieces = [
-            piece
+            bytes(piece)
             async for piece in self._extents.pieces(
                 record.extents, start_bytes=start_bytes, length_bytes=length_bytes
             )

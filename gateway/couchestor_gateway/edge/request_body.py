@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from concurrent import futures
 from typing import Final
 
@@ -18,7 +19,7 @@ from couchestor_domain import errors, objects, units
 from couchestor_gateway.protocol import chunked, digests, s3_error
 
 OFFLOAD_BYTES: Final = 128 * units.KIB
-"""Views longer than this are hashed off the event loop (the hashes release the GIL)."""
+"""More than this is hashed off the event loop (the hashes release the GIL)."""
 
 _LOST: Final = (
     ConnectionError,
@@ -26,6 +27,22 @@ _LOST: Final = (
     aiohttp.http.HttpProcessingError,
     web.RequestPayloadError,
 )
+
+
+async def digest(
+    digester: digests.BodyDigester, views: Sequence[memoryview], executor: futures.Executor
+) -> None:
+    """Feed views to a digester; many bytes on the pool, all in one hop."""
+    if sum(map(len, views)) > OFFLOAD_BYTES:
+        await asyncio.get_running_loop().run_in_executor(executor, _update, digester, views)
+    else:
+        _update(digester, views)
+
+
+def _update(digester: digests.BodyDigester, views: Sequence[memoryview]) -> None:
+    for view in views:
+        if view:
+            digester.update(view)
 
 
 class RequestBody:
@@ -73,7 +90,7 @@ class RequestBody:
         self.received_bytes = 0
         """Bytes taken from the connection so far, framing included."""
 
-    async def readinto(self, view: memoryview) -> int:
+    async def readinto(self, *views: memoryview) -> int:
         """See ``BodySource.readinto``.
 
         Raises:
@@ -81,6 +98,14 @@ class RequestBody:
             BodyTruncatedError: the client went away or sent too little.
             BodyTooLongError: more decoded bytes than announced.
         """
+        filled = [view[: await self._fill(view)] for view in views]
+        total = sum(map(len, filled))
+        if total < sum(map(len, views)) and self._left_bytes:
+            raise errors.BodyTruncatedError(f"body ended {self._left_bytes} bytes early")
+        await digest(self._digester, filled, self._executor)
+        return total
+
+    async def _fill(self, view: memoryview) -> int:
         wanted = len(view)
         filled = 0
         pieces = self._pieces
@@ -101,13 +126,6 @@ class RequestBody:
             self._left_bytes -= len(piece)
             if self._left_bytes < 0:
                 raise errors.BodyTooLongError(f"body exceeds its {self.size_bytes} bytes")
-        if filled < wanted and self._left_bytes:
-            raise errors.BodyTruncatedError(f"body ended {self._left_bytes} bytes early")
-        if filled > OFFLOAD_BYTES:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._executor, self._digester.update, view[:filled])
-        elif filled:
-            self._digester.update(view[:filled])
         return filled
 
     async def finish(self) -> objects.BodyDigests:
@@ -137,14 +155,16 @@ class RequestBody:
         """Queue the next decoded pieces. False at the end of the HTTP body."""
         content = self._content
         try:
-            data = content.read_nowait()
-            if not data:
-                if content.at_eof():
-                    return False
+            # Piece by piece as it came: asking for all there is would join it, a copy.
+            if content.total_bytes > self.received_bytes:
+                data, _ = await content.readchunk()
+            elif content.at_eof():
+                return False
+            else:
                 async with asyncio.timeout(self._stall_seconds):
-                    data = await content.readany()
-                if not data:
-                    return not content.at_eof()
+                    data, _ = await content.readchunk()
+            if not data:
+                return not content.at_eof()
         except TimeoutError as exc:
             raise s3_error.make("RequestTimeout") from exc
         except _LOST as exc:

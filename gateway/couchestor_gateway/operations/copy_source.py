@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from concurrent import futures
 from typing import Final
@@ -61,8 +60,13 @@ class StoredBody:
         self._executor = executor
         self._rest = memoryview(b"")
 
-    async def readinto(self, view: memoryview) -> int:
+    async def readinto(self, *views: memoryview) -> int:
         """See ``BodySource.readinto``."""
+        filled = [view[: await self._fill(view)] for view in views]
+        await request_body.digest(self._digester, filled, self._executor)
+        return sum(map(len, filled))
+
+    async def _fill(self, view: memoryview) -> int:
         wanted = min(len(view), self._left_bytes)
         filled = 0
         while filled < wanted:
@@ -77,11 +81,6 @@ class StoredBody:
             filled += len(piece)
             self._rest = self._rest[len(piece) :]
         self._left_bytes -= filled
-        if filled > request_body.OFFLOAD_BYTES:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._executor, self._digester.update, view[:filled])
-        elif filled:
-            self._digester.update(view[:filled])
         return filled
 
     async def finish(self) -> objects.BodyDigests:

@@ -27,11 +27,13 @@ class BodySource(Protocol):
         """Decoded length the client announced."""
         ...
 
-    async def readinto(self, view: memoryview) -> int:
-        """Fill ``view`` with the next decoded bytes.
+    async def readinto(self, *views: memoryview) -> int:
+        """Fill the views, one after the other, with the next decoded bytes.
+
+        Give as many as there are: their bytes are hashed in one go, off the event loop.
 
         Returns:
-            ``len(view)``, or less only at the end of the body.
+            The length of all views, or less only at the end of the body.
 
         Raises:
             BodyTruncatedError, BodyTooLongError, DigestMismatchError: the body is wrong so far.
@@ -174,5 +176,5 @@ class UploadStore(Protocol):
         ...
 
 
-FETCH_BYTES_MAX = 1 << 20
+FETCH_BYTES_MAX = 128 << 10
 """Longest range asked of ``ObjectStore.fetch``; longer ones are streamed."""
