@@ -36,6 +36,17 @@ async def test_pages_walk_every_entry_once_in_byte_order() -> None:
             await call(s3.list_objects_v2, Bucket="books", ContinuationToken="%%%")
 
 
+async def test_a_page_longer_than_any_streamed_piece_arrives_whole() -> None:
+    async with gateway_harness.running() as harness:
+        s3 = harness.client()
+        await call(s3.create_bucket, Bucket="books")
+        keys = [f"{number:04d}-{'k' * 1000}" for number in range(140)]
+        for key in keys:
+            await call(s3.put_object, Bucket="books", Key=key, Body=b"")
+        page = await call(s3.list_objects_v2, Bucket="books")
+        assert [entry["Key"] for entry in page["Contents"]] == keys
+
+
 async def test_a_bucket_is_emptied_through_its_versions() -> None:
     async with gateway_harness.running() as harness:
         s3 = harness.client()

@@ -30,7 +30,6 @@ LOG: Final = logging.getLogger("couchestor.gateway")
 
 DRAINED_BYTES_MAX: Final = 64 * units.KIB
 """An unread rest of a body up to this is read and dropped so that the connection survives."""
-SINGLE_WRITE_BYTES_MAX: Final = object_store.FETCH_BYTES_MAX
 _NO_QUERY: Final[Mapping[str, str]] = MappingProxyType({})
 
 MetricsHook = Callable[[str, int, float, int, int], None]
@@ -247,7 +246,7 @@ class Gateway:
         headers["Server"] = "CoucheStor"
         response: web.StreamResponse
         body = reply.body
-        if request.method == "HEAD" or not (reply.stream or len(body) > SINGLE_WRITE_BYTES_MAX):
+        if request.method == "HEAD" or reply.stream is None:
             if reply.status not in (204, 304):
                 headers["Content-Length"] = str(reply.length_bytes)
             if isinstance(body, memoryview):
