@@ -24,6 +24,7 @@ from couchestor_bench import load, results, server_process, signing
 BUCKET: Final = "bench"
 _KIB: Final = 1024
 SIZES_BYTES: Final = {"4 KiB": 4 * _KIB, "1 MiB": 1024 * _KIB}
+LOADS: Final = tuple(f"{method} {size}" for size in SIZES_BYTES for method in ("PUT", "GET"))
 _SET_BYTES_MAX: Final = 64 * 1024 * _KIB
 _SET_KEYS_MAX: Final = 2000
 _BUCKET_SECONDS_MAX: Final = 30.0
@@ -105,6 +106,7 @@ def compare(
     connections: int,
     seconds: float,
     process_count: int = 1,
+    loads: Sequence[str] = LOADS,
 ) -> list[dict[str, object]]:
     """Raw rows, one for each server, method, size and run; the servers take turns."""
     rows: list[dict[str, object]] = []
@@ -112,6 +114,8 @@ def compare(
         make_bucket(server)
     for size_name, size_bytes in SIZES_BYTES.items():
         for method in ("PUT", "GET"):
+            if f"{method} {size_name}" not in loads:
+                continue
             for run_index in range(run_count):
                 # Alternating who goes first keeps a drift of the machine from favouring one.
                 order = servers if run_index % 2 == 0 else list(reversed(servers))
@@ -124,7 +128,7 @@ def compare(
                         seconds=seconds,
                         process_count=process_count,
                     )
-                    if run_index == 0 and method == "PUT":
+                    if run_index == 0:
                         _fill(plan)
                     time.sleep(_IDLE_SECONDS)
                     row = measure(server, plan)
@@ -166,6 +170,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--processes", type=int, default=1, help="generator processes")
     parser.add_argument("--only", choices=("couchestor", "seaweedfs"), help="one server alone")
+    parser.add_argument(
+        "--load", action="append", choices=LOADS, help="this load only; may be repeated"
+    )
     parser.add_argument("--folder", type=pathlib.Path, help="where both keep their data")
     told = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(dir=told.folder) as folder:
@@ -182,6 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 connections=told.connections,
                 seconds=told.seconds,
                 process_count=told.processes,
+                loads=told.load or LOADS,
             )
         finally:
             for server in servers:

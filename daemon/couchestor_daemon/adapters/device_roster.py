@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol, cast
 
 from couchestor_daemon.ports import device as device_port
@@ -37,6 +37,7 @@ class DeviceRoster:
         self._on_failure = on_failure
         self._lock = threading.Lock()
         self._devices = dict(devices)
+        self._healthy = _by_label(self._devices.values())
         self._readers = {
             device_id: cast(OpportunisticReader, device)
             for device_id, device in self._devices.items()
@@ -45,9 +46,7 @@ class DeviceRoster:
 
     def healthy(self) -> Sequence[device_port.DeviceIdentity]:
         """Identities of the devices in service, ordered by label."""
-        with self._lock:
-            identities = [device.identity for device in self._devices.values()]
-        return sorted(identities, key=lambda identity: (identity.label, identity.device_id))
+        return self._healthy
 
     def device(self, device_id: ids.DeviceId) -> device_port.ZonedDevice:
         """Raises DeviceGoneError when the device is not in service."""
@@ -62,7 +61,9 @@ class DeviceRoster:
         """Take a device out without calling it a failure; False when it was not in service."""
         with self._lock:
             self._readers.pop(device_id, None)
-            return self._devices.pop(device_id, None) is not None
+            found = self._devices.pop(device_id, None) is not None
+            self._healthy = _by_label(self._devices.values())
+            return found
 
     def fail(self, device_id: ids.DeviceId, error: BaseException) -> None:
         """Take a device out and tell the listener, once."""
@@ -118,6 +119,13 @@ class DeviceRoster:
         except (errors.DeviceGoneError, errors.DeviceIoError) as exc:
             self.fail(zone.device_id, exc)
             raise
+
+
+def _by_label(
+    devices: Iterable[device_port.ZonedDevice],
+) -> tuple[device_port.DeviceIdentity, ...]:
+    identities = [device.identity for device in devices]
+    return tuple(sorted(identities, key=lambda identity: (identity.label, identity.device_id)))
 
 
 def by_device(

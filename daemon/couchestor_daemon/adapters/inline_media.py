@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from couchestor_daemon.adapters import device_roster
 from couchestor_daemon.ports import device as device_port
+from couchestor_daemon.ports import media as media_port
 from couchestor_domain import errors, ids
 
 
@@ -43,6 +44,17 @@ class InlineMedia:
     ) -> None:
         await self._pass_turn()
         self._roster.write(zone, offset_bytes, data, durable=durable)
+
+    async def write_all(
+        self, writes: Sequence[media_port.ZoneWrite], *, durable: bool
+    ) -> list[errors.DeviceError]:
+        failures: list[errors.DeviceError] = []
+        for zone, offset_bytes, data in writes:
+            try:
+                await self.write(zone, offset_bytes, data, durable=durable)
+            except errors.DeviceError as exc:
+                failures.append(exc)
+        return failures
 
     async def flush(self, zones: Collection[ids.ZoneAddress]) -> None:
         first: errors.DeviceError | None = None

@@ -6,12 +6,12 @@ into caches) and ``media-sync`` (durable writes, flushes, resets).
 
 from __future__ import annotations
 
-import asyncio
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent import futures
 
-from couchestor_daemon.adapters import device_roster
+from couchestor_daemon.adapters import device_roster, worker_threads
 from couchestor_daemon.ports import device as device_port
+from couchestor_daemon.ports import media as media_port
 from couchestor_domain import errors, ids
 
 
@@ -42,9 +42,9 @@ class ThreadedMedia:
         sync_threads_count: int = 16,
     ) -> None:
         self._roster = device_roster.DeviceRoster(devices, on_failure)
-        self._read_pool = futures.ThreadPoolExecutor(read_threads_count, "media-read")
-        self._write_pool = futures.ThreadPoolExecutor(write_threads_count, "media-write")
-        self._sync_pool = futures.ThreadPoolExecutor(sync_threads_count, "media-sync")
+        self._read_threads = worker_threads.WorkerThreads(read_threads_count, "media-read")
+        self._write_threads = worker_threads.WorkerThreads(write_threads_count, "media-write")
+        self._sync_threads = worker_threads.WorkerThreads(sync_threads_count, "media-sync")
 
     def healthy_devices(self) -> Sequence[device_port.DeviceIdentity]:
         return self._roster.healthy()
@@ -53,32 +53,35 @@ class ThreadedMedia:
         return self._roster.try_read(zone, offset_bytes, buffer)
 
     async def read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None:
-        roster = self._roster
-        await _run(self._read_pool, lambda: roster.read(zone, offset_bytes, buffer))
+        await _run(self._read_threads, self._roster.read, zone, offset_bytes, buffer)
 
     async def write(
         self, zone: ids.ZoneAddress, offset_bytes: int, data: memoryview, *, durable: bool
     ) -> None:
-        roster = self._roster
-        pool = self._sync_pool if durable else self._write_pool
-        await _run(pool, lambda: roster.write(zone, offset_bytes, data, durable=durable))
+        threads = self._sync_threads if durable else self._write_threads
+        write = functools.partial(self._roster.write, durable=durable)
+        await _run(threads, write, zone, offset_bytes, data)
+
+    async def write_all(
+        self, writes: Sequence[media_port.ZoneWrite], *, durable: bool
+    ) -> list[errors.DeviceError]:
+        threads = self._sync_threads if durable else self._write_threads
+        write = functools.partial(self._roster.write, durable=durable)
+        return await _run_all(threads, [functools.partial(write, *each) for each in writes])
 
     async def flush(self, zones: Collection[ids.ZoneAddress]) -> None:
-        grouped = list(device_roster.by_device(zones).items())
-        if len(grouped) == 1:
-            await self._flush_device(*grouped[0])
-            return
-        ended = await asyncio.gather(
-            *(self._flush_device(device_id, indexes) for device_id, indexes in grouped),
-            return_exceptions=True,
+        failures = await _run_all(
+            self._sync_threads,
+            [
+                functools.partial(self._roster.flush, device_id, indexes)
+                for device_id, indexes in device_roster.by_device(zones).items()
+            ],
         )
-        for outcome in ended:
-            if isinstance(outcome, BaseException):
-                raise outcome
+        if failures:
+            raise failures[0]
 
     async def reset(self, zone: ids.ZoneAddress) -> None:
-        roster = self._roster
-        await _run(self._sync_pool, lambda: roster.reset(zone))
+        await _run(self._sync_threads, self._roster.reset, zone)
 
     def device(self, device_id: ids.DeviceId) -> device_port.ZonedDevice:
         return self._roster.device(device_id)
@@ -91,33 +94,32 @@ class ThreadedMedia:
         self._roster.remove(device_id)
 
     def close(self) -> None:
-        """Wait for the commands that have started and end the threads. Idempotent, blocking."""
-        for pool in (self._read_pool, self._write_pool, self._sync_pool):
-            pool.shutdown(wait=True, cancel_futures=True)
-
-    async def _flush_device(
-        self, device_id: ids.DeviceId, indexes: Collection[ids.ZoneIndex]
-    ) -> None:
-        roster = self._roster
-        await _run(self._sync_pool, lambda: roster.flush(device_id, indexes))
+        """Wait for the commands that were sent and end the threads. Idempotent, blocking."""
+        for threads in (self._read_threads, self._write_threads, self._sync_threads):
+            threads.close()
 
 
-async def _run(pool: futures.ThreadPoolExecutor, command: Callable[[], None]) -> None:
-    """Run a command on a pool; a cancelled caller still waits for a command that has started."""
+async def _run(
+    threads: worker_threads.WorkerThreads, command: Callable[..., None], *arguments: object
+) -> None:
     try:
-        work = pool.submit(command)
-    except RuntimeError as exc:
+        await threads.run(command, *arguments)
+    except worker_threads.ThreadsClosedError as exc:
         raise errors.DeviceGoneError("the node's media are closed") from exc
-    ended = asyncio.wrap_future(work)
+
+
+async def _run_all(
+    threads: worker_threads.WorkerThreads, commands: Sequence[Callable[[], None]]
+) -> list[errors.DeviceError]:
+    """Failures of devices, in the order of the commands; anything else is raised."""
     try:
-        await asyncio.shield(ended)
-    except asyncio.CancelledError:
-        if not work.cancel():
-            while not ended.done():
-                try:
-                    await asyncio.wait([ended])
-                except asyncio.CancelledError:
-                    continue  # Already on the way out; the buffer must be released first.
-            if not ended.cancelled():
-                ended.exception()  # Seen: the roster has acted on it.
-        raise
+        outcomes = await threads.run_all(commands)
+    except worker_threads.ThreadsClosedError as exc:
+        raise errors.DeviceGoneError("the node's media are closed") from exc
+    failures: list[errors.DeviceError] = []
+    for outcome in outcomes:
+        if isinstance(outcome, errors.DeviceError):
+            failures.append(outcome)
+        elif isinstance(outcome, BaseException):
+            raise outcome
+    return failures

@@ -21,8 +21,10 @@ from couchestor_daemon.adapters import (
     directory_device,
     lmdb_index,
     log_events,
+    memory_allocator,
     system_clock,
     threaded_media,
+    worker_threads,
 )
 from couchestor_daemon.app import device_set, metrics, settings, tls
 from couchestor_daemon.formats import media_records
@@ -46,6 +48,8 @@ ADDRESS_LEASE_BYTES: Final = units.TIB
 BUFFER_POOL_BYTES: Final = 48 * units.MIB
 INDEX_MAP_BYTES: Final = 64 * units.GIB
 OPEN_GROUPS_MAX: Final = 2
+CODEC_THREADS_COUNT: Final = 2
+"""Threads of one process that encode and hash: one a worker would wait for, the other meanwhile."""
 BOOT_ID_PATH: Final = pathlib.Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -224,8 +228,8 @@ class Node:
         self.index = lmdb_index.LmdbIndex(index_dir(told), map_size_bytes=INDEX_MAP_BYTES)
         self.media = threaded_media.ThreadedMedia(self.devices, _on_device_failure)
         self.pool = buffers.BufferPool(BUFFER_POOL_BYTES)
-        self.codec_pool = futures.ThreadPoolExecutor(2, "codec")
-        self._commit_pool = futures.ThreadPoolExecutor(1, "commit")
+        self.codec_threads = worker_threads.WorkerThreads(CODEC_THREADS_COUNT, "codec")
+        self._commit_thread = worker_threads.WorkerThreads(1, "commit")
         self._replica_pool = futures.ThreadPoolExecutor(told.journal_replica_count, "log-replica")
         self._publisher = log_events.LogEventPublisher()
         self._log = commit_log.CommitLog(
@@ -244,12 +248,7 @@ class Node:
         self._wanted = geometry.StripeGeometry(told.data_shards, told.parity_shards)
 
     async def _run_commit(self, gather: commit_log.Gather) -> None:
-        await asyncio.get_running_loop().run_in_executor(
-            self._commit_pool, self._log.commit_gathered, gather
-        )
-
-    async def _run_codec(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self.codec_pool, function, *args)
+        await self._commit_thread.run(self._log.commit_gathered, gather)
 
     async def store(self) -> node_store.NodeStore:
         """The object store, with a fresh lease of logical addresses.
@@ -273,8 +272,8 @@ class Node:
             pool=self.pool,
             choose_codec=lambda shape: codec_choice.choose(self._told.codec, shape),
             submit=self.commits.submit,
-            run_codec=self._run_codec,
-            run_blocking=self._run_codec,
+            run_codec=self.codec_threads.run,
+            run_blocking=self.codec_threads.run,
             publisher=self._publisher,
         )
         bodies = body_writer.BodyWriter(
@@ -290,7 +289,7 @@ class Node:
             codecs=codec_choice.by_id,
             publisher=self._publisher,
             on_damage=self._queue_repair,
-            run_codec=self._run_codec,
+            run_codec=self.codec_threads.run,
         )
         extents = extent_reader.ExtentReader(
             index=self.index, media=self.media, stripes=stripes, pool=self.pool
@@ -333,9 +332,9 @@ class Node:
     async def close(self) -> None:
         """Answer what was submitted, then release everything."""
         await self.commits.drain()
-        self._commit_pool.shutdown()
+        self._commit_thread.close()
         self._replica_pool.shutdown()
-        self.codec_pool.shutdown()
+        self.codec_threads.close()
         self.media.close()
         for device in self.devices.values():
             device.close()
@@ -351,6 +350,7 @@ async def run_worker(
     stop: asyncio.Event,
 ) -> None:
     """Serve S3 until ``stop``, then drain."""
+    memory_allocator.keep_freed_memory()
     node = Node(told, writer=f"worker-{slot}")
     counters = metrics.NodeMetrics()
     certificate = (
@@ -372,7 +372,7 @@ async def run_worker(
             metrics=lambda operation, status, seconds, received, sent: counters.observe_request(
                 operation, status, seconds=seconds, received_bytes=received, sent_bytes=sent
             ),
-            executor=node.codec_pool,
+            offload=node.codec_threads.run,
             access_log=told.access_log,
         )
         running = await gateway.start(

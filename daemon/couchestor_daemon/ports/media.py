@@ -6,10 +6,18 @@ A shard's address is (device, zone, offset); a later adapter adds the node.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from couchestor_daemon.ports import device as device_port
-from couchestor_domain import ids
+from couchestor_domain import errors, ids
+
+
+class ZoneWrite(NamedTuple):
+    """One append of a set: block-aligned ``data`` at the write pointer of a zone."""
+
+    zone: ids.ZoneAddress
+    offset_bytes: int
+    data: memoryview
 
 
 class Media(Protocol):
@@ -32,6 +40,15 @@ class Media(Protocol):
     async def write(
         self, zone: ids.ZoneAddress, offset_bytes: int, data: memoryview, *, durable: bool
     ) -> None: ...
+
+    async def write_all(
+        self, writes: Sequence[ZoneWrite], *, durable: bool
+    ) -> list[errors.DeviceError]:
+        """Carry out writes to distinct zones in parallel; the failures after all have ended.
+
+        Cancellation: waits for what has started, so the data is never read afterwards.
+        """
+        ...
 
     async def flush(self, zones: Collection[ids.ZoneAddress]) -> None:
         """Flush each device concerned, in parallel; raises the first failure after all ended."""

@@ -147,14 +147,13 @@ class StripeGroups:
                         extent_address=extent_address,
                     )
                 )
-                results = await asyncio.gather(
-                    *(
-                        self._media.write(zone, offset, stripe.shard(position), durable=True)
+                problems = await self._media.write_all(
+                    [
+                        media_port.ZoneWrite(zone, offset, stripe.shard(position))
                         for position, zone in enumerate(group.zones)
-                    ),
-                    return_exceptions=True,
+                    ],
+                    durable=True,
                 )
-                problems = [item for item in results if isinstance(item, BaseException)]
                 if not problems:
                     group.offset_bytes = offset + stripe.shard_bytes
                     written = True
@@ -172,8 +171,6 @@ class StripeGroups:
                         raise errors.StoreFullError(
                             f"no device has room for a stripe: {problem}"
                         ) from problem
-                    if not isinstance(problem, errors.CouchestorError):
-                        raise problem
                 failure = problems[0]
             finally:
                 await self._give_back(group, usable=written)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent import futures
 from typing import Final
 
 from aiohttp import web
 
 from couchestor_domain import errors, units
 from couchestor_gateway.edge import addressing, request_body
-from couchestor_gateway.ports import object_store
+from couchestor_gateway.ports import object_store, offloading
 from couchestor_gateway.protocol import chunked, digests, s3_error, sigv4
 
 DOCUMENT_BYTES_MAX: Final = 2 * units.MIB
@@ -30,7 +29,7 @@ class S3Request:
 
     __slots__ = (
         "_body",
-        "_executor",
+        "_offload",
         "_raw",
         "_stall_seconds",
         "body_bytes_max",
@@ -57,12 +56,12 @@ class S3Request:
         buckets: object_store.BucketStore,
         objects: object_store.ObjectStore,
         uploads: object_store.UploadStore,
-        executor: futures.Executor,
+        offload: offloading.Offload,
         stall_seconds: float,
         body_bytes_max: int,
     ) -> None:
         self._raw = raw
-        self._executor = executor
+        self._offload = offload
         self._stall_seconds = stall_seconds
         self._body: request_body.RequestBody | None = None
         self.body_bytes_max = body_bytes_max
@@ -82,9 +81,9 @@ class S3Request:
         self.uploads = uploads
 
     @property
-    def executor(self) -> futures.Executor:
-        """The bounded pool that hashes long buffers."""
-        return self._executor
+    def offload(self) -> offloading.Offload:
+        """Where long buffers are hashed."""
+        return self._offload
 
     async def body(self) -> request_body.RequestBody:
         """The body as a BodySource; a client that waits for 100 Continue gets it now.
@@ -155,7 +154,7 @@ class S3Request:
             size_bytes=size_bytes,
             decoder=decoder,
             digester=digester,
-            executor=self._executor,
+            offload=self._offload,
             stall_seconds=self._stall_seconds,
         )
         return self._body

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from concurrent import futures
 from typing import Final
 
 import aiohttp
 from aiohttp import web
 
 from couchestor_domain import errors, objects, units
+from couchestor_gateway.ports import offloading
 from couchestor_gateway.protocol import chunked, digests, s3_error
 
 OFFLOAD_BYTES: Final = 128 * units.KIB
@@ -30,11 +30,11 @@ _LOST: Final = (
 
 
 async def digest(
-    digester: digests.BodyDigester, views: Sequence[memoryview], executor: futures.Executor
+    digester: digests.BodyDigester, views: Sequence[memoryview], offload: offloading.Offload
 ) -> None:
     """Feed views to a digester; many bytes on the pool, all in one hop."""
     if sum(map(len, views)) > OFFLOAD_BYTES:
-        await asyncio.get_running_loop().run_in_executor(executor, _update, digester, views)
+        await offload(_update, digester, views)
     else:
         _update(digester, views)
 
@@ -53,7 +53,7 @@ class RequestBody:
         size_bytes: Decoded length the client announced.
         decoder: Removes aws-chunked framing; None for a plain body.
         digester: Receives every decoded byte once, in order.
-        executor: Bounded pool for hashing long views.
+        offload: Where long views are hashed.
         stall_seconds: Longest wait for the next byte.
     """
 
@@ -61,8 +61,8 @@ class RequestBody:
         "_content",
         "_decoder",
         "_digester",
-        "_executor",
         "_left_bytes",
+        "_offload",
         "_pieces",
         "_stall_seconds",
         "received_bytes",
@@ -76,7 +76,7 @@ class RequestBody:
         size_bytes: int,
         decoder: chunked.ChunkedDecoder | None,
         digester: digests.BodyDigester,
-        executor: futures.Executor,
+        offload: offloading.Offload,
         stall_seconds: float,
     ) -> None:
         self._content = content
@@ -84,7 +84,7 @@ class RequestBody:
         self._left_bytes = size_bytes
         self._decoder = decoder
         self._digester = digester
-        self._executor = executor
+        self._offload = offload
         self._stall_seconds = stall_seconds
         self._pieces: deque[memoryview] = deque()
         self.received_bytes = 0
@@ -102,7 +102,7 @@ class RequestBody:
         total = sum(map(len, filled))
         if total < sum(map(len, views)) and self._left_bytes:
             raise errors.BodyTruncatedError(f"body ended {self._left_bytes} bytes early")
-        await digest(self._digester, filled, self._executor)
+        await digest(self._digester, filled, self._offload)
         return total
 
     async def _fill(self, view: memoryview) -> int:

@@ -22,7 +22,7 @@ from couchestor_gateway.edge import addressing, responses, routing
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.ports import clock as clock_port
 from couchestor_gateway.ports import credentials as credentials_port
-from couchestor_gateway.ports import object_store
+from couchestor_gateway.ports import object_store, offloading
 from couchestor_gateway.protocol import s3_error, sigv4
 
 ACCESS_LOG: Final = logging.getLogger("couchestor.access")
@@ -79,7 +79,7 @@ class Gateway:
         region: The one region requests must be signed for.
         domain: Base domain of virtual-hosted requests, or None for path-style only.
         metrics: Told about every finished request.
-        executor: Bounded pool for hashing long buffers; one is made when None.
+        offload: Where long buffers are hashed; threads of its own when None.
         access_log: Log every request; else only those answered 5xx or broken off. A line costs as
             much as a sixth of a small GET.
     """
@@ -96,7 +96,7 @@ class Gateway:
         domain: str | None = None,
         limits: ServerLimits | None = None,
         metrics: MetricsHook | None = None,
-        executor: futures.Executor | None = None,
+        offload: offloading.Offload | None = None,
         access_log: bool = True,
     ) -> None:
         self._limits = limits or ServerLimits()
@@ -108,9 +108,7 @@ class Gateway:
         self._clock = clock
         self._domain = domain.lower() if domain else None
         self._metrics = metrics
-        self._executor = executor or futures.ThreadPoolExecutor(
-            self._limits.hash_threads, thread_name_prefix="body-hash"
-        )
+        self._offload = offload or _own_threads(self._limits.hash_threads)
         self._access_log = access_log
         self._in_flight_count = 0
         self._draining = False
@@ -227,7 +225,7 @@ class Gateway:
             buckets=self._buckets,
             objects=self._objects,
             uploads=self._uploads,
-            executor=self._executor,
+            offload=self._offload,
             stall_seconds=self._limits.stall_seconds,
             body_bytes_max=self._limits.body_bytes_max,
         )
@@ -336,6 +334,15 @@ class Gateway:
                     "remote": request.remote,
                 },
             )
+
+
+def _own_threads(count: int) -> offloading.Offload:
+    pool = futures.ThreadPoolExecutor(count, thread_name_prefix="body-hash")
+
+    async def run(function: Callable[..., object], *arguments: object) -> object:
+        return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+
+    return run
 
 
 class _Trace:

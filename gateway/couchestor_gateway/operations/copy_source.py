@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from concurrent import futures
 from typing import Final
 
 from couchestor_domain import errors, objects
 from couchestor_gateway.edge import addressing, request_body
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.operations import versions
+from couchestor_gateway.ports import offloading
 from couchestor_gateway.protocol import conditions, digests, s3_error
 
 _HEADER: Final = "x-amz-copy-source"
@@ -51,19 +51,19 @@ class StoredBody:
         *,
         size_bytes: int,
         digester: digests.BodyDigester,
-        executor: futures.Executor,
+        offload: offloading.Offload,
     ) -> None:
         self._pieces = pieces
         self.size_bytes = size_bytes
         self._left_bytes = size_bytes
         self._digester = digester
-        self._executor = executor
+        self._offload = offload
         self._rest = memoryview(b"")
 
     async def readinto(self, *views: memoryview) -> int:
         """See ``BodySource.readinto``."""
         filled = [view[: await self._fill(view)] for view in views]
-        await request_body.digest(self._digester, filled, self._executor)
+        await request_body.digest(self._digester, filled, self._offload)
         return sum(map(len, filled))
 
     async def _fill(self, view: memoryview) -> int:
@@ -103,5 +103,5 @@ def body(
         request.objects.stream(record, start_bytes=start_bytes, length_bytes=length_bytes),
         size_bytes=length_bytes,
         digester=digests.BodyDigester(tuple(algorithms)),
-        executor=request.executor,
+        offload=request.offload,
     )

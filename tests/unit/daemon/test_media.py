@@ -263,3 +263,20 @@ def test_a_cancelled_read_no_longer_touches_its_buffer_when_it_ends() -> None:
     media.close()
     with pytest.raises(errors.DeviceGoneError):
         asyncio.run(media.read(zone, 0, memoryview(bytearray(BLOCK))))
+
+
+def test_writes_of_a_set_all_end_and_each_failure_is_told(node: Node) -> None:
+    async def run() -> list[errors.DeviceError]:
+        node.devices[1].fail_next_write()
+        data = memoryview(b"z" * BLOCK)
+        return await node.media.write_all(
+            [media_port.ZoneWrite(zone, 0, data) for zone in node.zones], durable=True
+        )
+
+    (failure,) = asyncio.run(run())
+    assert isinstance(failure, errors.DeviceIoError)
+    assert node.failed() == [node.zones[1].device_id]
+    buffer = memoryview(bytearray(BLOCK))
+    for device in (node.devices[0], node.devices[2]):
+        device.read(Z0, 0, buffer)
+        assert bytes(buffer) == b"z" * BLOCK

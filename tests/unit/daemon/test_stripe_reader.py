@@ -12,6 +12,7 @@ from couchestor_daemon import buffers
 from couchestor_daemon.adapters import codec_choice, isal_codec
 from couchestor_daemon.formats import shard
 from couchestor_daemon.ports import device as device_port
+from couchestor_daemon.ports import media as media_port
 from couchestor_daemon.services import stripe_assembly, stripe_reader
 from couchestor_domain import errors, events, geometry, ids, units
 
@@ -57,6 +58,13 @@ class FakeMedia:
         content = self.zones.setdefault(zone, bytearray())
         content.extend(bytes(max(0, offset_bytes + len(data) - len(content))))
         content[offset_bytes : offset_bytes + len(data)] = data
+
+    async def write_all(
+        self, writes: Sequence[media_port.ZoneWrite], *, durable: bool
+    ) -> list[errors.DeviceError]:
+        for zone, offset_bytes, data in writes:
+            await self.write(zone, offset_bytes, data, durable=durable)
+        return []
 
     async def flush(self, zones: Collection[ids.ZoneAddress]) -> None: ...
 
