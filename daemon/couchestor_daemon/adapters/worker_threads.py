@@ -99,6 +99,61 @@ class WorkerThreads:
                 thread.start()
 
 
+class FanOut:
+    """Runs commands at the same time for one calling thread, which carries out the first itself.
+
+    Args:
+        count: Further threads, started at the first use.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self._count = count
+        self._name = name
+        self._sent: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._failures: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def __call__(self, commands: Sequence[Command]) -> None:
+        """Run all of them and wait; then raise the first failure noticed. Not reentrant."""
+        if not self._threads:
+            self._start()
+        for command in commands[1:]:
+            self._sent.put(command)
+        failure: BaseException | None = None
+        try:
+            commands[0]()
+        except BaseException as exc:  # Raised below: the others still use the caller's memory.
+            failure = exc
+        for _ in commands[1:]:
+            ended = self._failures.get()
+            failure = failure or ended
+        if failure is not None:
+            raise failure
+
+    def close(self) -> None:
+        """End the threads. Idempotent, blocking."""
+        for _ in self._threads:
+            self._sent.put(None)
+        while self._threads:
+            self._threads.pop().join()
+
+    def _start(self) -> None:
+        for number in range(self._count):
+            thread = threading.Thread(target=self._work, name=f"{self._name}-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _work(self) -> None:
+        while (command := self._sent.get()) is not None:
+            try:
+                command()
+            except BaseException as exc:  # Handed to the caller.
+                self._failures.put(exc)
+            else:
+                self._failures.put(None)
+            del command
+
+
 class _Sent:
     """Commands of one caller. Fields that end in ``_loop`` belong to the loop's thread, those that
     end in ``_locked`` to who holds the lock.

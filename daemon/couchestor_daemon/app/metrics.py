@@ -16,9 +16,12 @@ import prometheus_client
 from prometheus_client import core, multiprocess, registry, values
 
 from couchestor_daemon.app import child_status
+from couchestor_domain import event_publisher, events
 
 DIRECTORY_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE: Final = prometheus_client.CONTENT_TYPE_LATEST
+DEVICE_SUBJECT: Final = "device "
+"""What the subject of a HealthChanged event about a device begins with; its id follows."""
 LATENCY_BUCKETS_SECONDS: Final = (
     *(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
     *(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
@@ -65,23 +68,30 @@ class NodeMetrics:
             "couchestor_received_bytes", "Object bytes received", registry=target
         )
         self.sent_bytes = counter("couchestor_sent_bytes", "Object bytes sent", registry=target)
-        self.requests_running = gauge(
-            "couchestor_requests_running",
-            "Requests being served",
-            multiprocess_mode="livesum",
+        self.commits = counter("couchestor_commits", "Durable commits", registry=target)
+        self.committed_writes = counter(
+            "couchestor_committed_writes",
+            "Operations in durable commits; by couchestor_commits: the mean batch",
             registry=target,
         )
-        self.commits = counter("couchestor_commits", "Durable commits", registry=target)
+        self.stripes = counter("couchestor_stripes", "Stripes made durable", registry=target)
         self.degraded_reads = counter(
             "couchestor_degraded_reads", "Reads served by decoding", registry=target
         )
-        self.device_healthy = gauge(
-            "couchestor_device_healthy",
-            "1: the device works, 0: it does not, as the last process to look saw it",
-            ["device"],
-            multiprocess_mode="min",
+        self.failed_shards = counter(
+            "couchestor_failed_shards",
+            "Shards that a read found missing or damaged",
             registry=target,
         )
+        self.device_healthy = gauge(
+            "couchestor_device_healthy",
+            "1: the device works, 0: it does not, as the most pessimistic process sees it",
+            ["device"],
+            multiprocess_mode="livemin",
+            registry=target,
+        )
+        self._by_outcome: dict[tuple[str, int], prometheus_client.Counter] = {}
+        self._by_operation: dict[str, prometheus_client.Histogram] = {}
 
     def observe_request(
         self,
@@ -93,12 +103,45 @@ class NodeMetrics:
         sent_bytes: int = 0,
     ) -> None:
         """Count one finished request."""
-        self.requests.labels(operation, str(status)).inc()
-        self.request_seconds.labels(operation).observe(seconds)
+        outcome = self._by_outcome.get((operation, status))
+        if outcome is None:
+            # Kept: finding a labelled child costs more than counting.
+            outcome = self.requests.labels(operation, str(status))
+            self._by_outcome[operation, status] = outcome
+            self._by_operation[operation] = self.request_seconds.labels(operation)
+        outcome.inc()
+        self._by_operation[operation].observe(seconds)
         if received_bytes:
             self.received_bytes.inc(received_bytes)
         if sent_bytes:
             self.sent_bytes.inc(sent_bytes)
+
+
+class CountingPublisher:
+    """Counts domain events and hands each on. Satisfies the domain's ``EventPublisher``."""
+
+    def __init__(self, counters: NodeMetrics, following: event_publisher.EventPublisher) -> None:
+        self._counters = counters
+        self._following = following
+
+    def publish(self, event: events.DomainEvent) -> None:
+        """Count it, then publish it."""
+        counters = self._counters
+        match event:
+            case events.WriteJournaled(writes_count=count):
+                counters.commits.inc()
+                counters.committed_writes.inc(count)
+            case events.StripeEncoded():
+                counters.stripes.inc()
+            case events.DegradedRead():
+                counters.degraded_reads.inc()
+            case events.ShardFailed():
+                counters.failed_shards.inc()
+            case events.HealthChanged(subject=subject, healthy=healthy):
+                if subject.startswith(DEVICE_SUBJECT):
+                    device_id = subject.removeprefix(DEVICE_SUBJECT)
+                    counters.device_healthy.labels(device_id).set(healthy)
+        self._following.publish(event)
 
 
 class ChildrenCollector(registry.Collector):

@@ -11,13 +11,13 @@ import pathlib
 import secrets
 import shutil
 from collections.abc import Callable
-from concurrent import futures
 from typing import Any, Final
 
 from couchestor_daemon import buffers
 from couchestor_daemon.adapters import (
     codec_choice,
     codec_selftest,
+    device_roster,
     directory_device,
     lmdb_index,
     log_events,
@@ -39,7 +39,7 @@ from couchestor_daemon.services import (
     stripe_groups,
     stripe_reader,
 )
-from couchestor_domain import errors, events, geometry, ids, units
+from couchestor_domain import errors, event_publisher, events, geometry, ids, units
 from couchestor_gateway.edge import server
 
 _log = logging.getLogger("couchestor.node")
@@ -180,7 +180,8 @@ def _build_index(
     node_id: ids.NodeId,
 ) -> int:
     index = lmdb_index.LmdbIndex(index_dir(told), map_size_bytes=INDEX_MAP_BYTES)
-    media = threaded_media.ThreadedMedia(devices, _on_device_failure)
+    publisher = log_events.LogEventPublisher()
+    media = threaded_media.ThreadedMedia(devices, _health_changes(publisher))
     try:
         log = commit_log.CommitLog(
             writer="recovery",
@@ -189,7 +190,7 @@ def _build_index(
             pool=buffers.BufferPool(BUFFER_POOL_BYTES),
             replicas_count=told.journal_replica_count,
             reserve_zones_count=told.reserve_zones_count,
-            publisher=log_events.LogEventPublisher(),
+            publisher=publisher,
         )
         report = replay.rebuild(index, devices, log)
         with index.write() as txn:
@@ -212,26 +213,37 @@ def _set_aside(path: pathlib.Path) -> None:
         path.rename(kept)
 
 
-def _on_device_failure(device_id: ids.DeviceId, error: BaseException) -> None:
-    log_events.LogEventPublisher().publish(
-        events.HealthChanged(subject=f"device {device_id}", healthy=False, reason=str(error))
-    )
+def _health_changes(publisher: event_publisher.EventPublisher) -> device_roster.FailureListener:
+    """What tells people that a device left this process."""
+
+    def publish(device_id: ids.DeviceId, error: BaseException) -> None:
+        publisher.publish(
+            events.HealthChanged(
+                subject=f"{metrics.DEVICE_SUBJECT}{device_id}", healthy=False, reason=str(error)
+            )
+        )
+
+    return publish
 
 
 class Node:
     """The parts of one serving process, and their end."""
 
-    def __init__(self, told: settings.Settings, *, writer: str) -> None:
+    def __init__(
+        self, told: settings.Settings, *, writer: str, counters: metrics.NodeMetrics
+    ) -> None:
         self._told = told
+        self._publisher = metrics.CountingPublisher(counters, log_events.LogEventPublisher())
         membership = device_set.load_membership(told)
         self.devices = device_set.open_all(told, membership)
         self.index = lmdb_index.LmdbIndex(index_dir(told), map_size_bytes=INDEX_MAP_BYTES)
-        self.media = threaded_media.ThreadedMedia(self.devices, _on_device_failure)
+        self.media = threaded_media.ThreadedMedia(self.devices, _health_changes(self._publisher))
+        for device_id in self.devices:
+            counters.device_healthy.labels(device_id).set(True)
         self.pool = buffers.BufferPool(BUFFER_POOL_BYTES)
         self.codec_threads = worker_threads.WorkerThreads(CODEC_THREADS_COUNT, "codec")
         self._commit_thread = worker_threads.WorkerThreads(1, "commit")
-        self._replica_pool = futures.ThreadPoolExecutor(told.journal_replica_count, "log-replica")
-        self._publisher = log_events.LogEventPublisher()
+        self._replica_threads = worker_threads.FanOut(told.journal_replica_count - 1, "log-replica")
         self._log = commit_log.CommitLog(
             writer=writer,
             index=self.index,
@@ -240,7 +252,7 @@ class Node:
             replicas_count=told.journal_replica_count,
             reserve_zones_count=told.reserve_zones_count,
             publisher=self._publisher,
-            fan_out=self._replica_pool,
+            fan_out=self._replica_threads,
         )
         self.commits = group_commit.GroupCommit(self._run_commit)
         self._repairs: set[asyncio.Task[None]] = set()
@@ -333,7 +345,7 @@ class Node:
         """Answer what was submitted, then release everything."""
         await self.commits.drain()
         self._commit_thread.close()
-        self._replica_pool.shutdown()
+        self._replica_threads.close()
         self.codec_threads.close()
         self.media.close()
         for device in self.devices.values():
@@ -351,8 +363,8 @@ async def run_worker(
 ) -> None:
     """Serve S3 until ``stop``, then drain."""
     memory_allocator.keep_freed_memory()
-    node = Node(told, writer=f"worker-{slot}")
     counters = metrics.NodeMetrics()
+    node = Node(told, writer=f"worker-{slot}", counters=counters)
     certificate = (
         tls.ReloadingCertificate(cert=told.tls_cert, key=told.tls_key)
         if told.tls_cert and told.tls_key
@@ -393,8 +405,8 @@ async def run_worker(
 async def run_maintenance(
     told: settings.Settings, *, ready: Callable[[], None], stop: asyncio.Event
 ) -> None:
-    """Background work: keeps the gauge of healthy devices true."""
-    node = Node(told, writer="maintenance")
+    """Background work."""
+    node = Node(told, writer="maintenance", counters=metrics.NodeMetrics())
     try:
         ready()
         await stop.wait()

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent import futures
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -152,7 +151,7 @@ class CommitLog:
         writer: Slot name; the open segment is found again under it after a restart.
         replicas_count: Devices each batch is written to (m + 1 unless configured).
         reserve_zones_count: Zones of each device kept free for operations that use the reserve.
-        fan_out: Threads for writing replicas in parallel, or None to write them in turn.
+        fan_out: Writes the replicas of a batch, e.g. in parallel; in turn by default.
     """
 
     def __init__(
@@ -165,7 +164,7 @@ class CommitLog:
         replicas_count: int,
         reserve_zones_count: int = 0,
         publisher: event_publisher.EventPublisher,
-        fan_out: futures.Executor | None = None,
+        fan_out: log_segment.FanOut = log_segment.in_turn,
         draw_seed: Callable[[], int] = lambda: secrets.randbits(64),
     ) -> None:
         self._writer = writer

@@ -6,14 +6,17 @@ ever in flight, and after a crash at most that one may be on fewer replicas than
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from couchestor_daemon.formats import media_records, zone_header
 from couchestor_daemon.ports import media as media_port
 from couchestor_domain import errors, ids, units
+
+FanOut = Callable[[Sequence[Callable[[], None]]], None]
+"""Runs commands, returns when all have ended, and raises the first failure."""
 
 FIRST_BATCH_OFFSET_BYTES: Final = zone_header.ZONE_HEADER_BYTES
 
@@ -28,7 +31,7 @@ class LogSegment:
         *,
         capacity_bytes: int,
         offset_bytes: int,
-        fan_out: concurrent.futures.Executor | None,
+        fan_out: FanOut,
     ) -> None:
         self.record = record
         self.zones = media_records.zone_addresses(record.members)
@@ -66,30 +69,13 @@ class LogSegment:
             DeviceError: a replica failed; the segment must be sealed and the batch written to
                 another one. The failed device has been taken out of service.
         """
-        invariant_offset = self.offset_bytes
-        if self._fan_out is None:
-            for zone in self.zones:
-                self._write_one(zone, invariant_offset, data)
-        else:
-            self._write_all(self._fan_out, invariant_offset, data)
-        self.offset_bytes = invariant_offset + len(data)
-
-    def _write_all(
-        self, fan_out: concurrent.futures.Executor, offset_bytes: int, data: memoryview
-    ) -> None:
-        others = [
-            fan_out.submit(self._write_one, zone, offset_bytes, data) for zone in self.zones[1:]
-        ]
-        failure: BaseException | None = None
-        try:
-            self._write_one(self.zones[0], offset_bytes, data)
-        except errors.DeviceError as exc:
-            failure = exc
-        for other in others:
-            error = other.exception()
-            failure = failure or error
-        if failure is not None:
-            raise failure
+        self._fan_out(
+            [
+                functools.partial(self._write_one, zone, self.offset_bytes, data)
+                for zone in self.zones
+            ]
+        )
+        self.offset_bytes += len(data)
 
     def _write_one(self, zone: ids.ZoneAddress, offset_bytes: int, data: memoryview) -> None:
         with reporting(self._media, zone):
@@ -103,6 +89,18 @@ class LogSegment:
         Torn bytes of an unfinished batch stay where they are: no chain of sequences leads to them.
         """
         self.offset_bytes = level_zones(self._media, self.zones, filler)
+
+
+def in_turn(commands: Sequence[Callable[[], None]]) -> None:
+    """A ``FanOut`` without threads: for recovery and the simulator."""
+    failure: errors.DeviceError | None = None
+    for command in commands:
+        try:
+            command()
+        except errors.DeviceError as exc:
+            failure = failure or exc
+    if failure is not None:
+        raise failure
 
 
 @contextlib.contextmanager

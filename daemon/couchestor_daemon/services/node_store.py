@@ -130,8 +130,6 @@ class NodeStore:
     async def put_object(
         self, request: objects.PutRequest, body: body_writer.Body
     ) -> objects.ObjectRecord:
-        with self._index.read() as reader:
-            buckets.get_bucket(reader, request.bucket)
         written = await self._bodies.write(body)
 
         def apply(txn: index_port.IndexWriter, place: commit_log.Placement) -> objects.ObjectRecord:

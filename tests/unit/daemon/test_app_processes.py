@@ -25,7 +25,7 @@ from couchestor_daemon.app import (
     service_manager,
     supervisor,
 )
-from couchestor_domain import errors
+from couchestor_domain import errors, events, ids
 
 
 def _child(name: str, state: str, streak: int = 0) -> child_status.ChildStatus:
@@ -153,6 +153,33 @@ def test_human_line_cannot_be_forged() -> None:
     log.warning("bad\nkey", extra={"key": 'a "b"\n00:00:00 ERROR forged'})
     assert stream.getvalue().count("\n") == 1
     assert stream.getvalue().split()[1] == "WARNING"
+
+
+def test_events_are_counted_and_handed_on() -> None:
+    class Kept:
+        def __init__(self) -> None:
+            self.events: list[events.DomainEvent] = []
+
+        def publish(self, event: events.DomainEvent) -> None:
+            self.events.append(event)
+
+    target = prometheus_client.CollectorRegistry()
+    kept = Kept()
+    publisher = metrics.CountingPublisher(metrics.NodeMetrics(target), kept)
+    published: list[events.DomainEvent] = [
+        events.WriteJournaled(
+            segment_id=ids.SegmentId(1), sequence=ids.Sequence(2), payload_bytes=3, writes_count=4
+        ),
+        events.DegradedRead(group_id=ids.GroupId(1), stripe_offset_bytes=4096, missing_shards=(0,)),
+        events.HealthChanged(subject="device d1", healthy=False, reason="gone"),
+    ]
+    for event in published:
+        publisher.publish(event)
+    assert kept.events == published
+    assert target.get_sample_value("couchestor_commits_total") == 1
+    assert target.get_sample_value("couchestor_committed_writes_total") == 4
+    assert target.get_sample_value("couchestor_degraded_reads_total") == 1
+    assert target.get_sample_value("couchestor_device_healthy", {"device": "d1"}) == 0
 
 
 def test_metrics_are_counted_by_operation_and_status() -> None:

@@ -68,3 +68,26 @@ async def test_what_was_sent_is_done_before_the_end_and_nothing_is_taken_after()
     with pytest.raises(worker_threads.ThreadsClosedError):
         await threads.run(done.append, 5)
     threads.close()
+
+
+def test_a_fan_out_ends_only_when_all_have_and_raises_a_failure() -> None:
+    fan_out = worker_threads.FanOut(2, "t")
+    barrier = threading.Barrier(3, timeout=5)
+    done: list[str] = []
+
+    def fail() -> None:
+        raise OSError("one of them")
+
+    def late() -> None:
+        barrier.wait()
+        done.append("late")
+
+    fan_out([barrier.wait, barrier.wait, late])
+    with pytest.raises(OSError, match="one of them"):
+        fan_out([fail, lambda: done.append("b"), lambda: done.append("c")])
+    with pytest.raises(OSError, match="one of them"):
+        fan_out([lambda: None, fail, lambda: None])
+    fan_out([lambda: done.append("alone")])
+    assert sorted(done) == ["alone", "b", "c", "late"]
+    fan_out.close()
+    fan_out.close()
