@@ -177,6 +177,8 @@ class CommitLog:
         self._fan_out = fan_out
         self._draw_seed = draw_seed
         self._segment: log_segment.LogSegment | None = None
+        self._left_segment: log_segment.LogSegment | None = None
+        """The one before, until its end has been told."""
         self._looked_for_segment = False
 
     def commit(
@@ -256,7 +258,31 @@ class CommitLog:
             operation.error = operation.error or error
 
     def _drop_segment(self) -> None:
+        self._left_segment = self._segment or self._left_segment
         self._segment = None
+
+    def _publish_change_of_segment(self, opened: log_segment.LogSegment) -> None:
+        if (left := self._left_segment) is not None:
+            self._left_segment = None
+            for zone in left.zones:
+                self._publisher.publish(
+                    events.ZoneClosed(
+                        device_id=zone.device_id,
+                        zone_index=zone.zone_index,
+                        role="segment",
+                        owner_id=left.record.segment_id,
+                        written_bytes=left.offset_bytes,
+                    )
+                )
+        for zone in opened.zones:
+            self._publisher.publish(
+                events.ZoneOpened(
+                    device_id=zone.device_id,
+                    zone_index=zone.zone_index,
+                    role="segment",
+                    owner_id=opened.record.segment_id,
+                )
+            )
 
     def _commit_once(self, gathered: _GatheredOnce, avoid: Collection[ids.ZoneAddress]) -> None:
         with self._index.write() as txn:
@@ -275,10 +301,7 @@ class CommitLog:
             allocated_count = len(recorder.mutations)
             self._apply(operations, recorder, segment)
             if len(recorder.mutations) == allocated_count:
-                if is_new:
-                    # Nothing to log, so the allocation is dropped with the transaction.
-                    self._drop_segment()
-                return
+                return  # Nothing to log; a new segment's allocation goes with the transaction.
             mutations = batch.pack_mutations(recorder.mutations)
             total = batch.total_bytes(payload_bytes, len(mutations))
             if total > segment.free_bytes:
@@ -302,15 +325,10 @@ class CommitLog:
             txn.put(media_records.APPLIED_KEY, media_records.U64.pack(sequence))
             txn.commit()
         if is_new:
-            for zone in segment.zones:
-                self._publisher.publish(
-                    events.ZoneOpened(
-                        device_id=zone.device_id,
-                        zone_index=zone.zone_index,
-                        role="segment",
-                        owner_id=segment.record.segment_id,
-                    )
-                )
+            # Not before: what failed above took the allocation of its zones back.
+            self._drop_segment()
+            self._segment = segment
+            self._publish_change_of_segment(segment)
         self._publisher.publish(
             events.WriteJournaled(
                 segment_id=ids.SegmentId(segment.record.segment_id),
@@ -374,16 +392,16 @@ class CommitLog:
             for identity in devices
             if identity.device_id in {zone.device_id for zone in zones}
         )
-        self._segment = log_segment.LogSegment(
+        fresh = log_segment.LogSegment(
             record,
             self._media,
             capacity_bytes=capacity,
             offset_bytes=log_segment.FIRST_BATCH_OFFSET_BYTES,
             fan_out=self._fan_out,
         )
-        if self._segment.free_bytes < wanted_bytes:
-            raise _too_large(wanted_bytes, self._segment)
-        return self._segment, True
+        if fresh.free_bytes < wanted_bytes:
+            raise _too_large(wanted_bytes, fresh)
+        return fresh, True
 
     def _allocate(
         self,

@@ -234,6 +234,14 @@ class StripeGroups:
                 txn.delete(media_records.zone_key(zone))
 
         await self._submit(commit_log.Operation(apply=apply, uses_reserve=True))
+        for zone in group.zones:
+            self._publisher.publish(
+                events.ZoneReset(
+                    device_id=zone.device_id,
+                    zone_index=zone.zone_index,
+                    reclaimed_bytes=group.offset_bytes,
+                )
+            )
 
     async def _seal(self, group: OpenGroup) -> None:
         record = group.record
