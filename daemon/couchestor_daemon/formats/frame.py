@@ -41,6 +41,28 @@ def pack(magic: bytes, *, version: int, payload: bytes, flags: int = 0, seed: in
     return prefix + struct.pack("<Q", digest.intdigest()) + payload
 
 
+def pack_around(
+    out: memoryview,
+    magic: bytes,
+    *,
+    version: int,
+    payload_bytes: int,
+    flags: int = 0,
+    seed: int = 0,
+) -> int:
+    """Frame the payload that already stands behind the frame's place at the start of ``out``.
+
+    Returns:
+        Length of frame and payload.
+    """
+    total = FRAME_BYTES + payload_bytes
+    PREFIX.pack_into(out, 0, magic, version, flags, payload_bytes)
+    digest = xxhash.xxh3_64(out[: PREFIX.size], seed=seed)
+    digest.update(out[FRAME_BYTES:total])
+    FRAME.pack_into(out, 0, magic, version, flags, payload_bytes, digest.intdigest())
+    return total
+
+
 def announced_bytes(magic: bytes, buffer: memoryview) -> int:
     """Total length the frame at the start of ``buffer`` claims, 0 when there is none.
 

@@ -13,8 +13,8 @@ big-endian so that they sort. "ns" is a namespace: a u64 drawn from one counter,
     c  upload id                              completed upload, while its object is current
     l  "g" or "s", id u64                     live bytes (u64) of a group or log segment
     p  extent address u64                     L2P (formats.l2p_record)
-    s g z d r m                               segments, groups, zones, devices, repair queue, meta
-                                              (formats.media_records)
+    s g k z d r m                             segments, groups, checkpoints, zones, devices,
+                                              repair queue, meta (formats.media_records)
 
 S3 keys run to 1,024 bytes, index keys to 511, and the order must stay that of the whole keys. In
 tables o and u a key of at most ``KEY_PART_BYTES`` is one entry; of a longer one the first
@@ -43,7 +43,8 @@ LIVE_BYTES: Final = b"l"
 TABLES: Final = (
     *(BUCKETS, OBJECTS, OBJECT_PARTS, UPLOAD_KEYS, UPLOAD_LISTS, UPLOADS, UPLOAD_PARTS),
     *(COMPLETED, LIVE_BYTES, l2p_record.TABLE, media_records.SEGMENTS, media_records.GROUPS),
-    *(media_records.ZONES, media_records.DEVICES, media_records.REPAIRS, media_records.META),
+    *(media_records.CHECKPOINTS, media_records.ZONES, media_records.DEVICES),
+    *(media_records.REPAIRS, media_records.META),
 )
 assert len(set(TABLES)) == len(TABLES), TABLES
 

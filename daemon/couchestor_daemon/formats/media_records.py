@@ -1,4 +1,4 @@
-"""Index records about media: segments, groups, zones in use, devices, the repair queue.
+"""Index records about media: segments, groups, checkpoints, zones in use, devices, repairs.
 
 Every value is one version byte followed by a MessagePack array of the fields in order.
 """
@@ -17,6 +17,7 @@ VERSION: Final = b"\x01"
 
 SEGMENTS: Final = b"s"
 GROUPS: Final = b"g"
+CHECKPOINTS: Final = b"k"
 ZONES: Final = b"z"
 DEVICES: Final = b"d"
 REPAIRS: Final = b"r"
@@ -40,6 +41,13 @@ class ZoneSetState(enum.IntEnum):
 
     OPEN = 1
     SEALED = 2
+
+
+class CheckpointState(enum.IntEnum):
+    """Life of a checkpoint."""
+
+    OPEN = 1
+    COMPLETE = 2
 
 
 class SegmentRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -66,6 +74,25 @@ class GroupRecord(msgspec.Struct, array_like=True, frozen=True):
     parity_shards: int
     codec_id: int
     members: tuple[tuple[str, int], ...]
+
+
+class CheckpointRecord(msgspec.Struct, array_like=True, frozen=True):
+    """An image of the index; part p of copy c is zone ``parts[p][c]``."""
+
+    checkpoint_id: int
+    state: int
+    seed: int
+    """Of the checksums of its blocks."""
+    parts: tuple[tuple[tuple[str, int], ...], ...]
+    sequence: int = 0
+    """Last batch in the image. This and what follows is known once it is complete."""
+    image_bytes: int = 0
+    """Bytes of one copy on media."""
+    entries_count: int = 0
+    taken_ns: int = 0
+    open_segments: tuple[tuple[int, int], ...] = ()
+    """Segments open at ``sequence`` and how many bytes were in them: what the log has grown by
+    since is counted from there."""
 
 
 class ZoneRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -95,7 +122,15 @@ class RepairRecord(msgspec.Struct, array_like=True, frozen=True):
     found_ns: int
 
 
-Record = TypeVar("Record", SegmentRecord, GroupRecord, ZoneRecord, DeviceRecord, RepairRecord)
+Record = TypeVar(
+    "Record",
+    SegmentRecord,
+    GroupRecord,
+    CheckpointRecord,
+    ZoneRecord,
+    DeviceRecord,
+    RepairRecord,
+)
 ENCODER: Final = msgspec.msgpack.Encoder()
 
 
@@ -129,6 +164,11 @@ def group_key(group_id: int) -> bytes:
     return GROUPS + U64.pack(group_id)
 
 
+def checkpoint_key(checkpoint_id: int) -> bytes:
+    """Key of a checkpoint."""
+    return CHECKPOINTS + U64.pack(checkpoint_id)
+
+
 def zone_key(zone: ids.ZoneAddress) -> bytes:
     """Key of a zone in use."""
     return ZONE_KEY.pack(ZONES, bytes.fromhex(zone.device_id), zone.zone_index)
@@ -143,6 +183,12 @@ def device_zones_range(device_id: ids.DeviceId) -> tuple[bytes, bytes]:
 def zone_index_of(key: bytes) -> ids.ZoneIndex:
     """Zone index in a zone key."""
     return ids.ZoneIndex(int(ZONE_KEY.unpack(key)[2]))
+
+
+def zone_of_key(key: bytes) -> ids.ZoneAddress:
+    """Zone in a zone key."""
+    _, device, index = ZONE_KEY.unpack(key)
+    return ids.ZoneAddress(ids.DeviceId(device.hex()), ids.ZoneIndex(index))
 
 
 def device_key(device_id: ids.DeviceId) -> bytes:

@@ -3,15 +3,16 @@
 frame magic "CSTZONE\\0", version 1, zero-padded to one 4 KiB block; payload:
 
 offset  bytes  field
-0       1      role: 1 log segment, 2 stripe group
-1       1      index of this zone among the members
+0       1      role: 1 log segment, 2 stripe group, 3 checkpoint
+1       1      index of this zone among the members (of a checkpoint: the copy)
 2       1      member count
-3       1      data shards (0 for a segment)
-4       1      parity shards (0 for a segment)
+3       1      data shards (0 but for a group)
+4       1      parity shards (0 but for a group)
 5       3      zero
-8       8      owner id: segment id or group id
-16      8      seed of the checksums of a segment's batches
-24      20*n   members: device id (16), zone index u32
+8       8      owner id: segment id, group id or checkpoint id
+16      8      seed of the checksums of a segment's batches or a checkpoint's blocks
+24      20*n   members: device id (16), zone index u32; of a checkpoint: the zones of all copies
+               that hold the same part of the image
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ class ZoneRole(enum.IntEnum):
 
     SEGMENT = 1
     GROUP = 2
+    CHECKPOINT = 3
+
+
+KNOWN_ROLES: Final = frozenset(ZoneRole)
 
 
 class ZoneHeader(NamedTuple):
@@ -79,6 +84,8 @@ def unpack(block: memoryview) -> ZoneHeader | None:
     role, index, count, data_shards, parity_shards, owner_id, seed = FIXED.unpack_from(
         found.payload
     )
+    if role not in KNOWN_ROLES:
+        return None
     members = tuple(
         ids.ZoneAddress(ids.DeviceId(device.hex()), ids.ZoneIndex(zone))
         for device, zone in MEMBER.iter_unpack(

@@ -135,10 +135,17 @@ def committed_chain(base: int, found: Iterable[FoundBatch]) -> Sequence[FoundBat
 
     Raises:
         LogDamagedError: a batch's predecessor is nowhere on the devices, so acknowledged
-            mutations are missing.
+            mutations are missing; or ``base`` is on a branch that the log has left
+            (docs/adr/0003).
     """
     newest: dict[int, FoundBatch] = {}
     for item in found:
+        if item.previous < base < item.sequence:
+            raise errors.LogDamagedError(
+                f"batch {item.sequence} of the log was committed after batch {item.previous}, "
+                f"so sequence {base} is not part of its history",
+                sequence=base,
+            )
         held = newest.get(item.previous)
         if item.sequence > base and (held is None or item.sequence > held.sequence):
             newest[item.previous] = item

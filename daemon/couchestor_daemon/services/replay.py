@@ -1,16 +1,16 @@
-"""Rebuilding the live index from the replicated log."""
+"""Rebuilding the live index from a checkpoint and the replicated log after it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from couchestor_daemon.formats import batch, l2p_record, media_records
+from couchestor_daemon.formats import batch, l2p_record, media_records, zone_header
 from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services import commit_log, log_scan
+from couchestor_daemon.services import checkpoint_image, commit_log, log_scan
 from couchestor_daemon.services.catalogue import l2p
 from couchestor_domain import errors, ids
 
@@ -27,14 +27,34 @@ class ReplayReport:
     """What a rebuild did."""
 
     batches_count: int
+    """Batches replayed after the start."""
     last_sequence: int
     secured: bool
     """Whether the last batch had to be written again because replicas of it were missing."""
+    checkpoint_sequence: int = 0
+    """Sequence of the checkpoint it started from; 0: from the beginning of the log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """Where a replay begins and what follows there."""
+
+    image: checkpoint_image.Image | None
+    found: list[log_scan.FoundBatch]
+    chain: list[log_scan.FoundBatch]
+
+    @property
+    def sequence(self) -> int:
+        return self.image.sequence if self.image else 0
+
+    @property
+    def reached(self) -> int:
+        return self.chain[-1].sequence if self.chain else self.sequence
 
 
 def log_present(devices: Mapping[ids.DeviceId, device_port.ZonedDevice]) -> bool:
-    """Whether any device holds a log segment."""
-    return bool(log_scan.find_segments(devices))
+    """Whether any device holds a log segment or a checkpoint."""
+    return bool(log_scan.find_segments(devices)) or bool(checkpoint_image.find_images(devices))
 
 
 def rebuild(
@@ -42,7 +62,7 @@ def rebuild(
     devices: Mapping[ids.DeviceId, device_port.ZonedDevice],
     log: commit_log.CommitLog,
 ) -> ReplayReport:
-    """Replay the whole log into an empty index.
+    """Fill an empty index: from the newest checkpoint that is whole, then the log after it.
 
     The last batch may have been in flight: on some replicas, perhaps answered. When it is not on
     all of them it is not replayed but committed again as a new batch with the same predecessor,
@@ -53,22 +73,23 @@ def rebuild(
         LogDamagedError: acknowledged mutations are on no readable device.
     """
     segments = log_scan.find_segments(devices)
-    for header in segments.values():
-        for zone in header.members:
-            # What is read now may be in a volatile cache only; it must not be served before
-            # it is durable.
-            if zone.device_id in devices:
-                devices[zone.device_id].flush([zone.zone_index])
-    found = [
-        item for header in segments.values() for item in log_scan.scan_segment(header, devices)
-    ]
-    with index.read() as reader:
-        base = commit_log.applied_sequence(reader)
-    chain = list(log_scan.committed_chain(base, found))
+    images = checkpoint_image.find_images(devices)
+    start = _choose_start(segments, images, devices)
+    if start.image is not None:
+        checkpoint_image.load(start.image, devices, index)
+    chain = list(start.chain)
     unsecured = chain.pop() if chain and not chain[-1].fully_replicated else None
-    for start in range(0, len(chain), BATCHES_PER_COMMIT):
-        _replay(index, chain[start : start + BATCHES_PER_COMMIT], devices)
-    highest = max((item.sequence for item in found), default=0)
+    for first in range(0, len(chain), BATCHES_PER_COMMIT):
+        _replay(index, chain[first : first + BATCHES_PER_COMMIT], devices)
+    # Ids of segments and checkpoints are drawn from the same counter.
+    highest = max(
+        [
+            *(item.sequence for item in start.found),
+            *segments,
+            *(max(image.sequence, image.checkpoint_id) for image in images),
+        ],
+        default=0,
+    )
     with index.write():
         index.next_sequence(highest + SEQUENCE_JUMP)
     secured = False
@@ -83,10 +104,80 @@ def rebuild(
             )
             _replay(index, [unsecured], devices)
     return ReplayReport(
-        batches_count=len(chain) + (unsecured is not None),
-        last_sequence=unsecured.sequence if unsecured else (chain[-1].sequence if chain else base),
+        batches_count=len(start.chain),
+        last_sequence=start.reached,
         secured=secured,
+        checkpoint_sequence=start.sequence,
     )
+
+
+def _choose_start(
+    segments: Mapping[int, zone_header.ZoneHeader],
+    images: Sequence[checkpoint_image.Image],
+    devices: Mapping[ids.DeviceId, device_port.ZonedDevice],
+) -> _Start:
+    """The newest start from which the log can be followed to its end.
+
+    Raises:
+        LogDamagedError: there is none, not even the beginning.
+    """
+    # Whole or not: an image was only begun at a sequence that had been committed.
+    proven = max((image.sequence for image in images), default=0)
+    for image in images:
+        try:
+            verified = checkpoint_image.verify(image, devices)
+            # The others hold nothing that was committed after the image (docs/adr/0003).
+            start = _start(
+                image,
+                [
+                    header
+                    for segment_id, header in segments.items()
+                    if segment_id > image.sequence or segment_id in verified.open_segments
+                ],
+                devices,
+                proven=proven,
+            )
+        except errors.CatalogueError as exc:
+            logger.warning("%s; trying what is older", exc)
+            continue
+        logger.info(
+            "starting from checkpoint %d of sequence %d with %d entries; %d batches follow",
+            image.checkpoint_id,
+            image.sequence,
+            verified.entries_count,
+            len(start.chain),
+        )
+        return start
+    if images:
+        logger.warning("no checkpoint can be used; replaying the log from its beginning")
+    return _start(None, list(segments.values()), devices, proven=proven)
+
+
+def _start(
+    image: checkpoint_image.Image | None,
+    headers: Sequence[zone_header.ZoneHeader],
+    devices: Mapping[ids.DeviceId, device_port.ZonedDevice],
+    *,
+    proven: int,
+) -> _Start:
+    for header in headers:
+        for zone in header.members:
+            # What is read now may be in a volatile cache only; it must not be served before
+            # it is durable.
+            if zone.device_id in devices:
+                devices[zone.device_id].flush([zone.zone_index])
+    found = [item for header in headers for item in log_scan.scan_segment(header, devices)]
+    base = image.sequence if image else 0
+    start = _Start(image=image, found=found, chain=list(log_scan.committed_chain(base, found)))
+    if start.reached < proven:
+        raise errors.LogDamagedError(
+            f"the log can be followed to sequence {start.reached}, and a checkpoint was begun at "
+            f"{proven}: what was committed between is on no readable device. More devices are "
+            "missing than the log's replicas allow; bring them back and start again",
+            sequence=start.reached,
+            missing=proven,
+        )
+    return start
 
 
 def _replay(
@@ -128,7 +219,13 @@ def _secure(
                 _point_at_copy(txn, key, value, header.segment_id, old_start, place)
 
     operation = commit_log.Operation(apply=apply, payload=payload, uses_reserve=True)
-    log.commit([operation], avoid=frozenset(item.segment.members))
+    # What is copied from, and what the batch itself takes: neither may become the copy's segment.
+    taken = {
+        media_records.zone_of_key(key)
+        for key, value in mutations
+        if value is not None and key.startswith(media_records.ZONES)
+    }
+    log.commit([operation], avoid=taken | set(item.segment.members))
     if operation.error is not None:
         raise operation.error
 
