@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Mapping
 
@@ -52,6 +53,7 @@ class LogNode:
                 )
             )
         self.away: set[ids.DeviceId] = set()
+        self.epoch = 1
         self.index = memory_index.MemoryIndex()
         self.objects: dict[bytes, bytes] = {}
         self.in_flight: tuple[bytes, bytes] | None = None
@@ -133,12 +135,26 @@ class LogNode:
             key = b"%s-%04d-" % (tag, number)
             self.put(key.ljust(300, b"x"), self.rng.randbytes(size_bytes), worker=number % 2)
 
-    def lose_index(self, *, power_loss: bool) -> replay.ReplayReport:
-        """Crash, forget the index, rebuild it, and start again; the caller fences."""
+    def lose_index(
+        self, *, power_loss: bool, crash_after: int | None = None
+    ) -> replay.ReplayReport:
+        """Crash, forget the index, rebuild it, and start again; the caller fences.
+
+        Args:
+            crash_after: Commands after which the rebuild itself crashes, if it makes as many.
+        """
         self.world.restart(power_loss=power_loss)
+        # As a start does: the devices that are there learn its epoch first.
+        self.epoch += 1
+        for device in self.present.values():
+            identity = dataclasses.replace(device.identity, joined_epoch=self.epoch)
+            self.world.devices[identity.device_id].write_identity(identity)
+        if crash_after is not None:
+            self.world.crash_at = self.world.commands_count + crash_after
         self.index = memory_index.MemoryIndex()
         self.start()
         report = replay.rebuild(self.index, self.present, self.log("recovery"))
+        self.world.crash_at = None
         return report
 
     def content(self) -> dict[bytes, bytes]:
@@ -167,8 +183,9 @@ class LogNode:
                 readable = 0
                 for zone in media_records.zone_addresses(segment.members):
                     if zone.device_id not in self.away:
-                        window = memoryview(bytearray(32 * units.KIB))
-                        self.present[zone.device_id].read(zone.zone_index, 0, window)
+                        device = self.present[zone.device_id]
+                        window = memoryview(bytearray(device.identity.zone_capacity_bytes))
+                        device.read(zone.zone_index, 0, window)
                         start = location.offset_bytes
                         assert window[start : start + location.length_bytes] == value
                         readable += 1

@@ -1,11 +1,22 @@
-"""Checkpoints under crashes: at every device command of one, nothing is lost and no zone leaks."""
+"""Checkpoints under crashes: at every device command of one, nothing is lost and no zone leaks.
+
+COUCHESTOR_SIMULATION_SEEDS sets the number of seeds of the random lives.
+"""
 
 from __future__ import annotations
+
+import contextlib
+import os
 
 import log_node
 import pytest
 
 from couchestor_daemon.adapters import simulated_device
+from couchestor_daemon.services import replay
+from couchestor_domain import errors
+
+SEEDS_COUNT = int(os.environ.get("COUCHESTOR_SIMULATION_SEEDS", "150"))
+LIVES_COUNT = 5
 
 
 def node_before_checkpoint(seed: int, *, older: bool) -> log_node.LogNode:
@@ -58,3 +69,61 @@ def test_a_crash_at_every_command_of_a_checkpoint(older: bool, power_loss: bool)
         except BaseException as exc:
             exc.add_note(f"crash at command {number} of the checkpoint")
             raise
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_random_lives_with_checkpoints_crashes_and_lost_devices(block: int) -> None:
+    started_from_image = 0
+    for seed in range(block, SEEDS_COUNT, 3):
+        try:
+            started_from_image += live(seed)
+        except BaseException as exc:
+            exc.add_note(f"simulation seed {seed}")
+            raise
+    assert started_from_image > SEEDS_COUNT // 6, "too few rebuilds start from a checkpoint"
+
+
+def live(seed: int) -> int:
+    """Several lives; how many began with a checkpoint."""
+    node = log_node.LogNode(seed, zones_count=200)
+    started_from_image = 0
+    node.load(20, tag=b"first")
+    for life in range(LIVES_COUNT):
+        node.world.crash_at = node.world.commands_count + node.rng.randrange(1, 250)
+        with pytest.raises(simulated_device.SimulatedCrash):
+            work(node, life)
+        power_loss = node.rng.random() < 0.7
+        if power_loss:
+            started_from_image += recover(node).checkpoint_sequence > 0
+        else:
+            node.index.crash()
+            node.world.restart(power_loss=False)
+            node.start()
+        node.logs[0].fence()
+        node.check_objects()
+        node.checkpoints.release_leftovers()
+        node.check_zones()
+    return started_from_image
+
+
+def recover(node: log_node.LogNode) -> replay.ReplayReport:
+    """With up to two devices away, others each time, until a rebuild is not cut short itself."""
+    while True:
+        away = node.rng.sample(sorted(node.world.devices), node.rng.randrange(3))
+        node.away = set(away)
+        crash_after = node.rng.choice([None, node.rng.randrange(1, 12)])
+        with contextlib.suppress(simulated_device.SimulatedCrash):
+            return node.lose_index(power_loss=True, crash_after=crash_after)
+
+
+def work(node: log_node.LogNode, life: int) -> None:
+    """Until the crash: objects, and now and then a checkpoint."""
+    for number in range(10_000):
+        if node.rng.random() < 0.1:
+            try:
+                node.checkpoints.take()
+            except errors.StoreReadOnlyError:
+                assert len(node.away) > len(node.world.devices) - log_node.COPIES_COUNT
+        key = b"%d-%d" % (life, number)
+        node.put(key.ljust(200, b"x"), node.rng.randbytes(node.rng.randrange(9000)))
+    raise AssertionError("the crash never came")

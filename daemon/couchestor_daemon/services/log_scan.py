@@ -154,9 +154,9 @@ def committed_chain(base: int, found: Iterable[FoundBatch]) -> Sequence[FoundBat
     while (following := newest.pop(position, None)) is not None:
         chain.append(following)
         position = following.sequence
-    lost = sorted(item.previous for item in newest.values() if item.previous > base)
-    known = {item.sequence for item in chain}
-    gaps = [previous for previous in lost if previous not in known]
+    # A predecessor below the end of the chain and not in it is void, and so is what names it: left
+    # behind by a rebuild that committed the last batch again while these devices were away.
+    gaps = sorted(item.previous for item in newest.values() if item.previous > position)
     if gaps:
         raise errors.LogDamagedError(
             f"the mutation log has a gap after sequence {position}: batch {gaps[0]} is on no "

@@ -20,6 +20,9 @@ BATCHES_PER_COMMIT: Final = 256
 SEQUENCE_JUMP: Final = 1 << 20
 """Added after a rebuild: a device that was away may hold an unanswered batch under the next
 sequence, and what is committed from now on must outrank it."""
+EPOCH_SHIFT_BITS: Final = 40
+"""Sequences of a start whose index was rebuilt begin at its epoch, shifted: so they also outrank
+what an earlier rebuild, itself cut short, left on a device that is away now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +93,9 @@ def rebuild(
         ],
         default=0,
     )
+    epoch = max((device.identity.joined_epoch for device in devices.values()), default=0)
     with index.write():
-        index.next_sequence(highest + SEQUENCE_JUMP)
+        index.next_sequence(max(highest + SEQUENCE_JUMP, epoch << EPOCH_SHIFT_BITS))
     secured = False
     if unsecured is not None:
         try:
