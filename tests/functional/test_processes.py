@@ -49,9 +49,14 @@ async def run_worker(settings, *, slot, credentials, ready, stop):
     server.close()
     (settings.data_dir / f"drained-{slot}").touch()
 
-async def run_maintenance(settings, *, ready, stop):
+async def run_maintenance(settings, *, ready, report, stop):
+    report({"checkpoint": {"sequence": 7}})
     ready()
     await stop.wait()
+
+def conclude(settings):
+    drained = sorted(path.name for path in settings.data_dir.glob("drained-*"))
+    (settings.data_dir / "concluded").write_text(" ".join(drained))
 """
 _RUN = """
 import os, sys
@@ -164,11 +169,10 @@ def test_serves_restarts_a_killed_worker_and_drains(start: Callable[..., Node]) 
     until(lambda: node.children()["worker-0"]["restart_count"] == 1, node.log)
     until(lambda: node.children()["worker-0"]["state"] == "ready", node.log)
     assert node.children()["worker-0"]["last_exit"] == "SIGKILL"
-    assert node.get("/status")[1]["node"] == {"devices": 6}
+    assert node.get("/status")[1]["node"] == {"devices": 6, "checkpoint": {"sequence": 7}}
     node.process.terminate()
     assert node.process.wait(15) == 0, node.log.read_text()
-    assert (node.data_dir / "drained-0").exists()
-    assert (node.data_dir / "drained-1").exists()
+    assert (node.data_dir / "concluded").read_text() == "drained-0 drained-1"
 
 
 def test_metrics_are_one_page_that_survives_a_restart(start: Callable[..., Node]) -> None:
@@ -223,6 +227,7 @@ def test_drain_has_a_deadline(start: Callable[..., Node]) -> None:
     node.process.send_signal(signal.SIGINT)
     assert node.process.wait(10) == 0
     assert "drain deadline passed" in node.log.read_text()
+    assert not (node.data_dir / "concluded").exists(), "a killed child is no orderly stop"
 
 
 def test_a_second_daemon_on_the_same_data_is_refused(start: Callable[..., Node]) -> None:

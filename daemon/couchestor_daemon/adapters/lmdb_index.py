@@ -115,6 +115,7 @@ class LmdbIndex:
     """
 
     def __init__(self, path: pathlib.Path, *, map_size_bytes: int) -> None:
+        self._path = path
         path.mkdir(parents=True, exist_ok=True)
         self._counter_map = _map_counter(path / "sequence")
         # As one native 64-bit item: it is stored by one instruction, so a process killed at any
@@ -161,6 +162,9 @@ class LmdbIndex:
         with _mapped("sync"):
             self._env.sync(True)
         self._counter_map.flush()
+        # The files' names, and what else a caller has put beside them.
+        for name in (*sorted(os.listdir(self._path)), "."):
+            _sync(self._path / name)
 
     def close(self) -> None:
         self._env.close()
@@ -169,6 +173,17 @@ class LmdbIndex:
     def _close_counter(self) -> None:
         self._counter.release()
         self._counter_map.close()
+
+
+def _sync(path: pathlib.Path) -> None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        raise errors.IndexCorruptError(f"{path} cannot be synced: {exc.strerror}") from exc
 
 
 def _map_counter(path: pathlib.Path) -> mmap.mmap:

@@ -1,4 +1,4 @@
-"""A process below the supervisor: prepare, a gateway worker, or maintenance.
+"""A process below the supervisor: prepare, a gateway worker, maintenance, or conclude.
 
 Two inherited pipes of lines: orders (JSON, first the settings; end of file: the supervisor is
 gone), reports (``ready``, ``beat``, ``summary ...``). Errors go to standard error in one line.
@@ -25,6 +25,7 @@ from couchestor_domain import errors
 REFUSED_EXIT: Final = 3
 """Exit status of a child that refuses to run and has said why."""
 BEAT_SECONDS: Final = 1.0
+ROLES: Final = ("prepare", "worker", "maintenance", "conclude")
 
 _PR_SET_PDEATHSIG: Final = 1
 _log = logging.getLogger("couchestor.child")
@@ -47,7 +48,7 @@ class _Reports:
 def main() -> int:
     """Entry of ``python -m couchestor_daemon.app.child``."""
     parser = argparse.ArgumentParser(prog="couchestor-child", allow_abbrev=False)
-    parser.add_argument("--role", required=True, choices=("prepare", "worker", "maintenance"))
+    parser.add_argument("--role", required=True, choices=ROLES)
     parser.add_argument("--slot", type=int, default=0)
     parser.add_argument("--orders-fd", type=int, required=True)
     parser.add_argument("--reports-fd", type=int, required=True)
@@ -67,6 +68,9 @@ def main() -> int:
         node = importlib.import_module(arguments.node_module)
         if arguments.role == "prepare":
             reports.send("summary " + json.dumps(_plain(node.prepare(told)), default=str))
+            return 0
+        if arguments.role == "conclude":
+            node.conclude(told)
             return 0
         _run(arguments, node, told, first, orders, reports)
     except errors.CouchestorError as exc:
@@ -111,7 +115,12 @@ def _run(
                     stop=stop,
                 )
             else:
-                await node.run_maintenance(told, ready=lambda: reports.send("ready"), stop=stop)
+                await node.run_maintenance(
+                    told,
+                    ready=lambda: reports.send("ready"),
+                    report=lambda facts: reports.send("summary " + json.dumps(facts)),
+                    stop=stop,
+                )
         finally:
             beat.cancel()
 

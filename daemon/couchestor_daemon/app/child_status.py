@@ -92,9 +92,9 @@ class Board:
             self._tick = time.monotonic()
 
     def describe(self, summary: dict[str, object]) -> None:
-        """Publish what preparing found."""
+        """Publish what preparing found, or add what another child tells of the node."""
         with self._lock:
-            self._summary = summary
+            self._summary = {**self._summary, **summary}
 
     def snapshot(self) -> Snapshot:
         """The latest state."""

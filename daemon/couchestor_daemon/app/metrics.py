@@ -93,6 +93,23 @@ class NodeMetrics:
         self._by_outcome: dict[tuple[str, int], prometheus_client.Counter] = {}
         self._by_operation: dict[str, prometheus_client.Histogram] = {}
 
+        # Of one process alone: the others hold zeros.
+        def of_maintenance(name: str, text: str) -> prometheus_client.Gauge:
+            return gauge(name, text, multiprocess_mode="max", registry=target)
+
+        self.checkpoint_sequence = of_maintenance(
+            "couchestor_checkpoint_sequence", "Sequence of the newest checkpoint of the index"
+        )
+        self.checkpoint_bytes = of_maintenance(
+            "couchestor_checkpoint_bytes", "Size of one copy of the newest checkpoint"
+        )
+        self.checkpoint_time = of_maintenance(
+            "couchestor_checkpoint_timestamp_seconds", "When the newest checkpoint was complete"
+        )
+        self.log_since_checkpoint_bytes = of_maintenance(
+            "couchestor_log_since_checkpoint_bytes", "What a replay would read of the log"
+        )
+
     def observe_request(
         self,
         operation: str,

@@ -3,70 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import json
 import logging
-import os
-import pathlib
-import secrets
-import shutil
 from collections.abc import Callable
 from typing import Any, Final
 
 from couchestor_daemon import buffers
 from couchestor_daemon.adapters import (
     codec_choice,
-    codec_selftest,
-    device_roster,
-    directory_device,
-    lmdb_index,
     log_events,
     memory_allocator,
     system_clock,
     threaded_media,
     worker_threads,
 )
-from couchestor_daemon.app import device_set, metrics, settings, tls
+from couchestor_daemon.app import checkpointing, device_set, metrics, preparation, settings, tls
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.services import (
     body_writer,
+    checkpoints,
     commit_log,
     extent_reader,
     group_commit,
     node_store,
-    recovery_table,
-    replay,
     stripe_groups,
     stripe_reader,
 )
-from couchestor_domain import errors, event_publisher, events, geometry, ids, units
+from couchestor_domain import errors, geometry, units
 from couchestor_gateway.edge import server
 
 _log = logging.getLogger("couchestor.node")
 
 ADDRESS_LEASE_BYTES: Final = units.TIB
-BUFFER_POOL_BYTES: Final = 48 * units.MIB
-INDEX_MAP_BYTES: Final = 64 * units.GIB
 OPEN_GROUPS_MAX: Final = 2
 CODEC_THREADS_COUNT: Final = 2
 """Threads of one process that encode and hash: one a worker would wait for, the other meanwhile."""
-BOOT_ID_PATH: Final = pathlib.Path("/proc/sys/kernel/random/boot_id")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class NodeSummary:
-    """What a start found and did."""
-
-    node_id: str
-    action: str
-    devices_count: int
-    missing_count: int
-    replayed_batches_count: int
-
-
-def index_dir(told: settings.Settings) -> pathlib.Path:
-    """Folder of the live index."""
-    return told.data_dir / "index"
 
 
 def lock_devices(told: settings.Settings) -> list[int]:
@@ -74,156 +44,14 @@ def lock_devices(told: settings.Settings) -> list[int]:
     return device_set.lock_all(told.device_paths)
 
 
-def prepare(told: settings.Settings, *, recover_asked: bool = False) -> NodeSummary:
-    """Bring the node to where workers may serve: format, verify, recover.
-
-    Raises:
-        CouchestorError: with one line that says what is wrong and what to do.
-    """
-    told.data_dir.mkdir(parents=True, exist_ok=True)
-    wanted = geometry.StripeGeometry(told.data_shards, told.parity_shards)
-    codec_selftest.run(codec_choice.choose(told.codec, wanted))
-    membership = device_set.load_membership(told)
-    devices = _present_devices(told, membership)
-    if not devices:
-        raise errors.ConfigurationError(
-            f"none of the {len(told.device_paths)} devices of this node is there; "
-            f"the first is expected at {told.device_paths[0]}"
-        )
-    membership = device_set.join_all(told, devices, membership)
-    shape = wanted.shards_count
-    if len(told.device_paths) < told.journal_replica_count:
-        raise errors.ConfigurationError(
-            f"{len(told.device_paths)} devices cannot hold {told.journal_replica_count} copies of "
-            f"the log; configure at least that many ({shape} for {wanted})"
-        )
-    action = recovery_table.decide(
-        index=_index_state(told, membership.node_id),
-        last_stop=_last_stop(told),
-        log_present=replay.log_present(devices),
-        recover_asked=recover_asked,
-    )
-    if action is recovery_table.Action.REFUSE:
-        raise errors.ConfigurationError(
-            f"the index under {index_dir(told)} cannot be used: it belongs to another node than "
-            "the devices, or a rebuild was asked for and no present device holds a log. Bring the "
-            "devices back, or move the index away"
-        )
-    replayed = 0
-    if action is recovery_table.Action.REBUILD:
-        _log.warning("rebuilding the index from the log on %d devices", len(devices))
-        _set_aside(index_dir(told))
-    if action in (recovery_table.Action.REBUILD, recovery_table.Action.INITIALISE):
-        replayed = _build_index(told, devices, membership.node_id)
-    _mark_running(told)
-    for device in devices.values():
-        device.close()
-    return NodeSummary(
-        node_id=membership.node_id,
-        action=action.value,
-        devices_count=len(devices),
-        missing_count=len(told.device_paths) - len(devices),
-        replayed_batches_count=replayed,
-    )
+def prepare(told: settings.Settings) -> preparation.NodeSummary:
+    """Bring the node to where workers may serve. Raises CouchestorError."""
+    return preparation.prepare(told)
 
 
-def _present_devices(
-    told: settings.Settings, membership: device_set.Membership | None
-) -> dict[ids.DeviceId, directory_device.DirectoryDevice]:
-    if membership is None and not any((path / "identity").exists() for path in told.device_paths):
-        device_set.format_all(told, ids.NodeId(secrets.token_hex(16)))
-    return device_set.open_all(told, membership)
-
-
-def _index_state(told: settings.Settings, node_id: ids.NodeId) -> recovery_table.IndexState:
-    path = index_dir(told)
-    if not (path / "complete").exists():
-        # Without the mark a rebuild was interrupted: what is there is half a replay.
-        shutil.rmtree(path, ignore_errors=True)
-        return recovery_table.IndexState.ABSENT
-    index = lmdb_index.LmdbIndex(path, map_size_bytes=INDEX_MAP_BYTES)
-    try:
-        with index.read() as reader:
-            found = reader.get(media_records.NODE_KEY)
-    finally:
-        index.close()
-    if found != node_id.encode():
-        return recovery_table.IndexState.FOREIGN
-    return recovery_table.IndexState.PRESENT
-
-
-def _boot_id() -> str:
-    return BOOT_ID_PATH.read_text("ascii").strip()
-
-
-def _last_stop(told: settings.Settings) -> recovery_table.LastStop:
-    try:
-        mark = json.loads((told.data_dir / "running.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return recovery_table.LastStop.CRASH_OTHER_BOOT
-    if mark.get("boot_id") == _boot_id():
-        return recovery_table.LastStop.CRASH_SAME_BOOT
-    return recovery_table.LastStop.CRASH_OTHER_BOOT
-
-
-def _mark_running(told: settings.Settings) -> None:
-    path = told.data_dir / "running.json"
-    with path.open("w", encoding="utf-8") as file:
-        json.dump({"boot_id": _boot_id()}, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _build_index(
-    told: settings.Settings,
-    devices: dict[ids.DeviceId, directory_device.DirectoryDevice],
-    node_id: ids.NodeId,
-) -> int:
-    index = lmdb_index.LmdbIndex(index_dir(told), map_size_bytes=INDEX_MAP_BYTES)
-    publisher = log_events.LogEventPublisher()
-    media = threaded_media.ThreadedMedia(devices, _health_changes(publisher))
-    try:
-        log = commit_log.CommitLog(
-            writer="recovery",
-            index=index,
-            media=media,
-            pool=buffers.BufferPool(BUFFER_POOL_BYTES),
-            replicas_count=told.journal_replica_count,
-            reserve_zones_count=told.reserve_zones_count,
-            publisher=publisher,
-        )
-        report = replay.rebuild(index, devices, log)
-        with index.write() as txn:
-            # Not logged: it names this index, and a rebuild writes it anew.
-            txn.put(media_records.NODE_KEY, node_id.encode())
-            txn.commit()
-        index.sync()
-        (index_dir(told) / "complete").write_text(node_id, encoding="ascii")
-        return report.batches_count
-    finally:
-        media.close()
-        index.close()
-
-
-def _set_aside(path: pathlib.Path) -> None:
-    """Keep one earlier index until the rebuild has succeeded: a person may want it back."""
-    kept = path.with_name("index.before-rebuild")
-    if path.exists():
-        shutil.rmtree(kept, ignore_errors=True)
-        path.rename(kept)
-
-
-def _health_changes(publisher: event_publisher.EventPublisher) -> device_roster.FailureListener:
-    """What tells people that a device left this process."""
-
-    def publish(device_id: ids.DeviceId, error: BaseException) -> None:
-        publisher.publish(
-            events.HealthChanged(
-                subject=f"{metrics.DEVICE_SUBJECT}{device_id}", healthy=False, reason=str(error)
-            )
-        )
-
-    return publish
+def conclude(told: settings.Settings) -> None:
+    """Mark an orderly stop as clean, once no other process of the node is left."""
+    preparation.conclude(told)
 
 
 class Node:
@@ -236,11 +64,13 @@ class Node:
         self._publisher = metrics.CountingPublisher(counters, log_events.LogEventPublisher())
         membership = device_set.load_membership(told)
         self.devices = device_set.open_all(told, membership)
-        self.index = lmdb_index.LmdbIndex(index_dir(told), map_size_bytes=INDEX_MAP_BYTES)
-        self.media = threaded_media.ThreadedMedia(self.devices, _health_changes(self._publisher))
+        self.index = preparation.open_index(told)
+        self.media = threaded_media.ThreadedMedia(
+            self.devices, preparation.health_changes(self._publisher)
+        )
         for device_id in self.devices:
             counters.device_healthy.labels(device_id).set(True)
-        self.pool = buffers.BufferPool(BUFFER_POOL_BYTES)
+        self.pool = buffers.BufferPool(preparation.BUFFER_POOL_BYTES)
         self.codec_threads = worker_threads.WorkerThreads(CODEC_THREADS_COUNT, "codec")
         self._commit_thread = worker_threads.WorkerThreads(1, "commit")
         self._replica_threads = worker_threads.FanOut(told.journal_replica_count - 1, "log-replica")
@@ -293,7 +123,9 @@ class Node:
             pool=self.pool,
             stripe_bytes=self._told.stripe_bytes,
             journal_threshold_bytes=self._told.journal_threshold_bytes,
-            stripes_in_memory_max=max(1, BUFFER_POOL_BYTES // (2 * self._told.stripe_bytes) - 1),
+            stripes_in_memory_max=max(
+                1, preparation.BUFFER_POOL_BYTES // (2 * self._told.stripe_bytes) - 1
+            ),
             lease_address=lease.take,
         )
         stripes = stripe_reader.StripeReader(
@@ -340,6 +172,25 @@ class Node:
             await self.commits.submit(operation)
         except errors.CouchestorError as exc:
             _log.warning("a repair could not be queued; the next read queues it again: %s", exc)
+
+    def checkpoints(self, *, should_stop: Callable[[], bool]) -> checkpoints.Checkpoints:
+        """The taker of checkpoints, for a thread beside the running loop."""
+        loop = asyncio.get_running_loop()
+
+        def submit(operation: commit_log.Operation) -> object:
+            return asyncio.run_coroutine_threadsafe(self.commits.submit(operation), loop).result()
+
+        return checkpoints.Checkpoints(
+            index=self.index,
+            media=self.media,
+            pool=self.pool,
+            submit=submit,
+            copies_count=self._told.checkpoint_copies_count,
+            reserve_zones_count=self._told.reserve_zones_count,
+            publisher=self._publisher,
+            now_ns=system_clock.SystemClock().now_ns,
+            should_stop=should_stop,
+        )
 
     async def close(self) -> None:
         """Answer what was submitted, then release everything."""
@@ -403,12 +254,28 @@ async def run_worker(
 
 
 async def run_maintenance(
-    told: settings.Settings, *, ready: Callable[[], None], stop: asyncio.Event
+    told: settings.Settings,
+    *,
+    ready: Callable[[], None],
+    report: Callable[[dict[str, object]], None],
+    stop: asyncio.Event,
 ) -> None:
-    """Background work."""
-    node = Node(told, writer="maintenance", counters=metrics.NodeMetrics())
+    """Background work until ``stop``: checkpoints of the index.
+
+    Args:
+        report: Told what people should see of it.
+    """
+    counters = metrics.NodeMetrics()
+    node = Node(told, writer="maintenance", counters=counters)
+    schedule = checkpointing.CheckpointSchedule(
+        node.checkpoints(should_stop=stop.is_set),
+        log_bytes=told.checkpoint_log_bytes,
+        log_percent=told.checkpoint_log_percent,
+        report=report,
+        measured=counters,
+    )
     try:
         ready()
-        await stop.wait()
+        await schedule.run(stop)
     finally:
         await node.close()

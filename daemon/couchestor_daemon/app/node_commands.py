@@ -7,10 +7,10 @@ import pathlib
 import urllib.error
 import urllib.request
 
-from couchestor_daemon.adapters import directory_device, lmdb_index
-from couchestor_daemon.app import device_set, node, settings
+from couchestor_daemon.adapters import directory_device
+from couchestor_daemon.app import device_set, preparation, settings
 from couchestor_daemon.formats import media_records
-from couchestor_daemon.services import log_scan
+from couchestor_daemon.services import checkpoint_check, log_scan
 from couchestor_domain import errors
 
 STATUS_TIMEOUT_SECONDS = 5.0
@@ -63,11 +63,18 @@ def recover(told: settings.Settings) -> str:
         DeviceInUseError: the node is running.
         LogDamagedError: acknowledged mutations are on no readable device.
     """
-    node.lock_devices(told)
-    summary = node.prepare(told, recover_asked=True)
+    device_set.lock_all(told.device_paths)
+    summary = preparation.prepare(told, recover_asked=True)
+    # Nothing has changed the index since it was synced, nor will anything before the next start.
+    preparation.conclude(told)
+    origin = (
+        f"the checkpoint of sequence {summary.checkpoint_sequence} and {{}} after it"
+        if summary.checkpoint_sequence
+        else "{}"
+    ).format(f"{summary.replayed_batches_count} batches")
     return (
-        f"rebuilt the index from {summary.replayed_batches_count} batches on "
-        f"{summary.devices_count} devices ({summary.missing_count} missing)"
+        f"rebuilt the index from {origin} on {summary.devices_count} devices "
+        f"({summary.missing_count} missing)"
     )
 
 
@@ -78,7 +85,7 @@ def check(told: settings.Settings) -> list[str]:
         DeviceInUseError: the node is running.
     """
     findings = []
-    node.lock_devices(told)
+    device_set.lock_all(told.device_paths)
     membership = device_set.load_membership(told)
     devices = device_set.open_all(told, membership)
     if len(devices) < len(told.device_paths):
@@ -96,8 +103,9 @@ def check(told: settings.Settings) -> list[str]:
         log_scan.committed_chain(0, found)
     except errors.LogDamagedError as exc:
         findings.append(exc.message)
-    if (node.index_dir(told) / "complete").exists():
-        index = lmdb_index.LmdbIndex(node.index_dir(told), map_size_bytes=node.INDEX_MAP_BYTES)
+    records = []
+    if preparation.has_index(told):
+        index = preparation.open_index(told)
         with index.read() as reader:
             start, stop = media_records.table_range(media_records.REPAIRS)
             for _, value in reader.scan(start, stop):
@@ -106,8 +114,13 @@ def check(told: settings.Settings) -> list[str]:
                     f"shard {repair.shard_index} of the stripe at {repair.stripe_offset_bytes} in "
                     f"group {repair.group_id} waits for repair: {repair.reason}"
                 )
+            start, stop = media_records.table_range(media_records.CHECKPOINTS)
+            records = [
+                media_records.unpack(media_records.CheckpointRecord, value)
+                for _, value in reader.scan(start, stop)
+            ]
         index.close()
-    return findings
+    return findings + checkpoint_check.findings(devices, records)
 
 
 def status(told: settings.Settings) -> dict[str, object]:

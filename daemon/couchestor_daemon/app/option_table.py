@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from couchestor_daemon.app import option_values
+from couchestor_daemon.app import option_checks, option_values
 from couchestor_daemon.app import settings as settings_module
 from couchestor_domain import errors, units
 
@@ -127,6 +127,20 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "SIZE",
         "data bytes of a full stripe",
         option_values.size(64 * units.KIB, multiple=units.BLOCK_BYTES),
+    ),
+    _o(
+        "checkpoint_log_bytes",
+        _STORE,
+        "SIZE",
+        "write a checkpoint of the index after this much of log; a recovery replays what follows",
+        option_values.size(64 * units.KIB),
+    ),
+    _o(
+        "checkpoint_log_percent",
+        _STORE,
+        "PERCENT",
+        "but not before the log has grown by this part of the last checkpoint",
+        option_values.integer(0, 10_000),
     ),
     _o(
         "host",
@@ -299,7 +313,7 @@ def load(
         except (ValueError, OverflowError) as exc:
             raise errors.ConfigurationError(f"{source}: {text!r} {exc}") from None
     result = settings_module.Settings(**values)
-    _check_together(result, {name: source for name, (_, source) in given.items()})
+    option_checks.check_together(result, {name: source for name, (_, source) in given.items()})
     return result
 
 
@@ -350,48 +364,3 @@ def _line_of(text: str, key: str) -> str:
         if pattern.match(line):
             return f":{number}"
     return ""
-
-
-def _check_together(value: settings_module.Settings, sources: Mapping[str, str]) -> None:
-    def refuse(message: str, *names: str) -> None:
-        where = ", ".join(sources[name] for name in names if name in sources)
-        raise errors.ConfigurationError(message + (f" (set by {where})" if where else ""))
-
-    count = len(value.device_paths)
-    width = value.data_shards + value.parity_shards
-    if len(set(value.devices)) != len(value.devices):
-        refuse("a device is named twice", "devices")
-    if width > count:
-        refuse(
-            f"{value.data_shards}+{value.parity_shards} coding needs {width} devices, "
-            f"{count} are configured",
-            "data_shards",
-            "parity_shards",
-            "devices",
-        )
-    if value.journal_replica_count > count:
-        refuse(
-            f"{value.journal_replica_count} journal replicas need as many devices, "
-            f"{count} are configured",
-            "journal_replicas",
-            "devices",
-        )
-    if units.ceil_div(value.stripe_bytes, value.data_shards) * 2 > value.zone_bytes:
-        refuse("a zone must hold at least two full chunks", "zone_bytes", "stripe_bytes")
-    if (value.tls_cert is None) != (value.tls_key is None):
-        refuse("tls_cert and tls_key belong together: set both", "tls_cert", "tls_key")
-    for name in ("tls_cert", "tls_key"):
-        path: pathlib.Path | None = getattr(value, name)
-        if path is not None:
-            try:
-                path.open("rb").close()
-            except OSError as exc:
-                refuse(f"cannot read {path}: {exc.strerror}", name)
-    places = {
-        "port": (value.host, value.port),
-        "metrics_port": (value.metrics_host, value.metrics_port),
-        "health_port": (value.health_host, value.health_port),
-    }
-    fixed = [place for place in places.values() if place[1]]
-    if len(set(fixed)) != len(fixed):
-        refuse("port, metrics_port and health_port must differ", *places)

@@ -33,6 +33,8 @@ class Settings:
     codec: str = "rs"
     journal_threshold_bytes: int = 128 * units.KIB
     stripe_bytes: int = 4 * units.MIB
+    checkpoint_log_bytes: int = 64 * units.MIB
+    checkpoint_log_percent: int = 100
     host: str = "127.0.0.1"
     port: int = 9000
     workers: int = 0
@@ -66,6 +68,11 @@ class Settings:
     def journal_replica_count(self) -> int:
         """Copies of each journal write; by default as many losses are survived as by stripes."""
         return self.journal_replicas or self.parity_shards + 1
+
+    @property
+    def checkpoint_copies_count(self) -> int:
+        """Devices that hold a copy of a checkpoint: more than may be lost at once."""
+        return self.parity_shards + 1
 
     @property
     def reserve_zones_count(self) -> int:

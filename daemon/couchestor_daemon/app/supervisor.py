@@ -81,7 +81,8 @@ class Supervisor:
         on_ready: Called once, when every child serves for the first time.
         on_child_exit: Called with the name of a child that ended.
         reload: Gives the log level to use from now on (SIGHUP).
-        child_module: Module holding ``prepare``, ``run_worker`` and ``run_maintenance``.
+        child_module: Module holding ``prepare``, ``run_worker``, ``run_maintenance`` and
+            ``conclude``, which runs once no other child is left after an orderly stop.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Supervisor:
         self._module = child_module
         self._stop = asyncio.Event()
         self._refused = False
+        self._forced = False
         self._was_ready = False
         self._phase = "preparing"
         self._children: list[_Child] = []
@@ -139,11 +141,13 @@ class Supervisor:
             stopping = loop.create_task(self._stop.wait())
             await asyncio.wait([stopping, *keepers], return_when=asyncio.FIRST_COMPLETED)
             failed = not self._stop.is_set()
-            await self._drain(keepers)
+            orderly = await self._drain(keepers)
             stopping.cancel()
             for keeper in keepers:
                 if not keeper.cancelled() and (exc := keeper.exception()):
                     raise exc
+            if orderly and not failed and not self._refused:
+                await self._conclude()
             return 1 if failed or self._refused else 0
         finally:
             ticker.cancel()
@@ -160,6 +164,21 @@ class Supervisor:
                 f"preparing the store failed ({_exit_text(code)}); the log above says why"
             )
         return code == 0 and not self._stop.is_set()
+
+    async def _conclude(self) -> None:
+        """Have the stop marked as clean. Without the mark a reboot costs a rebuild, no more."""
+        concluding = _Child("conclude", 0)
+        self._children = [concluding]
+        running = asyncio.create_task(self._run_once(concluding))
+        _, late = await asyncio.wait([running], timeout=self._told.drain_seconds)
+        if late:
+            concluding.signal(signal.SIGKILL)
+        code = await running
+        if code != 0:
+            _log.warning(
+                "the stop is not marked as clean: after a reboot the index is rebuilt",
+                extra={"exit": _exit_text(code)},
+            )
 
     async def _keep(self, each: _Child) -> None:
         loop = asyncio.get_running_loop()
@@ -225,7 +244,7 @@ class Supervisor:
             "secret_key": self._root.secret_key,
         }
         reports = asyncio.create_task(self._read_reports(each, reports_read))
-        if self._stop.is_set():
+        if self._stop.is_set() and each.role != "conclude":
             each.signal(signal.SIGTERM)  # the order to stop came while this one was being started
         try:
             self._order(each, first)
@@ -260,6 +279,8 @@ class Supervisor:
                     self._note_ready()
                 elif line.startswith("summary "):
                     each.summary = json.loads(line.removeprefix("summary "))
+                    if each.role == "maintenance":
+                        self._board.describe(each.summary)
         finally:
             transport.close()
 
@@ -303,6 +324,7 @@ class Supervisor:
     def _interrupt(self) -> None:
         if self._stop.is_set():
             _log.warning("asked twice, stopping at once")
+            self._forced = True
             for each in self._children:
                 each.signal(signal.SIGKILL)
             return
@@ -325,7 +347,8 @@ class Supervisor:
                 self._order(each, {"log_level": level})
                 each.signal(signal.SIGHUP)
 
-    async def _drain(self, keepers: list[asyncio.Task[None]]) -> None:
+    async def _drain(self, keepers: list[asyncio.Task[None]]) -> bool:
+        """True when every child ended by itself."""
         if not self._stop.is_set():
             self._interrupt()
         _, late = await asyncio.wait(keepers, timeout=self._told.drain_seconds)
@@ -334,6 +357,7 @@ class Supervisor:
             for each in self._children:
                 each.signal(signal.SIGKILL)
             await asyncio.wait(late)
+        return not late and not self._forced
 
 
 def lock_data_dir(told: settings.Settings) -> int:

@@ -81,6 +81,11 @@ class Checkpoints:
         complete = [record for record in self._records() if record.state == _COMPLETE]
         return max(complete, key=lambda record: record.sequence, default=None)
 
+    def applied_sequence(self) -> ids.Sequence:
+        """Sequence of the last batch in the index."""
+        with self._index.read() as reader:
+            return commit_log.applied_sequence(reader)
+
     def log_bytes_since_newest(self) -> int:
         """What a replay would read now, beside the segments that were open then."""
         newest = self.newest()

@@ -1,0 +1,149 @@
+"""When checkpoints are taken, and what people see of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import logging
+from collections.abc import Callable
+from concurrent import futures
+from typing import Final
+
+from couchestor_daemon.app import metrics
+from couchestor_daemon.formats import media_records
+from couchestor_daemon.services import checkpoints
+from couchestor_domain import errors, units
+
+POLL_SECONDS: Final = 3.0
+RETRY_SECONDS_MIN: Final = 30.0
+RETRY_SECONDS_MAX: Final = 3600.0
+
+_log = logging.getLogger("couchestor.checkpoints")
+
+Report = Callable[[dict[str, object]], None]
+
+
+def is_due(
+    since_bytes: int,
+    newest: media_records.CheckpointRecord | None,
+    *,
+    log_bytes: int,
+    log_percent: int,
+) -> bool:
+    """Whether the log has grown enough that another image is worth its writing."""
+    image_bytes = newest.image_bytes if newest else 0
+    return since_bytes > max(log_bytes, image_bytes * log_percent // 100)
+
+
+class CheckpointSchedule:
+    """Looks every few seconds how far the log has grown, and takes a checkpoint when it is due.
+
+    Everything that blocks runs on one thread of its own; the loop only waits.
+
+    Args:
+        log_bytes: Log that must have been written since the newest one.
+        log_percent: The same, as a part of the newest one's bytes; the larger of the two counts.
+        report: Told about the newest one, at the start and whenever it changes.
+    """
+
+    def __init__(
+        self,
+        taker: checkpoints.Checkpoints,
+        *,
+        log_bytes: int,
+        log_percent: int,
+        report: Report,
+        measured: metrics.NodeMetrics,
+    ) -> None:
+        self._taker = taker
+        self._log_bytes = log_bytes
+        self._log_percent = log_percent
+        self._report = report
+        self._measured = measured
+        self._pool = futures.ThreadPoolExecutor(1, "checkpoint")
+        self._failure_streak = 0
+        self._full_was_said = False
+        self._seen_sequence = -1
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until ``stop``; one under way then ends early and is released."""
+        loop = asyncio.get_running_loop()
+        retry_at = 0.0
+        try:
+            await loop.run_in_executor(self._pool, self._begin)
+            while not stop.is_set():
+                if loop.time() >= retry_at:
+                    wait = await loop.run_in_executor(self._pool, self.step)
+                    retry_at = loop.time() + wait
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), POLL_SECONDS)
+        finally:
+            self._pool.shutdown()
+
+    def step(self) -> float:
+        """Take a checkpoint if one is due. Returns seconds to wait before the next look."""
+        try:
+            applied = self._taker.applied_sequence()
+            if applied == self._seen_sequence:
+                return 0.0  # An idle node does not ask its devices for every zone.
+            newest = self._taker.newest()
+            since_bytes = self._taker.log_bytes_since_newest()
+            self._measured.log_since_checkpoint_bytes.set(since_bytes)
+            if is_due(
+                since_bytes, newest, log_bytes=self._log_bytes, log_percent=self._log_percent
+            ):
+                record = self._taker.take()
+                if record is not None:
+                    _log.info(
+                        "checkpoint complete",
+                        extra={
+                            "checkpoint": record.checkpoint_id,
+                            "sequence": record.sequence,
+                            "image_bytes": record.image_bytes,
+                            "entries": record.entries_count,
+                        },
+                    )
+                    self._show(record)
+        except errors.CouchestorError as exc:
+            return self._put_off(exc)
+        self._seen_sequence = applied
+        self._failure_streak, self._full_was_said = 0, False
+        return 0.0
+
+    def _begin(self) -> None:
+        try:
+            self._taker.release_leftovers()
+            self._show(self._taker.newest())
+        except errors.CouchestorError as exc:
+            _log.warning("unfinished checkpoints are released later: %s", exc)
+
+    def _put_off(self, exc: errors.CouchestorError) -> float:
+        wait = float(min(RETRY_SECONDS_MAX, RETRY_SECONDS_MIN * 2 ** min(self._failure_streak, 16)))
+        self._failure_streak += 1
+        if isinstance(exc, errors.StoreFullError):
+            if not self._full_was_said:
+                _log.warning("no checkpoint until there is room; a replay takes longer: %s", exc)
+            self._full_was_said = True
+        else:
+            _log.warning("no checkpoint now, next try in %g s: %s", wait, exc)
+        return wait
+
+    def _show(self, newest: media_records.CheckpointRecord | None) -> None:
+        if newest is None:
+            return
+        taken_seconds = newest.taken_ns / units.NS_PER_SECOND
+        self._measured.checkpoint_sequence.set(newest.sequence)
+        self._measured.checkpoint_bytes.set(newest.image_bytes)
+        self._measured.checkpoint_time.set(taken_seconds)
+        taken_at = datetime.datetime.fromtimestamp(taken_seconds, datetime.UTC)
+        self._report(
+            {
+                "checkpoint": {
+                    "sequence": newest.sequence,
+                    "bytes": newest.image_bytes,
+                    "entries": newest.entries_count,
+                    "taken_at": taken_at.isoformat(timespec="seconds"),
+                }
+            }
+        )

@@ -1,0 +1,63 @@
+"""Which settings do not fit together."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+
+from couchestor_daemon.app import settings
+from couchestor_domain import errors, units
+
+
+def check_together(value: settings.Settings, sources: Mapping[str, str]) -> None:
+    """Refuse settings that are fine one by one and impossible together.
+
+    Args:
+        sources: Setting -> where it was set, for those that were.
+
+    Raises:
+        ConfigurationError: one line naming what does not fit and where it was set.
+    """
+
+    def refuse(message: str, *names: str) -> None:
+        where = ", ".join(sources[name] for name in names if name in sources)
+        raise errors.ConfigurationError(message + (f" (set by {where})" if where else ""))
+
+    count = len(value.device_paths)
+    width = value.data_shards + value.parity_shards
+    if len(set(value.devices)) != len(value.devices):
+        refuse("a device is named twice", "devices")
+    if width > count:
+        refuse(
+            f"{value.data_shards}+{value.parity_shards} coding needs {width} devices, "
+            f"{count} are configured",
+            "data_shards",
+            "parity_shards",
+            "devices",
+        )
+    if value.journal_replica_count > count:
+        refuse(
+            f"{value.journal_replica_count} journal replicas need as many devices, "
+            f"{count} are configured",
+            "journal_replicas",
+            "devices",
+        )
+    if units.ceil_div(value.stripe_bytes, value.data_shards) * 2 > value.zone_bytes:
+        refuse("a zone must hold at least two full chunks", "zone_bytes", "stripe_bytes")
+    if (value.tls_cert is None) != (value.tls_key is None):
+        refuse("tls_cert and tls_key belong together: set both", "tls_cert", "tls_key")
+    for name in ("tls_cert", "tls_key"):
+        path: pathlib.Path | None = getattr(value, name)
+        if path is not None:
+            try:
+                path.open("rb").close()
+            except OSError as exc:
+                refuse(f"cannot read {path}: {exc.strerror}", name)
+    places = {
+        "port": (value.host, value.port),
+        "metrics_port": (value.metrics_host, value.metrics_port),
+        "health_port": (value.health_host, value.health_port),
+    }
+    fixed = [place for place in places.values() if place[1]]
+    if len(set(fixed)) != len(fixed):
+        refuse("port, metrics_port and health_port must differ", *places)
