@@ -5,7 +5,8 @@ Pure: `decide` is total, and a test enumerates every input.
     index     last stop          action
     --------  -----------------  -----------------------------------------------------------
     absent    any, empty log     INITIALISE  a first start
-    absent    any, log present   REBUILD     the log is the truth; replay it from its beginning
+    absent    any, log present   REBUILD     the log is the truth; replay it after the newest
+                                             checkpoint, or from its beginning
     foreign   any                REFUSE      the index belongs to another node
     present   clean              USE         synced at the last stop
     present   crash, same boot   USE         commits survive the death of processes; a batch beyond

@@ -1,0 +1,166 @@
+"""The two ends of a node's run: what a stop leaves and what the next start makes of it."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+
+from couchestor_daemon.adapters import lmdb_index
+from couchestor_daemon.app import preparation, settings, stop_mark
+from couchestor_daemon.formats import zone_header
+from couchestor_daemon.services import recovery_table, replay
+from couchestor_domain import errors, ids, units
+
+Boot = pathlib.Path
+
+
+@pytest.fixture
+def told(tmp_path: pathlib.Path) -> settings.Settings:
+    return settings.Settings(
+        data_dir=tmp_path / "node", device_capacity_bytes=16 * units.MIB, zone_bytes=units.MIB
+    )
+
+
+@pytest.fixture
+def boot(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Boot:
+    """The file that tells one boot from another."""
+    path = tmp_path / "boot_id"
+    path.write_text("first\n")
+    monkeypatch.setattr(stop_mark, "BOOT_ID_PATH", path)
+    return path
+
+
+def action_of_a_start(told: settings.Settings) -> str:
+    return preparation.prepare(told).action
+
+
+def running_node(told: settings.Settings) -> None:
+    """A first start and something committed, as workers would; then they end or die."""
+    assert action_of_a_start(told) == "initialise"
+    index = preparation.open_index(told)
+    with index.write() as txn:
+        txn.put(b"oobject", b"value")
+        txn.commit()
+    index.close()
+
+
+def has_object(told: settings.Settings) -> bool:
+    index = preparation.open_index(told)
+    with index.read() as reader:
+        found = reader.get(b"oobject")
+    index.close()
+    return found == b"value"
+
+
+def make_log(told: settings.Settings) -> None:
+    """Enough for a start to believe there is a log; it never committed the object."""
+    device = told.device_paths[0] / "zones" / "00000000.zone"
+    member = ids.ZoneAddress(ids.DeviceId("0" * 32), ids.ZoneIndex(0))
+    header = zone_header.ZoneHeader(zone_header.ZoneRole.SEGMENT, 0, 0, 0, 1, 2, (member,))
+    device.write_bytes(zone_header.pack(header))
+
+
+def test_after_a_clean_stop_the_index_is_used_in_any_boot(
+    told: settings.Settings, boot: Boot
+) -> None:
+    running_node(told)
+    make_log(told)
+    preparation.conclude(told)
+    assert stop_mark.last_stop(told.data_dir) is recovery_table.LastStop.CLEAN
+    boot.write_text("second\n")
+    assert action_of_a_start(told) == "use"
+    assert has_object(told)
+    # The mark is spent: what this start changes is not synced.
+    assert stop_mark.last_stop(told.data_dir) is recovery_table.LastStop.CRASH_SAME_BOOT
+    boot.write_text("third\n")
+    assert stop_mark.last_stop(told.data_dir) is recovery_table.LastStop.CRASH_OTHER_BOOT
+
+
+def test_after_a_crash_the_index_is_used_in_this_boot_and_rebuilt_in_another(
+    told: settings.Settings, boot: Boot
+) -> None:
+    running_node(told)
+    make_log(told)
+    assert action_of_a_start(told) == "use"
+    assert has_object(told)
+    boot.write_text("second\n")
+    assert action_of_a_start(told) == "rebuild"
+    assert not has_object(told), "the log is the truth"
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_a_rebuild_that_is_cut_short_leaves_no_mark_that_trusts_an_index(
+    told: settings.Settings, boot: Boot, monkeypatch: pytest.MonkeyPatch, clean: bool
+) -> None:
+    running_node(told)
+    make_log(told)
+    if clean:
+        preparation.conclude(told)
+
+    class Death(BaseException):
+        pass
+
+    def dies(*arguments: object) -> None:
+        # The folder as it would be had the renaming of the old index not become durable.
+        (told.data_dir / "index.before-rebuild").rename(told.data_dir / "old")
+        raise Death
+
+    with monkeypatch.context() as patched:
+        patched.setattr(replay, "rebuild", dies)
+        with pytest.raises(Death):
+            preparation.prepare(told, recover_asked=True)
+    assert stop_mark.last_stop(told.data_dir) is recovery_table.LastStop.CRASH_OTHER_BOOT
+    (told.data_dir / "index").rename(told.data_dir / "half")
+    (told.data_dir / "old").rename(told.data_dir / "index")
+    assert action_of_a_start(told) == "rebuild"
+
+
+def test_the_mark_is_written_only_once_the_index_is_synced(
+    told: settings.Settings, boot: Boot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running_node(told)
+    seen: list[recovery_table.LastStop] = []
+    honest = lmdb_index.LmdbIndex.sync
+
+    def sync(index: lmdb_index.LmdbIndex) -> None:
+        seen.append(stop_mark.last_stop(told.data_dir))
+        honest(index)
+
+    monkeypatch.setattr(lmdb_index.LmdbIndex, "sync", sync)
+    preparation.conclude(told)
+    assert seen == [recovery_table.LastStop.CRASH_SAME_BOOT]
+
+    def fails(index: lmdb_index.LmdbIndex) -> None:
+        raise errors.IndexFullError("no room")
+
+    assert action_of_a_start(told) == "use"
+    monkeypatch.setattr(lmdb_index.LmdbIndex, "sync", fails)
+    with pytest.raises(errors.IndexFullError):
+        preparation.conclude(told)
+    assert stop_mark.last_stop(told.data_dir) is recovery_table.LastStop.CRASH_SAME_BOOT
+
+
+def test_without_a_whole_index_there_is_nothing_to_mark(
+    told: settings.Settings, boot: Boot
+) -> None:
+    running_node(told)
+    (told.data_dir / "index" / "complete").unlink()
+    preparation.conclude(told)
+    assert stop_mark.last_stop(told.data_dir) is recovery_table.LastStop.CRASH_SAME_BOOT
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"clean": "yes"}', '{"boot_id": null}'])
+def test_a_mark_that_says_nothing_is_taken_for_the_worst(
+    told: settings.Settings, boot: Boot, text: str
+) -> None:
+    told.data_dir.mkdir()
+    (told.data_dir / "running.json").write_text(text)
+    assert stop_mark.last_stop(told.data_dir) is recovery_table.LastStop.CRASH_OTHER_BOOT
+
+
+def test_the_mark_of_an_earlier_version_is_understood(told: settings.Settings, boot: Boot) -> None:
+    told.data_dir.mkdir()
+    (told.data_dir / "running.json").write_text(json.dumps({"boot_id": "first"}))
+    assert stop_mark.last_stop(told.data_dir) is recovery_table.LastStop.CRASH_SAME_BOOT
