@@ -7,9 +7,9 @@ import contextlib
 import datetime
 import logging
 from collections.abc import Callable
-from concurrent import futures
 from typing import Final
 
+from couchestor_daemon.adapters import worker_threads
 from couchestor_daemon.app import metrics
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.services import checkpoints
@@ -61,7 +61,7 @@ class CheckpointSchedule:
         self._log_percent = log_percent
         self._report = report
         self._measured = measured
-        self._pool = futures.ThreadPoolExecutor(1, "checkpoint")
+        self._thread = worker_threads.WorkerThreads(1, "checkpoint")
         self._failure_streak = 0
         self._full_was_said = False
         self._seen_sequence = -1
@@ -70,16 +70,17 @@ class CheckpointSchedule:
         """Until ``stop``; one under way then ends early and is released."""
         loop = asyncio.get_running_loop()
         retry_at = 0.0
-        try:
-            await loop.run_in_executor(self._pool, self._begin)
-            while not stop.is_set():
-                if loop.time() >= retry_at:
-                    wait = await loop.run_in_executor(self._pool, self.step)
-                    retry_at = loop.time() + wait
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), POLL_SECONDS)
-        finally:
-            self._pool.shutdown()
+        await self._thread.run(self._begin)
+        while not stop.is_set():
+            if loop.time() >= retry_at:
+                wait = await self._thread.run(self.step)
+                retry_at = loop.time() + wait
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), POLL_SECONDS)
+
+    def close(self) -> None:
+        """End the thread, once ``run`` has ended. Blocking."""
+        self._thread.close()
 
     def step(self) -> float:
         """Take a checkpoint if one is due. Returns seconds to wait before the next look."""

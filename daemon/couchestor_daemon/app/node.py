@@ -278,4 +278,5 @@ async def run_maintenance(
         ready()
         await schedule.run(stop)
     finally:
+        schedule.close()
         await node.close()

@@ -38,7 +38,7 @@ def findings(
             continue  # On its way out.
         if image is None:
             if complete:
-                found.append(f"checkpoint {checkpoint_id} is on no device; recovery replays more")
+                found.append(f"checkpoint {checkpoint_id} is on no device: a recovery replays more")
             continue
         problems = [_problem(image, device_id, devices) for device_id in image.device_ids]
         if complete or not all(problems):

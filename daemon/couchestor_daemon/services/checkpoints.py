@@ -254,6 +254,10 @@ class Checkpoints:
     def _release(self, record: media_records.CheckpointRecord) -> None:
         """Zones are emptied before the commit that frees them: after it they may be another's."""
         zones = [zone for part in record.parts for zone in media_records.zone_addresses(part)]
+        written = {
+            device_id: log_growth.write_pointers(self._media, device_id)
+            for device_id in {zone.device_id for zone in zones}
+        }
         for zone in zones:
             # One that is away keeps its copy: an old truth, which recovery prefers to nothing.
             with (
@@ -268,6 +272,14 @@ class Checkpoints:
                 txn.delete(media_records.zone_key(zone))
 
         self._submit(commit_log.Operation(apply=apply, uses_reserve=True))
+        for zone in zones:
+            self._publisher.publish(
+                events.ZoneReset(
+                    device_id=zone.device_id,
+                    zone_index=zone.zone_index,
+                    reclaimed_bytes=written[zone.device_id].get(zone.zone_index, 0),
+                )
+            )
 
     def _announce(self, record: media_records.CheckpointRecord) -> None:
         for zone in media_records.zone_addresses(record.parts[-1]):

@@ -43,6 +43,17 @@ def bytes_since(
     )
 
 
+def write_pointers(media: media_port.Media, device_id: ids.DeviceId) -> dict[ids.ZoneIndex, int]:
+    """Bytes written to each zone of a device; none when it is not in service."""
+    try:
+        return {
+            report.zone_index: report.write_pointer_bytes
+            for report in media.device(device_id).report()
+        }
+    except errors.DeviceError:
+        return {}
+
+
 def _records(
     reader: index_port.IndexReader, start: bytes, stop: bytes
 ) -> Iterable[media_records.SegmentRecord]:
@@ -59,17 +70,7 @@ def _written_bytes(
         pointers = [0]
         for zone in media_records.zone_addresses(record.members):
             if zone.device_id not in reports:
-                reports[zone.device_id] = _pointers(media, zone.device_id)
+                reports[zone.device_id] = write_pointers(media, zone.device_id)
             pointers.append(reports[zone.device_id].get(zone.zone_index, 0))
         written[record.segment_id] = max(0, max(pointers) - zone_header.ZONE_HEADER_BYTES)
     return written
-
-
-def _pointers(media: media_port.Media, device_id: ids.DeviceId) -> dict[ids.ZoneIndex, int]:
-    try:
-        return {
-            report.zone_index: report.write_pointer_bytes
-            for report in media.device(device_id).report()
-        }
-    except errors.DeviceError:
-        return {}  # Its replicas are counted on the other members.

@@ -11,6 +11,7 @@ from couchestor_daemon.adapters import simulated_device
 from couchestor_daemon.formats import checkpoint, media_records, zone_header
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import (
+    checkpoint_check,
     checkpoint_image,
     commit_log,
     log_growth,
@@ -329,3 +330,43 @@ def test_a_zone_that_begins_like_an_image_and_has_no_block_is_ignored(
     expected = node.content()
     assert node.lose_index(power_loss=True).checkpoint_sequence == 0
     assert node.content() == expected
+
+
+def test_a_check_names_each_copy_that_is_not_whole(node: log_node.LogNode) -> None:
+    record = taken(node)
+    assert checkpoint_check.findings(node.present, [record]) == []
+    assert checkpoint_check.findings(node.present, []) == []
+    damaged, away, _ = media_records.zone_addresses(record.parts[-1])
+    node.world.devices[damaged.device_id].corrupt(damaged.zone_index, 5000, 1)
+    node.away = {away.device_id}
+    found = checkpoint_check.findings(node.present, [record])
+    assert len(found) == 2
+    assert f"on device {damaged.device_id} does not verify" in " ".join(found)
+    assert f"on device {away.device_id} is on a missing device" in " ".join(found)
+    for zone in zones_of(record):
+        node.world.devices[zone.device_id].reset(zone.zone_index)
+    node.away = set()
+    (said,) = checkpoint_check.findings(node.present, [record])
+    assert "is on no device" in said
+
+
+def test_a_check_finds_nothing_wrong_with_what_was_never_finished(
+    node: log_node.LogNode,
+) -> None:
+    def dies_while_it_writes() -> None:
+        if checkpoint_image.find_images(node.present):
+            raise simulated_device.SimulatedCrash
+
+    node.before_submit = dies_while_it_writes
+    with pytest.raises(simulated_device.SimulatedCrash):
+        node.checkpoints.take()
+    assert len(checkpoint_image.find_images(node.present)) == 1
+    with node.index.read() as reader:
+        start, stop = media_records.table_range(media_records.CHECKPOINTS)
+        records = [
+            media_records.unpack(media_records.CheckpointRecord, value)
+            for _, value in reader.scan(start, stop)
+        ]
+    assert len(records) == 1
+    assert checkpoint_check.findings(node.present, records) == []
+    assert checkpoint_check.findings(node.present, []) == []

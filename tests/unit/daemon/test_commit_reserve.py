@@ -46,17 +46,6 @@ def log() -> commit_log.CommitLog:
     )
 
 
-def test_a_segment_whose_opening_failed_is_not_appended_to(log: commit_log.CommitLog) -> None:
-    def writes_then_fails(txn: index_port.IndexWriter, _: commit_log.Placement) -> None:
-        txn.put(b"ohalf", b"done")
-        raise errors.NoSuchKeyError("after its first write")
-
-    spoiler, good = commit_log.Operation(apply=writes_then_fails), put(b"good")
-    log.commit([spoiler, good])
-    assert isinstance(spoiler.error, errors.NoSuchKeyError)
-    assert good.error is None, "the segment that the first attempt opened is in no index"
-
-
 def put(key: bytes) -> commit_log.Operation:
     return commit_log.Operation(apply=_writing(key), payload=PAYLOAD)
 
