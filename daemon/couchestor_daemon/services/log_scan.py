@@ -165,4 +165,15 @@ def committed_chain(base: int, found: Iterable[FoundBatch]) -> Sequence[FoundBat
             sequence=position,
             missing=gaps[0],
         )
+    for item in newest.values():
+        # On all of its replicas it was perhaps answered, and a rebuild that misses it misses all
+        # of them.
+        if item.fully_replicated:
+            raise errors.LogDamagedError(
+                f"batch {item.sequence} was committed after batch {item.previous}, which a rebuild "
+                "has replaced while more devices were away than the log's replicas allow: the "
+                "store has gone on without it. Take away the devices that were away then, or "
+                "restore it from a backup",
+                sequence=item.sequence,
+            )
     return chain
