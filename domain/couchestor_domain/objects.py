@@ -67,6 +67,8 @@ class ObjectRecord:
     """0 for an object that was not uploaded in parts."""
     part_sizes_bytes: tuple[int, ...] = ()
     """Sizes of the parts in order, empty when ``part_count`` is 0."""
+    part_checksums: tuple[Mapping[str, str], ...] = ()
+    """Checksums of the parts in order, empty when no part has any."""
     owner: str = ""
     extents: tuple[Extent, ...] = ()
 
@@ -129,6 +131,18 @@ class CompletedPart:
     etag: str
     """Without quotes."""
     checksums: Mapping[str, str] = field(default_factory=_empty_map)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedObject:
+    """What a client says the object of a CompleteMultipartUpload will be."""
+
+    checksums: Mapping[str, str] = field(default_factory=_empty_map)
+    """Algorithm in lower case -> value, with the part count behind a composite one."""
+    size_bytes: int | None = None
+
+
+NOTHING_EXPECTED: Final = ExpectedObject()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -243,6 +243,7 @@ class MemoryStore:
         *,
         parts: Sequence[objects.CompletedPart],
         conditions: objects.WriteConditions,
+        expected: objects.ExpectedObject,
     ) -> objects.ObjectRecord:
         asked = tuple((part.number, part.etag) for part in parts)
         done = self._completed.get(upload.upload_id)
@@ -250,10 +251,10 @@ class MemoryStore:
             return done[1]
         held = self._upload(upload)
         numbers = [part.number for part in parts]
-        if numbers != sorted(set(numbers)):
+        if numbers != sorted(numbers):
             raise errors.InvalidPartOrderError("parts are not in ascending order")
         chosen: list[tuple[objects.PartRecord, bytes]] = []
-        for part in parts:
+        for part in {part.number: part for part in parts}.values():
             found = held.parts.get(part.number)
             if found is None or found[0].etag != part.etag:
                 raise errors.InvalidPartError(f"part {part.number}")
@@ -280,8 +281,13 @@ class MemoryStore:
             checksum_type=held.record.checksum_type if checksums else "",
             part_count=len(chosen),
             part_sizes_bytes=tuple(part.size_bytes for part, _ in chosen),
+            part_checksums=tuple(part.checksums for part, _ in chosen),
             owner=held.record.owner,
         )
+        if any(checksums.get(name) != value for name, value in expected.checksums.items()):
+            raise errors.DigestMismatchError("another checksum was expected")
+        if expected.size_bytes not in (None, record.size_bytes):
+            raise errors.DigestMismatchError("another size was expected")
         self._store(bucket, record, b"".join(content for _, content in chosen))
         del bucket.uploads[upload.upload_id]
         self._completed[upload.upload_id] = (asked, record)

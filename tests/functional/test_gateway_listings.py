@@ -34,6 +34,11 @@ async def test_pages_walk_every_entry_once_in_byte_order() -> None:
         assert (empty["KeyCount"], empty["IsTruncated"]) == (0, False)
         with pytest.raises(ClientError, match="InvalidArgument"):
             await call(s3.list_objects_v2, Bucket="books", ContinuationToken="%%%")
+        start = await call(s3.list_objects_v2, Bucket="books", ContinuationToken="")
+        assert (start["ContinuationToken"], start["KeyCount"]) == ("", len(KEYS))
+        for prefix in ("\n", "ü b", "\x01"):
+            echoed = (await call(s3.list_objects, Bucket="books", Prefix=prefix))["Prefix"]
+            assert echoed == (prefix if prefix != "\x01" else "%01")
 
 
 async def test_a_page_longer_than_any_streamed_piece_arrives_whole() -> None:
@@ -59,8 +64,23 @@ async def test_a_bucket_is_emptied_through_its_versions() -> None:
         doomed = [{"Key": v["Key"], "VersionId": v["VersionId"]} for v in page["Versions"]]
         gone = await call(s3.delete_objects, Bucket="books", Delete={"Objects": doomed})
         assert sorted(entry["Key"] for entry in gone["Deleted"]) == sorted(KEYS)
+        upload = await call(s3.create_multipart_upload, Bucket="books", Key="k")
         await call(s3.delete_bucket, Bucket="books")
         assert (await call(s3.list_buckets))["Buckets"] == []
+        await call(s3.create_bucket, Bucket="books")
+        with pytest.raises(ClientError, match="NoSuchUpload"):
+            await call(s3.list_parts, Bucket="books", Key="k", UploadId=upload["UploadId"])
+
+
+async def test_a_bucket_with_objects_keeps_its_uploads() -> None:
+    async with gateway_harness.running() as harness:
+        s3 = harness.client()
+        await call(s3.create_bucket, Bucket="books")
+        await call(s3.put_object, Bucket="books", Key="k", Body=b"x")
+        await call(s3.create_multipart_upload, Bucket="books", Key="k")
+        with pytest.raises(ClientError, match="BucketNotEmpty"):
+            await call(s3.delete_bucket, Bucket="books")
+        assert len((await call(s3.list_multipart_uploads, Bucket="books"))["Uploads"]) == 1
 
 
 async def test_multipart_from_start_to_end() -> None:

@@ -158,13 +158,16 @@ async def test_refusals() -> None:
 
 async def test_anonymous_is_denied_before_continue_is_sent() -> None:
     async with gateway_harness.running() as harness:
-        reader, writer = await asyncio.open_connection("127.0.0.1", harness.running.port)
-        writer.write(
-            b"PUT /books/k HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
-        )
-        line = await reader.readline()
-        assert line.startswith(b"HTTP/1.1 403")
-        writer.close()
+        await call(harness.client().create_bucket, Bucket="books")
+        for bucket, status in ((b"books", b"403"), (b"none", b"404")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", harness.running.port)
+            writer.write(
+                b"PUT /%s/k HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+                b"Expect: 100-continue\r\n\r\n" % bucket
+            )
+            line = await reader.readline()
+            writer.close()
+            assert line.startswith(b"HTTP/1.1 " + status)
 
 
 async def test_a_stalled_body_times_out() -> None:

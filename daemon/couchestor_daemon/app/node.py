@@ -236,6 +236,7 @@ async def run_worker(
                 operation, status, seconds=seconds, received_bytes=received, sent_bytes=sent
             ),
             offload=node.codec_threads.run,
+            limits=server.ServerLimits(stall_seconds=told.stall_seconds),
             access_log=told.access_log,
         )
         running = await gateway.start(

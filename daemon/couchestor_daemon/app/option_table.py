@@ -181,6 +181,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         option_values.path,
     ),
     _o(
+        "stall_seconds",
+        _SERVING,
+        "SECONDS",
+        "how long a client may neither send nor take a byte during a transfer",
+        option_values.positive_seconds,
+    ),
+    _o(
         "drain_seconds",
         _SERVING,
         "SECONDS",

@@ -68,6 +68,14 @@ def seconds(text: str) -> float:
     return value
 
 
+def positive_seconds(text: str) -> float:
+    """Seconds, more than none, up to an hour."""
+    value = seconds(text)
+    if value == 0:
+        raise ValueError("must be more than 0 seconds")
+    return value
+
+
 def boolean(text: str) -> bool:
     """A yes or a no, in the usual spellings."""
     lowered = text.strip().lower()

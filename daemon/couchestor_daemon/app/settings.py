@@ -49,6 +49,7 @@ class Settings:
     access_log: bool = False
     log_json: bool = False
     log_level: str = "info"
+    stall_seconds: float = 30.0
     drain_seconds: float = 30.0
     credentials_file: pathlib.Path | None = None
 

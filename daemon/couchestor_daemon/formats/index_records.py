@@ -170,7 +170,10 @@ def object_to_domain(
     """A stored version as the domain's; ``parts`` when they are stored apart and wanted."""
     sizes = stored.part_sizes_bytes
     flat = stored.extents
+    part_checksums: tuple[dict[str, str], ...] = ()
     if parts:
+        if any(part.checksums for part in parts):
+            part_checksums = tuple(part.checksums for part in parts)
         sizes = tuple(part.size_bytes for part in parts)
         flat = tuple(extent for part in parts for extent in part.extents)
     return objects.ObjectRecord(
@@ -186,6 +189,7 @@ def object_to_domain(
         checksum_type=stored.checksum_type,
         part_count=stored.part_count,
         part_sizes_bytes=sizes,
+        part_checksums=part_checksums,
         owner=stored.owner,
         extents=extents(flat),
     )

@@ -250,10 +250,13 @@ class NodeStore:
         *,
         parts: Sequence[objects.CompletedPart],
         conditions: objects.WriteConditions,
+        expected: objects.ExpectedObject,
     ) -> objects.ObjectRecord:
         now_ns = self._clock.now_ns()
         return await self._change(
-            lambda txn, _: uploads.complete_upload(txn, upload, parts, conditions, now_ns=now_ns),
+            lambda txn, _: uploads.complete_upload(
+                txn, upload, parts, conditions, expected=expected, now_ns=now_ns
+            ),
             uses_reserve=True,
         )
 

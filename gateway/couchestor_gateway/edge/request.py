@@ -85,24 +85,32 @@ class S3Request:
         """Where long buffers are hashed."""
         return self._offload
 
-    async def body(self) -> request_body.RequestBody:
+    async def body(self, *, algorithms: tuple[str, ...] = ()) -> request_body.RequestBody:
         """The body as a BodySource; a client that waits for 100 Continue gets it now.
+
+        Args:
+            algorithms: Checksums to compute even if the client gives none.
 
         Raises:
             S3Error: MissingContentLength, EntityTooLarge, InvalidArgument for a bad length,
                 InvalidDigest and the like for bad digest headers.
         """
-        return await self._open(self.body_bytes_max)
+        return await self._open(self.body_bytes_max, algorithms=algorithms)
 
-    async def document(self, *, required: bool = False) -> bytes:
+    async def document(self, *, required: bool = False, is_checksummed: bool = True) -> bytes:
         """The whole body of a request that carries an XML document; empty when there is none.
+
+        Args:
+            required: Refuse an empty body.
+            is_checksummed: False where the checksum headers do not speak of the document.
 
         Raises:
             S3Error: as ``body``; MalformedXML when ``required`` and empty.
         """
         content = b""
         if self._raw.body_exists:
-            content = await (await self._open(DOCUMENT_BYTES_MAX)).read_all()
+            body = await self._open(DOCUMENT_BYTES_MAX, is_checksummed=is_checksummed)
+            content = await body.read_all()
         if required and not content:
             raise s3_error.make("MalformedXML")
         return content
@@ -126,7 +134,13 @@ class S3Request:
         if expected is not None and expected != bucket.owner:
             raise s3_error.make("AccessDenied")
 
-    async def _open(self, limit_bytes: int) -> request_body.RequestBody:
+    async def _open(
+        self,
+        limit_bytes: int,
+        *,
+        algorithms: tuple[str, ...] = (),
+        is_checksummed: bool = True,
+    ) -> request_body.RequestBody:
         headers, raw = self.headers, self._raw
         identity = self.identity
         streaming = identity.payload in _STREAMING
@@ -143,7 +157,9 @@ class S3Request:
         decoder = None
         if streaming:
             decoder = chunked.ChunkedDecoder(identity, size_bytes, _trailer_names(headers))
-        digester = digests.BodyDigester.from_headers(headers, identity)
+        digester = digests.BodyDigester.from_headers(
+            headers, identity, algorithms=algorithms, is_checksummed=is_checksummed
+        )
         if "expect" in headers and headers["expect"].lower() == "100-continue":
             # Written here, not by aiohttp, so that a refused request never invites its body.
             if raw.transport is None:

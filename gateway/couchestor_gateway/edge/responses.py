@@ -50,6 +50,8 @@ def failure(
     headers: dict[str, str] = {}
     if error.status == 503:
         headers["Retry-After"] = str(error.extra.get("RetryAfter", 1))
+    if error.status == 416 and "ActualObjectSize" in error.extra:
+        headers["Content-Range"] = f"bytes */{error.extra['ActualObjectSize']}"
     if error.status == 304:
         # RFC 9110, 15.4.5: what a cache needs to renew what it holds.
         headers.update(error.extra)

@@ -19,6 +19,7 @@ from couchestor_gateway.operations import (
     get_bucket_location,
     get_bucket_versioning,
     get_object,
+    get_object_attributes,
     head_bucket,
     head_object,
     list_buckets,
@@ -104,6 +105,7 @@ _BUCKET: Final[dict[tuple[str, str], Operation]] = {
 }
 _OBJECT: Final[dict[tuple[str, str], Operation]] = {
     ("GET", ""): Operation("GetObject", get_object.run),
+    ("GET", "attributes"): Operation("GetObjectAttributes", get_object_attributes.run),
     ("GET", "uploadId"): Operation("ListParts", list_parts.run),
     ("HEAD", ""): Operation("HeadObject", head_object.run),
     ("PUT", ""): PUT_OBJECT,
@@ -125,6 +127,9 @@ def find(
         S3Error: NotImplemented for sub-resources we do not serve, MethodNotAllowed otherwise.
     """
     if not bucket:
+        if key:
+            # "//key": naming no bucket must not turn into the service's own operations.
+            raise s3_error.make("InvalidBucketName", BucketName="")
         if method == "GET":
             return LIST_BUCKETS
         raise _refusal(method, "")

@@ -18,7 +18,7 @@ from typing import Final
 from aiohttp import web
 
 from couchestor_domain import errors, units
-from couchestor_gateway.edge import addressing, responses, routing
+from couchestor_gateway.edge import addressing, connection, responses, routing
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.ports import clock as clock_port
 from couchestor_gateway.ports import credentials as credentials_port
@@ -126,7 +126,7 @@ class Gateway:
     ) -> RunningServer:
         """Listen. Raises OSError when the address cannot be bound."""
         limits = self._limits
-        server = web.Server(
+        server = connection.Server(
             self.handle,
             access_log=None,
             auto_decompress=False,  # objects are stored as they were sent
@@ -212,6 +212,9 @@ class Gateway:
             now_seconds=self._clock.now_ns() / units.NS_PER_SECOND,
         )
         if identity.credential is None:
+            if target.bucket:
+                # As S3: that a bucket does not exist is told before who may use it.
+                await self._buckets.get_bucket(target.bucket)
             raise s3_error.make("AccessDenied")
         trace.access_key = identity.credential.access_key
         operation = routing.find(method, target.bucket, target.key, query, headers)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from couchestor_domain import objects
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
-from couchestor_gateway.protocol import conditions, xml_reading, xml_writing
+from couchestor_gateway.protocol import conditions, digests, s3_error, xml_reading, xml_writing
 
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
     """Make the named parts one object; repeating it answers the same."""
-    parts = xml_reading.complete_multipart_upload(await request.document(required=True))
+    document = await request.document(required=True, is_checksummed=False)
+    parts = xml_reading.complete_multipart_upload(document)
     upload = await request.uploads.get_upload(
         bucket=request.bucket, key=request.key, upload_id=request.query["uploadId"]
     )
     record = await request.uploads.complete_upload(
-        upload, parts=parts, conditions=conditions.of_write(request.headers)
+        upload,
+        parts=parts,
+        conditions=conditions.of_write(request.headers),
+        expected=_expected(request.headers, upload),
     )
     xml = xml_writing.Document("CompleteMultipartUploadResult")
     xml.text("Location", request.location()).text("Bucket", request.bucket)
@@ -24,3 +31,20 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     if record.checksums:
         xml.text("ChecksumType", record.checksum_type)
     return responses.document(xml.finish())
+
+
+def _expected(headers: Mapping[str, str], upload: objects.UploadRecord) -> objects.ExpectedObject:
+    """Here the checksum headers speak of the object, not of the request's body."""
+    kind = headers.get("x-amz-checksum-type", "").upper()
+    if kind and upload.checksum_type and kind != upload.checksum_type:
+        raise s3_error.make(
+            "InvalidRequest",
+            f"The upload was created using the {upload.checksum_type} checksum mode. The complete"
+            " request must use the same checksum mode.",
+        )
+    size = headers.get("x-amz-mp-object-size")
+    if size is not None and not (size.isascii() and size.isdigit() and len(size) < 20):
+        raise s3_error.make("InvalidArgument", "x-amz-mp-object-size is not a number.")
+    return objects.ExpectedObject(
+        checksums=digests.given(headers), size_bytes=None if size is None else int(size)
+    )

@@ -37,6 +37,9 @@ async def find(request: s3_request.S3Request) -> objects.ObjectRecord:
         )
     if bucket != request.bucket:
         await request.require_own_bucket(bucket)
+    expected = request.headers.get("x-amz-source-expected-bucket-owner")
+    if expected is not None and expected != request.owner:
+        raise s3_error.make("AccessDenied")
     record = await request.objects.get_object(bucket=bucket, key=key)
     conditions.check_copy_source(request.headers, etag=record.etag, modified_ns=record.modified_ns)
     return record

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import listing
@@ -16,7 +18,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     page = await request.objects.list_objects(query)
     truncated = page.truncated and query.limit > 0
     xml = xml_writing.Document("ListBucketResult")
-    xml.text("Name", request.bucket).text("Prefix", encode(query.prefix))
+    xml.text("Name", request.bucket).text("Prefix", _echoed(query.prefix, encode))
     xml.text("Marker", encode(query.after))
     if truncated and query.delimiter:
         xml.text("NextMarker", encode(page.last))
@@ -29,3 +31,11 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     listing.write_contents(xml, page, encode, with_owner=True)
     listing.write_prefixes(xml, page.common_prefixes, encode)
     return responses.document(xml.finish())
+
+
+def _echoed(prefix: str, encode: Callable[[str], str]) -> str:
+    """The prefix as it came: boto3 decodes every other element of this listing, but not this one.
+
+    Only what XML cannot hold is encoded, and only for clients that asked for it.
+    """
+    return prefix if xml_writing.is_writable(prefix) else encode(prefix)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import listing
-from couchestor_gateway.protocol import list_encoding, s3_error, xml_writing
+from couchestor_gateway.protocol import list_encoding, xml_writing
 
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
@@ -14,9 +14,8 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     encode = list_encoding.key_encoder(parameters)
     start_after = parameters.get("start-after", "")
     token = parameters.get("continuation-token")
-    if token == "":
-        raise s3_error.make("InvalidArgument", "The continuation token provided is incorrect")
-    after = start_after if token is None else list_encoding.decode_token(token)
+    # An empty token is where some clients start.
+    after = list_encoding.decode_token(token) if token else start_after
     query = listing.query(request.bucket, parameters, after=after)
     page = await request.objects.list_objects(query)
     truncated = page.truncated and query.limit > 0

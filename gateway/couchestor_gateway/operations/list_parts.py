@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
-from couchestor_gateway.protocol import list_encoding, s3_error, timestamps, xml_writing
+from couchestor_gateway.protocol import list_encoding, timestamps, xml_writing
 
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
@@ -12,18 +12,16 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     query = request.query
     limit = list_encoding.page_limit(query, "max-parts")
     encode = list_encoding.key_encoder(query)
-    marker = query.get("part-number-marker", "") or "0"
-    if not (marker.isascii() and marker.isdigit() and len(marker) <= 10):
-        raise s3_error.make("InvalidArgument", "part-number-marker must be a number")
+    marker = list_encoding.part_marker(query, "part-number-marker")
     upload = await request.uploads.get_upload(
         bucket=request.bucket, key=request.key, upload_id=query["uploadId"]
     )
-    page = await request.uploads.list_parts(upload, after_part=int(marker), limit=limit)
+    page = await request.uploads.list_parts(upload, after_part=marker, limit=limit)
     xml = xml_writing.Document("ListPartsResult")
     xml.text("Bucket", request.bucket).text("Key", encode(request.key))
     xml.text("UploadId", upload.upload_id)
     xml.owner(upload.owner, name="Initiator").owner(upload.owner)
-    xml.text("StorageClass", "STANDARD").text("PartNumberMarker", int(marker))
+    xml.text("StorageClass", "STANDARD").text("PartNumberMarker", marker)
     if page.truncated:
         xml.text("NextPartNumberMarker", page.next_part_marker)
     xml.text("MaxParts", limit).flag("IsTruncated", page.truncated)

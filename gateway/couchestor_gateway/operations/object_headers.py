@@ -43,13 +43,14 @@ def standard(headers: Mapping[str, str]) -> dict[str, str]:
             raise s3_error.make(
                 "NotImplemented", f"The header {name} implies functionality not implemented."
             )
-    kept = {"content-type": headers.get("content-type") or "binary/octet-stream"}
+    kept = {"content-type": readable(headers.get("content-type") or "binary/octet-stream")}
     encoding = headers.get("content-encoding")
     if encoding:
-        codings = [coding.strip() for coding in encoding.split(",")]
-        encoding = ",".join(c for c in codings if c and c.lower() != "aws-chunked")
+        # What is left stays as the client wrote it, blanks and all.
+        codings = (c for c in encoding.split(",") if c.strip().lower() != "aws-chunked")
+        encoding = ",".join(codings).strip(" ,")
         if encoding:
-            kept["content-encoding"] = encoding
+            kept["content-encoding"] = readable(encoding)
     for name in _KEPT:
         value = headers.get(name)
         if value:
@@ -121,8 +122,8 @@ def of_record(
         for parameter, name in _OVERRIDES:
             value = query.get(parameter, "")
             if value:
-                if "\r" in value or "\n" in value:
-                    raise s3_error.make("InvalidArgument", f"{parameter} holds a line break")
+                if any(character < " " or character == "\x7f" for character in value):
+                    raise s3_error.make("InvalidArgument", f"{parameter} holds a control character")
                 answer["Content-Type" if name == "content-type" else name] = writable(value)
     return answer
 

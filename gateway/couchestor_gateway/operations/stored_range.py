@@ -49,13 +49,21 @@ async def select(request: s3_request.S3Request) -> Selection:
             start, length = found
             status = 206
     answer = object_headers.of_record(
-        record, query, with_checksums=with_checksums and length == record.size_bytes
+        record,
+        query,
+        # One part of several has checksums of its own; any other piece has none.
+        with_checksums=with_checksums
+        and length == record.size_bytes
+        and (part_text is None or not record.part_count),
     )
     if status == 206:
         if length:
             answer["Content-Range"] = f"bytes {start}-{start + length - 1}/{record.size_bytes}"
         if part_text is not None and record.part_count:
             answer["x-amz-mp-parts-count"] = str(record.part_count)
+            if with_checksums and record.part_checksums:
+                own = record.part_checksums[int(part_text) - 1]
+                answer.update(object_headers.of_checksums(own, record.checksum_type))
     return Selection(record, status, start, length, answer)
 
 

@@ -156,14 +156,17 @@ class UploadStore(Protocol):
         *,
         parts: Sequence[objects.CompletedPart],
         conditions: objects.WriteConditions,
+        expected: objects.ExpectedObject,
     ) -> objects.ObjectRecord:
         """Make the named parts one object; the others are dropped.
 
-        Completing again with the same parts returns the same object (clients retry).
+        Of a part named more than once in a row the last mention counts. Completing again with the
+        same parts returns the same object (clients retry).
 
         Raises:
             NoSuchUploadError, InvalidPartError, InvalidPartOrderError, PartTooSmallError,
-            PreconditionFailedError, NoSuchKeyError.
+            DigestMismatchError (the object is not what is expected), PreconditionFailedError,
+            NoSuchKeyError.
         """
         ...
 

@@ -106,23 +106,27 @@ class BodyDigester:
             self._sha256 = self._checksums.get("sha256") or hashlib.sha256()
 
     @classmethod
-    def from_headers(cls, headers: Mapping[str, str], identity: sigv4.Identity) -> Self:
+    def from_headers(
+        cls,
+        headers: Mapping[str, str],
+        identity: sigv4.Identity,
+        *,
+        algorithms: Iterable[str] = (),
+        is_checksummed: bool = True,
+    ) -> Self:
         """The digester a request asks for.
 
         Args:
             headers: Case-insensitive, or names in lower case.
             identity: Of the same request.
+            algorithms: Computed and reported even if the client gives no value.
+            is_checksummed: False where the checksum headers do not speak of the body.
 
         Raises:
-            S3Error: InvalidDigest (Content-MD5 malformed), InvalidRequest (checksum malformed,
-                unknown, or more than one).
+            S3Error: InvalidDigest (Content-MD5 malformed), BadDigest (checksum malformed: it cannot
+                match), InvalidRequest (checksum unknown, or more than one).
         """
-        values: dict[str, str] = {}
-        for name in ALGORITHMS:
-            value = headers.get(_PREFIX + name)
-            if value is not None:
-                _require_well_formed(name, value)
-                values[name] = value
+        values = given(headers) if is_checksummed else {}
         trailing = _announced(headers.get("x-amz-trailer", ""))
         for name in _REFUSED:
             if _PREFIX + name in headers:
@@ -133,6 +137,8 @@ class BodyDigester:
                 "Expecting a single x-amz-checksum- header. Multiple checksum Types are not"
                 " allowed.",
             )
+        for name, value in values.items():
+            _require_well_formed(name, value)
         if trailing and identity.payload not in _WITH_TRAILERS:
             raise s3_error.make(
                 "InvalidRequest", "x-amz-trailer needs a streaming payload with trailers."
@@ -140,6 +146,7 @@ class BodyDigester:
         _check_sdk_algorithm(headers.get("x-amz-sdk-checksum-algorithm"), (*values, *trailing))
         signed = identity.payload is sigv4.PayloadKind.SIGNED_SHA256
         return cls(
+            algorithms,
             md5=_content_md5(headers.get("content-md5")),
             payload_sha256=identity.payload_sha256 if signed else None,
             values=values,
@@ -161,8 +168,8 @@ class BodyDigester:
             trailers: Names in lower case; empty for a body without.
 
         Raises:
-            S3Error: BadDigest, XAmzContentSHA256Mismatch, InvalidRequest (a trailing checksum is
-                malformed), MalformedTrailerError (it is missing).
+            S3Error: BadDigest, XAmzContentSHA256Mismatch, MalformedTrailerError (a trailing
+                checksum is missing).
         """
         if self._sha256 is not None and self._sha256_wanted is not None:
             computed = self._sha256.digest().hex()
@@ -196,6 +203,25 @@ class BodyDigester:
                 )
             results[name] = result
         return objects.BodyDigests(etag=md5.hex(), checksums=results or objects.EMPTY_MAP)
+
+
+def given(headers: Mapping[str, str]) -> dict[str, str]:
+    """The ``x-amz-checksum-*`` values of a request as sent, by algorithm."""
+    values: dict[str, str] = {}
+    for name in ALGORITHMS:
+        value = headers.get(_PREFIX + name)
+        if value is not None:
+            values[name] = value
+    return values
+
+
+def announced(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Algorithms whose value a request gives, up front or as a trailer.
+
+    Raises:
+        S3Error: InvalidRequest for one that is not served.
+    """
+    return (*given(headers), *_announced(headers.get("x-amz-trailer", "")))
 
 
 _WITH_TRAILERS: Final = (
@@ -232,7 +258,7 @@ def _decoded(value: str, length_bytes: int) -> bytes | None:
 
 def _require_well_formed(name: str, value: str) -> None:
     if _decoded(value, ALGORITHMS[name]) is None:
-        raise s3_error.make("InvalidRequest", f"Value for {_PREFIX}{name} header is invalid.")
+        raise s3_error.make("BadDigest", f"Value for {_PREFIX}{name} header is invalid.")
 
 
 def _content_md5(value: str | None) -> bytes | None:

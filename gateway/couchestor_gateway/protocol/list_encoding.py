@@ -46,6 +46,23 @@ def page_limit(query: Mapping[str, str], name: str) -> int:
     return min(int(text), PAGE_LIMIT_MAX)
 
 
+def part_marker(query: Mapping[str, str], name: str) -> int:
+    """The part number a page starts behind; 0 when none is given.
+
+    Raises:
+        S3Error: InvalidArgument when it is not a non-negative integer of at most ten digits.
+    """
+    text = query.get(name, "") or "0"
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+        raise s3_error.make(
+            "InvalidArgument",
+            f"Argument {name} must be a number",
+            ArgumentName=name,
+            ArgumentValue=text,
+        )
+    return int(text)
+
+
 def encode_token(after: str) -> str:
     """An opaque continuation token that stands for the last key of a page."""
     return base64.urlsafe_b64encode(after.encode()).decode("ascii")

@@ -151,6 +151,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             "At least one of the pre-conditions you specified did not hold",
         ),
         "QuotaExceeded": (403, "The quota of the bucket or tenant is used up."),
+        "RequestHeaderSectionTooLarge": (
+            400,
+            "Your request header and metadata sections exceed the maximum allowed size.",
+        ),
         "RequestTimeTooSkewed": (
             403,
             "The difference between the request time and the current time is too large.",

@@ -279,7 +279,7 @@ class Verifier:
         expires = sigv4_claim.expires_seconds(query["X-Amz-Expires"])
         if now_seconds < seconds - SKEW_SECONDS_MAX:
             raise s3_error.make("AccessDenied", "Request is not yet valid")
-        if now_seconds > seconds + expires:
+        if now_seconds >= seconds + expires:
             raise s3_error.make(
                 "AccessDenied",
                 "Request has expired",

@@ -110,16 +110,16 @@ def require_signed(claim: Claim, values: dict[str, str], amz_names: list[str]) -
 
 
 def expires_seconds(text: str) -> int:
-    """Lifetime of a presigned request."""
+    """Lifetime of a presigned request; one of 0 has always ended."""
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise s3_error.make(
             "AuthorizationQueryParametersError", "X-Amz-Expires should be a non-negative number"
         )
     expires = int(text)
-    if not 1 <= expires <= EXPIRES_SECONDS_MAX:
+    if expires > EXPIRES_SECONDS_MAX:
         raise s3_error.make(
             "AuthorizationQueryParametersError",
-            "X-Amz-Expires must be at least 1 second and less than a week (in seconds);"
-            f" {EXPIRES_SECONDS_MAX} at most",
+            "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires"
+            f" must be less than {EXPIRES_SECONDS_MAX} seconds",
         )
     return expires

@@ -23,6 +23,11 @@ def escape(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
+def is_writable(text: str) -> bool:
+    """Whether every XML parser reads back what ``escape`` writes for ``text``."""
+    return not any(character < " " and character not in "\t\n\r" for character in text)
+
+
 class Document:
     """A document under construction. Methods return self so that elements chain."""
 

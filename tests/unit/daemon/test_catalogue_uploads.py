@@ -128,17 +128,44 @@ def test_a_refused_completion_changes_nothing(txn: index_port.IndexWriter) -> No
     wrong = objects.CompletedPart(number=2, etag="0" * 32)
     for named, kind in (
         ([two, one], errors.InvalidPartOrderError),
-        ([one, one], errors.InvalidPartOrderError),
         ([one, wrong], errors.InvalidPartError),
         ([], errors.InvalidPartError),
         ([one, two], errors.PartTooSmallError),
     ):
         with pytest.raises(kind):
             uploads.complete_upload(txn, upload, named, NONE, now_ns=7)
+    for expected in (
+        objects.ExpectedObject(size_bytes=4),
+        objects.ExpectedObject(checksums={"crc32": "AAAAAA=="}),
+    ):
+        with pytest.raises(errors.DigestMismatchError):
+            uploads.complete_upload(txn, upload, [one], NONE, now_ns=7, expected=expected)
     missing = objects.WriteConditions(if_match="*")
     with pytest.raises(errors.NoSuchKeyError):
         uploads.complete_upload(txn, upload, [one], missing, now_ns=7)
     assert list(txn.scan(b"\x00", b"\xff")) == before
+
+
+def test_the_last_mention_of_a_part_counts(txn: index_port.IndexWriter) -> None:
+    upload = begin(txn, "u1")
+    first = add(txn, upload, 1, b"lost", 10)
+    second = add(txn, upload, 1, b"kept", 20)
+    done = uploads.complete_upload(txn, upload, [first, second], NONE, now_ns=7)
+    assert (done.part_count, done.size_bytes) == (1, 4)
+    assert done.extents == (ids.Extent(ids.ExtentAddress(20), 4),)
+
+
+def test_what_the_client_expects_is_compared_also_on_a_retry(txn: index_port.IndexWriter) -> None:
+    upload = begin(txn, "u1", checksum_algorithm="crc32", checksum_type="FULL_OBJECT")
+    one = add(txn, upload, 1, b"one", 10)
+    value = base64.b64encode(zlib.crc32(b"one").to_bytes(4, "big")).decode()
+    right = objects.ExpectedObject(checksums={"crc32": value}, size_bytes=3)
+    for _ in range(2):
+        done = uploads.complete_upload(txn, upload, [one], NONE, now_ns=7, expected=right)
+        assert done.part_checksums[0]["crc32"] == value
+        wrong = objects.ExpectedObject(size_bytes=4)
+        with pytest.raises(errors.DigestMismatchError):
+            uploads.complete_upload(txn, upload, [one], NONE, now_ns=7, expected=wrong)
 
 
 def test_replacing_and_aborting_give_the_bytes_back(txn: index_port.IndexWriter) -> None:

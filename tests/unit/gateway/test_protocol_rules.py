@@ -80,7 +80,7 @@ def test_digests_match() -> None:
         ({"content-md5": "AAAA"}, {}, "InvalidDigest"),
         ({"content-md5": "A" * 22 + "=="}, {}, "BadDigest"),
         ({"x-amz-checksum-crc32": "AAAAAA=="}, {}, "BadDigest"),
-        ({"x-amz-checksum-crc32": "AAAA"}, {}, "InvalidRequest"),
+        ({"x-amz-checksum-crc32": "AAAA"}, {}, "BadDigest"),
         ({"x-amz-checksum-crc32": "a", "x-amz-checksum-sha1": "b"}, {}, "InvalidRequest"),
         ({"x-amz-trailer": "x-amz-checksum-crc32"}, {"crc32": "AAAAAA=="}, "BadDigest"),
         ({"x-amz-trailer": "x-amz-checksum-crc32"}, {"sha1": "x"}, "MalformedTrailerError"),

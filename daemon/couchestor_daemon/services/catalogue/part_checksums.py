@@ -53,6 +53,13 @@ def etag(parts: Sequence[objects.PartRecord]) -> str:
     return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(parts)}"
 
 
+def of_parts(parts: Sequence[objects.PartRecord]) -> tuple[Mapping[str, str], ...]:
+    """The parts' own checksums in order, or nothing when no part has any."""
+    if not any(part.checksums for part in parts):
+        return ()
+    return tuple(part.checksums for part in parts)
+
+
 def of_object(algorithm: str, kind: str, parts: Sequence[objects.PartRecord]) -> dict[str, str]:
     """The object's checksum, or nothing when a part has none or the kind does not exist.
 

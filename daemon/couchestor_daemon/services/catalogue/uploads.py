@@ -115,6 +115,7 @@ def complete_upload(
     conditions: objects.WriteConditions,
     *,
     now_ns: int,
+    expected: objects.ExpectedObject = objects.NOTHING_EXPECTED,
     min_part_bytes: int = PART_BYTES_MIN,
 ) -> objects.ObjectRecord:
     """Make the named parts the current version; parts not named are dropped.
@@ -123,12 +124,14 @@ def complete_upload(
 
     Raises:
         NoSuchUploadError, InvalidPartOrderError, InvalidPartError, PartTooSmallError,
-        NoSuchKeyError, PreconditionFailedError.
+        DigestMismatchError, NoSuchKeyError, PreconditionFailedError.
     """
     asked = _digest(completed)
     done = _completed(txn, upload.bucket, upload.key, upload.upload_id)
     if done is not None and done.asked == asked:
-        return versions.get_version(txn, upload.bucket, upload.key)
+        current = versions.get_version(txn, upload.bucket, upload.key)
+        _require(current, expected)
+        return current
     stored = _find(txn, upload.bucket, upload.key, upload.upload_id)
     held = {part.number: part for part in _parts(txn, stored)}
     chosen = _choose(held, completed, min_part_bytes=min_part_bytes)
@@ -145,9 +148,11 @@ def complete_upload(
         checksum_type=stored.checksum_type if checksums else "",
         part_count=len(chosen),
         part_sizes_bytes=tuple(part.size_bytes for part in chosen),
+        part_checksums=part_checksums.of_parts(chosen),
         owner=stored.owner,
         extents=tuple(extent for part in chosen for extent in part.extents),
     )
+    _require(record, expected)
     # Its conditions are the last check, so it must also be the first to write.
     versions.put_version(
         txn, record, conditions, locations=(), parts=chosen, upload_id=upload.upload_id
@@ -178,12 +183,13 @@ def _choose(
 ) -> list[objects.PartRecord]:
     """The parts a completion names, checked."""
     numbers = [part.number for part in completed]
-    if any(later <= earlier for earlier, later in itertools.pairwise(numbers)):
+    if any(later < earlier for earlier, later in itertools.pairwise(numbers)):
         raise errors.InvalidPartOrderError("the parts are not named in ascending order")
     if not completed:
         raise errors.InvalidPartError("a completion must name at least one part")
     chosen: list[objects.PartRecord] = []
-    for wanted in completed:
+    # Clients that sent a part twice may name both answers; as on S3 the last one counts.
+    for wanted in {part.number: part for part in completed}.values():
         part = held.get(wanted.number)
         if part is None or part.etag != wanted.etag:
             raise errors.InvalidPartError(
@@ -207,6 +213,19 @@ def _choose(
                 etag=part.etag,
             )
     return chosen
+
+
+def _require(record: objects.ObjectRecord, expected: objects.ExpectedObject) -> None:
+    if expected.size_bytes is not None and expected.size_bytes != record.size_bytes:
+        raise errors.DigestMismatchError(
+            f"the parts have {record.size_bytes} bytes, not {expected.size_bytes}", digest="size"
+        )
+    for algorithm, value in expected.checksums.items():
+        if record.checksums.get(algorithm) != value:
+            raise errors.DigestMismatchError(
+                f"the {algorithm.upper()} checksum given is not that of the object",
+                digest=algorithm,
+            )
 
 
 def _remove(

@@ -11,8 +11,8 @@ from couchestor_daemon.services.catalogue import buckets, key_space, l2p
 from couchestor_domain import errors, ids, objects
 
 INLINE_PARTS_MAX: Final = 16
-"""Parts an object's own record holds; with more they are stored apart, so that listings and
-conditional writes stay cheap."""
+"""Parts an object's own record holds; more of them, or parts with checksums, are stored apart, so
+that listings and conditional writes stay cheap."""
 PAGE_PARTS_COUNT: Final = 128
 
 
@@ -41,7 +41,8 @@ def put_version(
     check_put(old, record, conditions)
     if old is not None:
         _drop(txn, old)
-    stored_apart = len(parts) > INLINE_PARTS_MAX
+    # An object's own record has no room for the checksums of its parts.
+    stored_apart = len(parts) > INLINE_PARTS_MAX or bool(record.part_checksums)
     parts_id = key_space.new_namespace(txn) if stored_apart else 0
     stored = index_records.Object(
         version_id=record.version_id,
