@@ -34,6 +34,7 @@ from couchestor_gateway.edge import server
 _log = logging.getLogger("couchestor.node")
 
 ADDRESS_LEASE_BYTES: Final = units.TIB
+READ_POOL_BYTES: Final = 32 * units.MIB
 OPEN_GROUPS_MAX: Final = 2
 CODEC_THREADS_COUNT: Final = 2
 """Threads of one process that encode and hash: one a worker would wait for, the other meanwhile."""
@@ -136,7 +137,11 @@ class Node:
             run_codec=self.codec_threads.run,
         )
         extents = extent_reader.ExtentReader(
-            index=self.index, media=self.media, stripes=stripes, pool=self.pool
+            index=self.index,
+            media=self.media,
+            stripes=stripes,
+            # Apart from that of writes: clients that do not take what they asked for hold it.
+            pool=buffers.BufferPool(READ_POOL_BYTES),
         )
         return node_store.NodeStore(
             index=self.index,

@@ -128,6 +128,7 @@ class Gateway:
         limits = self._limits
         server = connection.Server(
             self.handle,
+            stall_seconds=limits.stall_seconds,
             access_log=None,
             auto_decompress=False,  # objects are stored as they were sent
             keepalive_timeout=limits.keepalive_seconds,
@@ -281,11 +282,10 @@ class Gateway:
             transport.set_write_buffer_limits(high=0)
             await response.prepare(request)
             async for piece in stream:
-                async with asyncio.timeout(self._limits.stall_seconds):
-                    await response.write(piece)
-                    await request.writer.drain()
+                await response.write(piece)
+                await request.writer.drain()
                 trace.bytes_out += len(piece)
-        except (ConnectionError, TimeoutError):
+        except ConnectionError:
             trace.status = 499  # the client's doing: it left or stopped reading
         except Exception:
             LOG.exception("request %s broke off", trace.request_id)
