@@ -109,7 +109,12 @@ def test_a_payload_that_is_not_what_was_signed(victim: hostile_client.Victim) ->
 
 
 def _presigned(
-    victim: hostile_client.Victim, key: str, *, expires_seconds: int = 60, age_seconds: int = 0
+    victim: hostile_client.Victim,
+    key: str,
+    *,
+    expires_seconds: int = 60,
+    age_seconds: int = 0,
+    query: dict[str, str] | None = None,
 ) -> str:
     moment = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=age_seconds)
     return signing.presign(
@@ -117,6 +122,7 @@ def _presigned(
         "PUT",
         host=victim.server.host,
         path=hostile_client.path_of(key),
+        query=query,
         expires_seconds=expires_seconds,
         now=moment,
     )
@@ -157,3 +163,29 @@ def test_presigned_urls(victim: hostile_client.Victim) -> None:
     assert victim.ask(_put(victim, right)).status == 200
     assert victim.stored("new") == BODY
     victim.s3.delete_object(Bucket=daemon_process.BUCKET, Key="new")
+
+
+def test_headers_that_a_presigned_url_carries(victim: hostile_client.Victim) -> None:
+    name = {"Bucket": daemon_process.BUCKET, "Key": "new"}
+    target = _presigned(victim, "new", query={"x-amz-checksum-crc32": "AAAAAA=="})
+    assert victim.refused(_put(victim, target)) == ("BadDigest", 400)
+    target = _presigned(victim, "new", query={"x-amz-meta-a": "x" * 2048})
+    assert victim.refused(_put(victim, target)) == ("MetadataTooLarge", 400)
+    for moved in (
+        {"x-amz-meta-a": "b\r\nSet-Cookie: c"},
+        {"x-amz-meta-a": "\x01"},
+        {"x-amz-meta-a b": "c"},
+        {"x-amz-meta-ü": "c"},
+        {"x-amz-meta-a:\r\nb": "c"},
+    ):
+        target = _presigned(victim, "new", query=moved)
+        assert victim.refused(_put(victim, target)) == ("InvalidArgument", 400)
+    assert victim.stored("new") is None
+    target = _presigned(victim, "new", query={"X-Amz-Meta-Colour": "blue"})
+    assert victim.ask(_put(victim, target)).status == 200
+    assert victim.s3.head_object(**name)["Metadata"] == {"colour": "blue"}
+    # Stored as an empty object when taken for a plain PUT.
+    target = _presigned(victim, "new", query={"x-amz-copy-source": "/proof/old"})
+    assert b"CopyObjectResult" in victim.ask(_put(victim, target)).body
+    assert victim.stored("new") == b"old"
+    victim.s3.delete_object(**name)

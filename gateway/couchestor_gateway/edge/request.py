@@ -50,6 +50,7 @@ class S3Request:
         raw: web.BaseRequest,
         *,
         target: addressing.Target,
+        headers: Mapping[str, str],
         query: Mapping[str, str],
         identity: sigv4.Identity,
         region: str,
@@ -68,7 +69,7 @@ class S3Request:
         self.bucket = target.bucket
         self.key = target.key
         self.query = query
-        self.headers: Mapping[str, str] = raw.headers
+        self.headers = headers
         """Case-insensitive."""
         self.identity = identity
         credential = identity.credential

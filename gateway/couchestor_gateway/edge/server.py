@@ -18,7 +18,7 @@ from typing import Final
 from aiohttp import web
 
 from couchestor_domain import errors, units
-from couchestor_gateway.edge import addressing, connection, responses, routing
+from couchestor_gateway.edge import addressing, connection, presigned_headers, responses, routing
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.ports import clock as clock_port
 from couchestor_gateway.ports import credentials as credentials_port
@@ -201,7 +201,7 @@ class Gateway:
         )
 
     async def _run(self, request: web.BaseRequest, trace: _Trace) -> responses.Reply:
-        headers = request.headers
+        headers: Mapping[str, str] = request.headers
         method = request.method
         target = addressing.resolve(request.raw_path, headers.get("Host", ""), self._domain)
         query = addressing.parse_query(target.raw_query) if target.raw_query else _NO_QUERY
@@ -218,11 +218,14 @@ class Gateway:
                 await self._buckets.get_bucket(target.bucket)
             raise s3_error.make("AccessDenied")
         trace.access_key = identity.credential.access_key
+        if "X-Amz-Signature" in query:
+            headers = presigned_headers.merged(headers, query)
         operation = routing.find(method, target.bucket, target.key, query, headers)
         trace.operation = operation.name
         context = s3_request.S3Request(
             request,
             target=target,
+            headers=headers,
             query=query,
             identity=identity,
             region=self._region,

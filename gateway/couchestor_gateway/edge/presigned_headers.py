@@ -1,0 +1,61 @@
+"""Headers that a presigned URL carries in its query.
+
+Some SDKs move every ``x-amz-`` header of a request into the URL when they presign it: metadata,
+checksums, the source of a copy. Ignoring them would store something else than was signed, an empty
+object in place of a copy.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from typing import Final
+
+import multidict
+
+from couchestor_gateway.protocol import s3_error
+
+_TOKEN: Final = string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~"
+_STAYING: Final = frozenset(
+    {
+        "x-amz-algorithm",
+        "x-amz-content-sha256",
+        "x-amz-credential",
+        "x-amz-date",
+        "x-amz-expires",
+        # Says only what the SDK would have computed, had it had the body.
+        "x-amz-sdk-checksum-algorithm",
+        "x-amz-security-token",
+        "x-amz-signature",
+        "x-amz-signedheaders",
+    }
+)
+
+
+def merged(headers: Mapping[str, str], query: Mapping[str, str]) -> Mapping[str, str]:
+    """The headers of a request with those that its verified query stands for.
+
+    What comes as a header counts; the signature covers both.
+
+    Args:
+        headers: Case-insensitive.
+
+    Raises:
+        S3Error: InvalidArgument for one that no header can hold.
+    """
+    moved = [
+        (name, value)
+        for name, value in query.items()
+        if name[:6].lower() == "x-amz-" and name.lower() not in _STAYING and name not in headers
+    ]
+    if not moved:
+        return headers
+    for name, value in moved:
+        # A query can hold what no header can, and what is kept goes out as a header again.
+        if name.strip(_TOKEN) or any(character < " " or character == "\x7f" for character in value):
+            raise s3_error.make(
+                "InvalidArgument", "A query parameter cannot stand for a header.", ArgumentName=name
+            )
+    both = multidict.CIMultiDict(headers)
+    both.extend(moved)
+    return both
