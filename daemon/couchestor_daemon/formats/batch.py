@@ -2,7 +2,7 @@
 
     offset  bytes  field                                     at a 4 KiB boundary of the zone
     0       8      magic "CSTBATCH"
-    8       2      version (1)
+    8       2      version (2)
     10      2      zero
     12      4      total bytes on media, a multiple of 4 KiB
     16      8      segment id
@@ -11,13 +11,16 @@
     40      4      payload bytes
     44      4      mutation bytes
     48      8      XXH3-64 of payloads and mutations, seeded
-    56      8      XXH3-64 of bytes 0-55, seeded
+    56      8      XXH3-64 of bytes 0-55, seeded and tied to the offset in the zone
     64      p      payloads, back to back
     64+p    n      mutations: (op u8, key bytes u16, value bytes u32, key, value) ...
                    zero padding to the next 4 KiB
 
 The seed is drawn per segment and kept in its zone header, so bytes a client uploads cannot pose as
-a batch. Mutations are physical (keys and values of the index): replay needs no decisions.
+a batch. The checksum of the header is tied to where the batch stands, so a write that a device
+put in another place of the same zone cannot pose as the batch that was there (version 1 was not
+tied to it and stays readable). Mutations are physical (keys and values of the index): replay needs
+no decisions.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ import xxhash
 from couchestor_domain import units
 
 MAGIC: Final = b"CSTBATCH"
-VERSION: Final = 1
+VERSION: Final = 2
+VERSION_WITHOUT_PLACE: Final = 1
 HEADER: Final = struct.Struct("<8sHHIQQQIIQQ")
 HEADER_BYTES: Final = HEADER.size
 UNSIGNED_BYTES: Final = HEADER_BYTES - 8
@@ -99,8 +103,10 @@ def pack_into(
     payloads: Sequence[bytes | memoryview],
     mutations: bytes,
     seed: int,
+    offset_bytes: int,
 ) -> int:
-    """Write the batch at the start of ``out`` and return its total bytes."""
+    """Write the batch for ``offset_bytes`` of its zones at the start of ``out``; return its total
+    bytes."""
     position = HEADER_BYTES
     for payload in payloads:
         out[position : position + len(payload)] = payload
@@ -116,20 +122,22 @@ def pack_into(
         payload_bytes, len(mutations), body_checksum,
     )  # fmt: skip
     HEADER.pack_into(out, 0, *fields, 0)
-    signed = xxhash.xxh3_64_intdigest(out[:UNSIGNED_BYTES], seed=seed)
+    signed = xxhash.xxh3_64_intdigest(out[:UNSIGNED_BYTES], seed=seed ^ offset_bytes)
     HEADER.pack_into(out, 0, *fields, signed)
     return total
 
 
-def unpack_header(data: memoryview, *, seed: int) -> BatchHeader | None:
-    """The header at the start of ``data`` when its own checksum verifies."""
+def unpack_header(data: memoryview, *, seed: int, offset_bytes: int) -> BatchHeader | None:
+    """The header at the start of ``data``, read at ``offset_bytes`` of a zone, when its own
+    checksum verifies."""
     if len(data) < HEADER_BYTES or bytes(data[:8]) != MAGIC:
         return None
     (_, version, _, total, segment_id, sequence, previous, payload_bytes, mutation_bytes,
      body_checksum, signed) = HEADER.unpack_from(data)  # fmt: skip
-    if version != VERSION:
+    if version not in (VERSION, VERSION_WITHOUT_PLACE):
         return None
-    if xxhash.xxh3_64_intdigest(data[:UNSIGNED_BYTES], seed=seed) != signed:
+    place = offset_bytes if version == VERSION else 0
+    if xxhash.xxh3_64_intdigest(data[:UNSIGNED_BYTES], seed=seed ^ place) != signed:
         return None
     return BatchHeader(
         total, segment_id, sequence, previous, payload_bytes, mutation_bytes, body_checksum

@@ -320,6 +320,7 @@ class CommitLog:
                     payloads=[operation.payload for operation in operations],
                     mutations=mutations,
                     seed=segment.record.seed,
+                    offset_bytes=segment.offset_bytes,
                 )
                 segment.append(view)
             txn.put(media_records.APPLIED_KEY, media_records.U64.pack(sequence))

@@ -61,7 +61,7 @@ def scan_segment(
         chosen: batch.BatchHeader | None = None
         for zone, image in images.items():
             view = image[offset:]
-            found = batch.unpack_header(view, seed=header.seed)
+            found = batch.unpack_header(view, seed=header.seed, offset_bytes=offset)
             if (
                 found is not None
                 and found.segment_id == header.owner_id
@@ -117,7 +117,7 @@ def read_batch(
             devices[zone.device_id].read(zone.zone_index, found.offset_bytes, data)
         except errors.DeviceError:
             continue
-        header = batch.unpack_header(data, seed=found.segment.seed)
+        header = batch.unpack_header(data, seed=found.segment.seed, offset_bytes=found.offset_bytes)
         if header is not None and batch.body_verifies(header, data, seed=found.segment.seed):
             return header, data
     raise errors.LogDamagedError(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,6 +8,7 @@ from couchestor_daemon.formats import batch, frame, zone_header
 from couchestor_domain import ids
 
 SEED = 0x1234_5678_9ABC_DEF0
+OFFSET = 8192
 mutations = st.lists(
     st.tuples(st.binary(min_size=1, max_size=40), st.none() | st.binary(max_size=300)), max_size=20
 )
@@ -25,6 +27,7 @@ def packed(
         payloads=payloads,
         mutations=encoded,
         seed=SEED,
+        offset_bytes=OFFSET,
     )
     return out, total
 
@@ -34,7 +37,7 @@ def test_a_batch_reads_back_as_written(payloads: list[bytes], found: list[batch.
     out, total = packed(payloads, found)
     assert total == len(out)
     assert total % 4096 == 0
-    header = batch.unpack_header(out, seed=SEED)
+    header = batch.unpack_header(out, seed=SEED, offset_bytes=OFFSET)
     assert header is not None
     assert (header.segment_id, header.sequence, header.previous) == (3, 5, 4)
     assert batch.body_verifies(header, out, seed=SEED)
@@ -47,14 +50,29 @@ def test_any_changed_byte_is_noticed_or_is_padding(position: int, flip: int) -> 
     out, _ = packed([b"p" * 5000], [(b"key", b"value")])
     end = batch.HEADER_BYTES + 5000 + batch.MUTATION.size + len(b"keyvalue")
     out[position] ^= flip
-    header = batch.unpack_header(out, seed=SEED)
+    header = batch.unpack_header(out, seed=SEED, offset_bytes=OFFSET)
     intact = header is not None and batch.body_verifies(header, out, seed=SEED)
     assert intact == (position >= end)
 
 
 def test_a_batch_of_another_segment_does_not_verify() -> None:
     out, _ = packed([b""], [(b"k", b"v")])
-    assert batch.unpack_header(out, seed=SEED + 1) is None
+    assert batch.unpack_header(out, seed=SEED + 1, offset_bytes=OFFSET) is None
+
+
+def test_a_batch_in_another_place_of_its_segment_does_not_verify() -> None:
+    out, _ = packed([b""], [(b"k", b"v")])
+    assert batch.unpack_header(out, seed=SEED, offset_bytes=OFFSET + 4096) is None
+
+
+def test_a_batch_of_version_1_is_read_wherever_it_stands() -> None:
+    out, _ = packed([b"payload"], [(b"k", b"v")])
+    out[8] = 1
+    signed = xxhash.xxh3_64_intdigest(out[: batch.UNSIGNED_BYTES], seed=SEED)
+    out[batch.UNSIGNED_BYTES : batch.HEADER_BYTES] = signed.to_bytes(8, "little")
+    header = batch.unpack_header(out, seed=SEED, offset_bytes=OFFSET)
+    assert header is not None
+    assert batch.body_verifies(header, out, seed=SEED)
 
 
 @given(st.integers(0, 4096))
@@ -62,7 +80,7 @@ def test_a_torn_batch_does_not_verify(kept: int) -> None:
     out, _ = packed([b"x" * 4000], [(b"k", b"v" * 60)])
     torn = memoryview(bytearray(len(out)))
     torn[:kept] = out[:kept]
-    header = batch.unpack_header(torn, seed=SEED)
+    header = batch.unpack_header(torn, seed=SEED, offset_bytes=OFFSET)
     assert header is None or not batch.body_verifies(header, torn, seed=SEED)
 
 
@@ -70,7 +88,7 @@ def test_golden_batch_header() -> None:
     out, _ = packed([b"payload"], [(b"key", b"value"), (b"gone", None)])
     assert bytes(out[:48]).hex() == (
         "4353544241544348"  # magic
-        "0100" "0000" "00100000"
+        "0200" "0000" "00100000"
         "0300000000000000" "0500000000000000" "0400000000000000"
         "07000000" "1a000000"
     )  # fmt: skip
