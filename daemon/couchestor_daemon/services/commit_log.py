@@ -299,8 +299,9 @@ class CommitLog:
                 recorder, sequence, wanted, avoid, grows=grows
             )
             allocated_count = len(recorder.mutations)
-            self._apply(operations, recorder, segment)
+            refusals = self._apply(operations, recorder, segment)
             if len(recorder.mutations) == allocated_count:
+                self._refuse(refusals)
                 return  # Nothing to log; a new segment's allocation goes with the transaction.
             mutations = batch.pack_mutations(recorder.mutations)
             total = batch.total_bytes(payload_bytes, len(mutations))
@@ -325,6 +326,7 @@ class CommitLog:
                 segment.append(view)
             txn.put(media_records.APPLIED_KEY, media_records.U64.pack(sequence))
             txn.commit()
+        self._refuse(refusals)
         if is_new:
             # Not before: what failed above took the allocation of its zones back.
             self._drop_segment()
@@ -344,7 +346,9 @@ class CommitLog:
         operations: Sequence[Operation],
         recorder: RecordingWriter,
         segment: log_segment.LogSegment,
-    ) -> None:
+    ) -> list[tuple[Operation, errors.CouchestorError]]:
+        """Apply in order; returns the refusals, which hold only if what they saw is committed."""
+        refusals: list[tuple[Operation, errors.CouchestorError]] = []
         offset = segment.offset_bytes + batch.HEADER_BYTES
         for operation in operations:
             length = len(operation.payload)
@@ -353,10 +357,17 @@ class CommitLog:
             try:
                 operation.result = operation.apply(recorder, place)
             except errors.CouchestorError as exc:
-                operation.error = exc
                 if len(recorder.mutations) != before:
+                    operation.error = exc
                     raise _Spoiled from exc
+                refusals.append((operation, exc))
             offset += length
+        return refusals
+
+    @staticmethod
+    def _refuse(refusals: Sequence[tuple[Operation, errors.CouchestorError]]) -> None:
+        for operation, error in refusals:
+            operation.error = error
 
     def _segment_with_room(
         self,
