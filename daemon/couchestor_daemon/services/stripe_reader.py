@@ -176,7 +176,10 @@ class StripeReader:
         if header is None or not _is_header_of(header, stripe, want.index):
             return False
         place = location.stripe_offset_bytes + shard.header_bytes(location.chunk_bytes) + rows.start
-        if not self._media.try_read(stripe.members.zones[want.index], place, want.target):
+        try:
+            if not self._media.try_read(stripe.members.zones[want.index], place, want.target):
+                return False
+        except errors.DeviceError:
             return False
         if not shard.verify_blocks(header, rows.start // shard.CHECKSUM_BLOCK_BYTES, want.target):
             return False

@@ -201,6 +201,15 @@ async def test_every_loss_up_to_m_is_served(k: int, m: int) -> None:
     assert any(isinstance(event, events.DegradedRead) for event in rig.events)
 
 
+async def test_a_device_that_leaves_after_its_header_was_read_is_decoded_around() -> None:
+    rig = rig_of(data_bytes=256 * units.KIB)
+    rig.media.in_memory = True
+    assert await rig.read(0, len(rig.data)) == rig.data
+    rig.media.dead = {rig.members.zones[1]}
+    assert await rig.read(0, len(rig.data)) == rig.data
+    assert rig.failed() == {1}
+
+
 @pytest.mark.parametrize("lost", list(itertools.combinations(range(6), 3)))
 async def test_every_loss_above_m_names_what_failed(lost: tuple[int, ...]) -> None:
     rig = rig_of(data_bytes=90_000)
