@@ -23,10 +23,12 @@ from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
 from couchestor_daemon.services import (
     commit_log,
+    group_zones,
     log_segment,
     stripe_assembly,
     zone_allocation,
 )
+from couchestor_daemon.services.catalogue import liveness
 from couchestor_domain import errors, event_publisher, events, geometry, ids, units
 
 logger = logging.getLogger(__name__)
@@ -269,6 +271,8 @@ class StripeGroups:
     async def _open_group(self, wanted: geometry.StripeGeometry) -> OpenGroup:
         codec_id = self._choose_codec(wanted).codec_id
         devices = list(self._media.healthy_devices())
+        if len(devices) < wanted.shards_count:
+            raise GeometryChangedError(f"the healthy devices no longer hold {wanted}")
 
         def apply(
             txn: index_port.IndexWriter, place: commit_log.Placement
@@ -303,7 +307,7 @@ class StripeGroups:
             if any(zone.device_id == identity.device_id for zone in zones)
         )
         try:
-            await self._format_zones(record, zones)
+            await group_zones.format_zones(self._media, self._pool, record, zones)
         except errors.DeviceError:
             await self._abandon(OpenGroup(record, wanted, zones, 0, capacity))
             raise
@@ -317,26 +321,6 @@ class StripeGroups:
                 )
             )
         return OpenGroup(record, wanted, zones, zone_header.ZONE_HEADER_BYTES, capacity)
-
-    async def _format_zones(
-        self, record: media_records.GroupRecord, zones: tuple[ids.ZoneAddress, ...]
-    ) -> None:
-        with self._pool.acquire(zone_header.ZONE_HEADER_BYTES) as buffer:
-            block = buffer.view[: zone_header.ZONE_HEADER_BYTES]
-            for position, zone in enumerate(zones):
-                await self._media.reset(zone)
-                block[:] = zone_header.pack(
-                    zone_header.ZoneHeader(
-                        zone_header.ZoneRole.GROUP,
-                        position,
-                        record.data_shards,
-                        record.parity_shards,
-                        record.group_id,
-                        0,
-                        zones,
-                    )
-                )
-                await self._media.write(zone, 0, block, durable=True)
 
     async def _adopt(self) -> None:
         """Go on in groups an earlier incarnation of this writer left open, torn tails skipped."""
@@ -360,17 +344,24 @@ class StripeGroups:
             capacity = min(healthy[zone.device_id].zone_capacity_bytes for zone in zones)
             group = OpenGroup(record, found, zones, zone_header.ZONE_HEADER_BYTES, capacity)
             try:
-                offset = await self._level(zones)
-                if offset < zone_header.ZONE_HEADER_BYTES:
-                    await self._format_zones(record, zones)
+                if await group_zones.are_formatted(self._media, record, zones):
+                    group.offset_bytes = await self._level(zones)
+                elif self._live_bytes(record) == 0:
+                    await group_zones.format_zones(self._media, self._pool, record, zones)
                 else:
-                    group.offset_bytes = offset
+                    logger.warning("group %d has lost zone headers", record.group_id)
+                    await self._seal(group)
+                    continue
             except errors.DeviceError as exc:
                 # What stripes it has stay readable; they are counted in the index, not here.
                 logger.warning("group %d is not gone on with: %s", record.group_id, exc)
                 await self._seal(group)
                 continue
             self._open.append(group)
+
+    def _live_bytes(self, record: media_records.GroupRecord) -> int:
+        with self._index.read() as reader:
+            return liveness.group_bytes(reader, record.group_id)
 
     async def _level(self, zones: tuple[ids.ZoneAddress, ...]) -> int:
         with self._pool.acquire(FILLER_BYTES) as buffer:

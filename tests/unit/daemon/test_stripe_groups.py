@@ -16,7 +16,7 @@ from couchestor_daemon.adapters import (
     memory_device,
     memory_index,
 )
-from couchestor_daemon.formats import media_records, zone_header
+from couchestor_daemon.formats import l2p_record, media_records, zone_header
 from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.services import (
     body_writer,
@@ -25,6 +25,7 @@ from couchestor_daemon.services import (
     stripe_assembly,
     stripe_groups,
 )
+from couchestor_daemon.services.catalogue import liveness
 from couchestor_domain import errors, events, geometry, ids, objects, units
 
 WANTED = geometry.StripeGeometry(4, 2)
@@ -201,6 +202,71 @@ async def test_a_group_whose_stripes_are_in_use_is_sealed_when_it_falls_out_of_s
     assert bench.group_states() == [int(media_records.ZoneSetState.SEALED)]
     with bench.index.read() as reader:
         assert reader.get(media_records.group_key(first)) is not None
+
+
+def _open_group_on_media(bench: Bench, *, formatted_count: int) -> media_records.GroupRecord:
+    """What a start finds of a group whose opening was cut off."""
+    record = media_records.GroupRecord(
+        7, int(media_records.ZoneSetState.OPEN), "w", 4, 2, isal_codec.CODEC_ID,
+        tuple((device_id, 0) for device_id in bench.devices),
+    )  # fmt: skip
+    with bench.index.write() as txn:
+        txn.put(media_records.group_key(7), media_records.pack(record))
+        owned = media_records.pack(media_records.ZoneRecord(int(zone_header.ZoneRole.GROUP), 7))
+        for zone in media_records.zone_addresses(record.members):
+            txn.put(media_records.zone_key(zone), owned)
+        txn.commit()
+    zones = media_records.zone_addresses(record.members)
+    for position, device in enumerate(bench.devices.values()):
+        block = memoryview(bytearray(zone_header.ZONE_HEADER_BYTES))
+        if position < formatted_count:
+            block[:] = zone_header.pack(
+                zone_header.ZoneHeader(zone_header.ZoneRole.GROUP, position, 4, 2, 7, 0, zones)
+            )
+        # The others hold what an earlier owner left.
+        device.write(ids.ZoneIndex(0), 0, block, durable=True)
+    return record
+
+
+@pytest.mark.parametrize("formatted_count", [0, 3])
+async def test_a_group_cut_off_while_opening_is_formatted_before_it_is_used(
+    bench: Bench, formatted_count: int
+) -> None:
+    record = _open_group_on_media(bench, formatted_count=formatted_count)
+    assert await bench.write(bench.stripe()) == (7, zone_header.ZONE_HEADER_BYTES)
+    for position, zone in enumerate(media_records.zone_addresses(record.members)):
+        block = memoryview(bytearray(zone_header.ZONE_HEADER_BYTES))
+        bench.devices[zone.device_id].read(zone.zone_index, 0, block)
+        header = zone_header.unpack(block)
+        assert header is not None
+        assert (header.owner_id, header.member_index) == (7, position)
+
+
+async def test_a_group_that_lost_a_zone_header_but_holds_data_is_left_alone(bench: Bench) -> None:
+    record = _open_group_on_media(bench, formatted_count=5)
+    with bench.index.write() as txn:
+        liveness.add(txn, [l2p_record.StripeLocation(7, 4096, 16384, 65536, 0, 65536)])
+        txn.commit()
+    group_id, _ = await bench.write(bench.stripe())
+    assert group_id != 7
+    assert sorted(bench.group_states()) == [
+        int(media_records.ZoneSetState.OPEN),
+        int(media_records.ZoneSetState.SEALED),
+    ]
+    last = media_records.zone_addresses(record.members)[-1]
+    reports = bench.devices[last.device_id].report()
+    assert zone_header.ZONE_HEADER_BYTES in [
+        report.write_pointer_bytes for report in reports if report.zone_index == last.zone_index
+    ]
+
+
+async def test_a_device_that_leaves_before_a_group_is_opened_changes_the_geometry(
+    bench: Bench,
+) -> None:
+    writing = asyncio.ensure_future(bench.groups._open_group(WANTED))
+    bench.media.remove(ids.DeviceId(f"{5:032x}"))
+    with pytest.raises(stripe_groups.GeometryChangedError):
+        await writing
 
 
 async def test_a_cancelled_write_keeps_its_memory_until_its_threads_are_done(bench: Bench) -> None:
