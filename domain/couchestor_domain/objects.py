@@ -71,6 +71,9 @@ class ObjectRecord:
     """Checksums of the parts in order, empty when no part has any."""
     owner: str = ""
     extents: tuple[Extent, ...] = ()
+    places: object = field(default=None, compare=False, repr=False)
+    """The store's own note of where the bytes were when it looked the version up, so that reading
+    it goes on when another version replaces it meanwhile. None: looked up again at each read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

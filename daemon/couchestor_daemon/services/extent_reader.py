@@ -18,6 +18,12 @@ from couchestor_domain import errors, geometry, ids, units
 
 CACHED_RECORDS_MAX: Final = 4096
 PIECE_BYTES_MAX: Final = units.MIB
+LOCATED_EXTENTS_MAX: Final = 16
+LOCATED_BYTES_MAX: Final = 64 * units.MIB
+"""Objects up to these are located as a whole when they are looked up."""
+
+Places = Sequence[Sequence[l2p.Resolved]]
+"""The resolved entries of each extent of an object."""
 
 V = TypeVar("V")
 
@@ -56,26 +62,55 @@ class ExtentReader:
         self._segments: _Bounded[tuple[ids.ZoneAddress, ...]] = _Bounded(CACHED_RECORDS_MAX)
         self._groups: _Bounded[stripe_reader.GroupMembers] = _Bounded(CACHED_RECORDS_MAX)
 
+    @staticmethod
+    def locate(reader: index_port.IndexReader, extents: Sequence[ids.Extent]) -> Places | None:
+        """Where all bytes of an object are in this snapshot, to read it even after its version is
+        replaced; None for one so long that this would cost too much for a small range of it.
+
+        The places hold good while no zone is reset; what was overwritten there does not verify.
+        """
+        if (
+            len(extents) > LOCATED_EXTENTS_MAX
+            or sum(extent.length_bytes for extent in extents) > LOCATED_BYTES_MAX
+        ):
+            return None
+        return tuple(
+            l2p.resolve(reader, extent, start_bytes=0, length_bytes=extent.length_bytes)
+            for extent in extents
+        )
+
     async def pieces(
-        self, extents: Sequence[ids.Extent], *, start_bytes: int, length_bytes: int
+        self,
+        extents: Sequence[ids.Extent],
+        *,
+        start_bytes: int,
+        length_bytes: int,
+        places: Places | None = None,
     ) -> AsyncIterator[memoryview]:
         """The range as verified pieces, each at most ``PIECE_BYTES_MAX``, in order.
 
         A piece is valid until the next one is asked for: its memory is lent by the pool.
+
+        Args:
+            places: What ``locate`` gave for these extents; looked up in the index if None.
 
         Raises:
             IndexCorruptError, InsufficientShardsError, DeviceCorruptError.
         """
         position = 0
         end = start_bytes + length_bytes
-        for extent in extents:
+        for index, extent in enumerate(extents):
             first = max(start_bytes - position, 0)
             last = min(end - position, extent.length_bytes)
             position += extent.length_bytes
             if first >= last:
                 continue
-            with self._index.read() as reader:
-                parts = l2p.resolve(reader, extent, start_bytes=first, length_bytes=last - first)
+            wanted = {"start_bytes": first, "length_bytes": last - first}
+            if places is not None:
+                parts = l2p.narrowed(places[index], extent, **wanted)
+            else:
+                with self._index.read() as reader:
+                    parts = l2p.resolve(reader, extent, **wanted)
             for part in parts:
                 _, location, inside, length = part
                 while length > 0:

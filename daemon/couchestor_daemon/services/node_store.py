@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 import xxhash
 
@@ -87,7 +88,12 @@ class AddressLease:
 
 
 class NodeStore:
-    """Implements BucketStore, ObjectStore and UploadStore of the gateway, structurally."""
+    """Implements BucketStore, ObjectStore and UploadStore of the gateway, structurally.
+
+    Args:
+        part_bytes_min: Smallest part of an upload that is not its last one.
+        draw_upload_id: Gives ids that nobody can guess.
+    """
 
     def __init__(
         self,
@@ -97,12 +103,16 @@ class NodeStore:
         bodies: body_writer.BodyWriter,
         extents: extent_reader.ExtentReader,
         clock: Clock,
+        part_bytes_min: int = uploads.PART_BYTES_MIN,
+        draw_upload_id: Callable[[], str] = lambda: secrets.token_urlsafe(24),
     ) -> None:
         self._index = index
         self._commits = commits
         self._bodies = bodies
         self._extents = extents
         self._clock = clock
+        self._part_bytes_min = part_bytes_min
+        self._draw_upload_id = draw_upload_id
 
     # -- buckets --------------------------------------------------------------------------------
 
@@ -153,7 +163,8 @@ class NodeStore:
 
     async def get_object(self, *, bucket: str, key: str) -> objects.ObjectRecord:
         with self._index.read() as reader:
-            return versions.get_version(reader, bucket, key)
+            record = versions.get_version(reader, bucket, key)
+            return dataclasses.replace(record, places=self._extents.locate(reader, record.extents))
 
     async def fetch(
         self, record: objects.ObjectRecord, *, start_bytes: int, length_bytes: int
@@ -161,8 +172,8 @@ class NodeStore:
         # Copied: a piece is valid only until the next one is asked for.
         pieces = [
             bytes(piece)
-            async for piece in self._extents.pieces(
-                record.extents, start_bytes=start_bytes, length_bytes=length_bytes
+            async for piece in self.stream(
+                record, start_bytes=start_bytes, length_bytes=length_bytes
             )
         ]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -171,7 +182,10 @@ class NodeStore:
         self, record: objects.ObjectRecord, *, start_bytes: int, length_bytes: int
     ) -> AsyncIterator[bytes | memoryview]:
         return self._extents.pieces(
-            record.extents, start_bytes=start_bytes, length_bytes=length_bytes
+            record.extents,
+            start_bytes=start_bytes,
+            length_bytes=length_bytes,
+            places=cast("extent_reader.Places | None", record.places),
         )
 
     async def delete_object(
@@ -198,7 +212,7 @@ class NodeStore:
         self, request: objects.PutRequest, *, checksum_algorithm: str, checksum_type: str
     ) -> objects.UploadRecord:
         upload = objects.UploadRecord(
-            upload_id=secrets.token_urlsafe(24),
+            upload_id=self._draw_upload_id(),
             bucket=request.bucket,
             key=request.key,
             initiated_ns=self._clock.now_ns(),
@@ -255,7 +269,13 @@ class NodeStore:
         now_ns = self._clock.now_ns()
         return await self._change(
             lambda txn, _: uploads.complete_upload(
-                txn, upload, parts, conditions, expected=expected, now_ns=now_ns
+                txn,
+                upload,
+                parts,
+                conditions,
+                expected=expected,
+                now_ns=now_ns,
+                min_part_bytes=self._part_bytes_min,
             ),
             uses_reserve=True,
         )

@@ -97,6 +97,21 @@ def resolve(
     return resolved
 
 
+def narrowed(
+    resolved: Iterable[Resolved], extent: ids.Extent, *, start_bytes: int, length_bytes: int
+) -> list[Resolved]:
+    """The part of a resolved range that holds bytes [start, start + length) of its extent."""
+    low = extent.address + start_bytes
+    high = low + length_bytes
+    found: list[Resolved] = []
+    for address, location, inside, count in resolved:
+        first = max(address + inside, low)
+        end = min(address + inside + count, high)
+        if first < end:
+            found.append((address, location, first - address, end - first))
+    return found
+
+
 def punch(txn: index_port.IndexWriter, extent: ids.Extent) -> None:
     """Unmap a whole extent."""
     punch_all(txn, [extent])
