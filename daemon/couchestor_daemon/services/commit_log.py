@@ -482,6 +482,8 @@ class CommitLog:
             )
             with self._pool.acquire(units.BLOCK_BYTES) as buffer:
                 filler = buffer.view[: units.BLOCK_BYTES]
+                if not segment.is_formatted(filler):
+                    continue
                 filler[:] = bytes(units.BLOCK_BYTES)
                 segment.level(filler)
             if segment.offset_bytes >= log_segment.FIRST_BATCH_OFFSET_BYTES:

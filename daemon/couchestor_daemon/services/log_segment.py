@@ -83,6 +83,25 @@ class LogSegment:
                 zone.zone_index, offset_bytes, data, durable=True
             )
 
+    def is_formatted(self, block: memoryview) -> bool:
+        """Whether every replica carries the segment's header: a scan does not find one without.
+
+        A writer that reused zones of an unanswered batch, and died, leaves replicas of it emptied.
+
+        Raises:
+            DeviceError: a header cannot be read.
+        """
+        for index, zone in enumerate(self.zones):
+            self._media.device(zone.device_id).read(zone.zone_index, 0, block)
+            header = zone_header.unpack(block)
+            if header is None or (header.role, header.owner_id, header.member_index) != (
+                zone_header.ZoneRole.SEGMENT,
+                self.record.segment_id,
+                index,
+            ):
+                return False
+        return True
+
     def level(self, filler: memoryview) -> None:
         """Bring every replica's write pointer to one offset after a crash, so appends can go on.
 
