@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := domain daemon gateway operator bench tests
 
-.PHONY: setup serve test check format bench lock clean
+.PHONY: setup serve test simulate check format bench lock clean
 
 setup: $(STAMP)
 
@@ -21,6 +21,12 @@ serve: setup
 
 test: setup
 	$(BIN)/python -m pytest -q
+
+# Crash simulations: SEEDS of each, from FIRST on, of ONLY one (log or node) if that is given.
+SEEDS ?= 1000
+FIRST ?= 0
+simulate: setup
+	$(BIN)/python -W error -m tests.simulation.run_seeds --seeds $(SEEDS) --first $(FIRST) $(if $(ONLY),--only $(ONLY))
 
 check: setup
 	$(BIN)/ruff format --check $(SOURCES)

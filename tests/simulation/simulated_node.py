@@ -1,0 +1,393 @@
+"""A node as ``app.node`` wires it, over simulated devices and an index in memory, on one loop.
+
+Everything that runs on a thread in the daemon runs here as a callback of its own, so that what
+threads interleave the virtual loop interleaves. The worker processes share the index and the
+devices and nothing else; a crash ends all of them at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import enum
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+from tests.simulation import virtual_loop
+
+from couchestor_daemon import buffers
+from couchestor_daemon.adapters import codec_choice, inline_media, memory_index, simulated_device
+from couchestor_daemon.formats import media_records
+from couchestor_daemon.ports import device as device_port
+from couchestor_daemon.ports import index as index_port
+from couchestor_daemon.ports import media as media_port
+from couchestor_daemon.services import (
+    body_writer,
+    commit_log,
+    extent_reader,
+    group_commit,
+    log_segment,
+    node_store,
+    recovery_table,
+    replay,
+    stripe_groups,
+    stripe_reader,
+)
+from couchestor_domain import errors, events, geometry, ids, units
+
+WORKERS_COUNT: Final = 2
+POOL_BYTES: Final = 16 * units.MIB
+LEASE_BYTES: Final = units.GIB
+OPEN_GROUPS_MAX: Final = 2
+NODE_ID: Final = ids.NodeId("a" * 32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a node is built of: small, so that zones fill and groups roll over within a run."""
+
+    coding: geometry.StripeGeometry
+    devices_count: int
+    zone_count: int
+    zone_bytes: int
+    stripe_bytes: int
+    journal_threshold_bytes: int
+    reserve_zones_count: int
+
+    @property
+    def replicas_count(self) -> int:
+        """Copies of the log."""
+        return self.coding.parity_shards + 1
+
+
+class IndexLoss(enum.Enum):
+    """What a crash leaves of the live index."""
+
+    KEPT = "kept"
+    LOST = "lost"
+
+
+class WorkerCrash(BaseException):
+    """One process is dead; not an Exception, so that nothing under test can handle it."""
+
+
+class Silence:
+    """Events are not what is tested here."""
+
+    def publish(self, event: events.DomainEvent) -> None:
+        """Drop it."""
+
+
+class _MortalWriter:
+    """A writing transaction of a process that dies with its world, also just before the commit."""
+
+    def __init__(self, index: MortalIndex, inner: index_port.IndexWriter) -> None:
+        self._index = index
+        self._inner = inner
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._inner.get(key)
+
+    def scan(
+        self, start: bytes, stop: bytes, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        return self._inner.scan(start, stop, reverse=reverse)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._inner.put(key, value)
+
+    def delete(self, key: bytes) -> bool:
+        return self._inner.delete(key)
+
+    def commit(self) -> None:
+        self._index.before_commit()
+        self._inner.commit()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._inner.__exit__(kind, exc, trace)
+
+
+class MortalIndex:
+    """The index of one life: a commit is a command at which the world may end.
+
+    Args:
+        on_commit: Called before each commit; what it raises is the end of the process.
+    """
+
+    def __init__(
+        self,
+        world: simulated_device.SimulatedWorld,
+        inner: memory_index.MemoryIndex,
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._world = world
+        self._inner = inner
+        self._on_commit = on_commit
+
+    def before_commit(self) -> None:
+        """The batch is on the log and the index does not show it yet."""
+        self._world.count_command(lambda power_lost: None)
+        self._on_commit()
+
+    def read(self) -> index_port.IndexReader:
+        self._world.check_running()
+        return self._inner.read()
+
+    def write(self) -> index_port.IndexWriter:
+        self._world.check_running()
+        return _MortalWriter(self, self._inner.write())
+
+    def next_sequence(self, floor: int) -> int:
+        return self._inner.next_sequence(floor)
+
+    def sync(self) -> None:
+        """Process crashes keep it, power loss takes it: there is no third case here."""
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class SimulatedMedia(inline_media.InlineMedia):
+    """Sets of writes end in any order, as on threads."""
+
+    async def write_all(
+        self, writes: Sequence[media_port.ZoneWrite], *, durable: bool
+    ) -> list[errors.DeviceError]:
+        ended = await asyncio.gather(
+            *(self.write(zone, offset, data, durable=durable) for zone, offset, data in writes),
+            return_exceptions=True,
+        )
+        failures: list[errors.DeviceError] = []
+        for outcome in ended:
+            if isinstance(outcome, errors.DeviceError):
+                failures.append(outcome)
+            elif outcome is not None:
+                raise outcome
+        return failures
+
+
+class Worker:
+    """One serving process: ``app.node.Node`` without threads."""
+
+    def __init__(self, node: SimulatedNode, slot: int) -> None:
+        self._node = node
+        self.slot = slot
+        self._writer = f"worker-{slot}"
+        self._shape = node.shape
+        self.index = MortalIndex(node.world, node.index, self._die_if_told)
+        self.dies_at_commit = False
+        """Whether this process dies at its next commit, before the index shows the batch."""
+        self.media = SimulatedMedia(
+            node.present_devices(), lambda device_id, error: None, yield_before_commands=True
+        )
+        self._pool = buffers.BufferPool(POOL_BYTES)
+        self._log = commit_log.CommitLog(
+            writer=self._writer,
+            index=self.index,
+            media=self.media,
+            pool=self._pool,
+            replicas_count=self._shape.replicas_count,
+            reserve_zones_count=self._shape.reserve_zones_count,
+            publisher=Silence(),
+            fan_out=node.in_any_order,
+            draw_seed=node.draw_bits,
+        )
+        self.commits = group_commit.GroupCommit(self._run_commit)
+        self.store: node_store.NodeStore
+        """Since ``start``."""
+        self.death: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when this process has died alone."""
+
+    def die(self) -> None:
+        """End this process alone, where it stands."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, virtual_loop.VirtualLoop), loop
+        loop.kill(self)
+        self.death.set_result(None)
+
+    def _die_if_told(self) -> None:
+        if self.dies_at_commit:
+            self.die()
+            raise WorkerCrash
+
+    async def _run_commit(self, gather: commit_log.Gather) -> None:
+        await asyncio.sleep(0)
+        self._log.commit_gathered(gather)
+        await asyncio.sleep(0)
+
+    async def _run_inline(self, function: Callable[..., Any], *args: Any) -> Any:
+        await asyncio.sleep(0)
+        result = function(*args)
+        await asyncio.sleep(0)
+        return result
+
+    async def start(self) -> bool:
+        """Open the store; whether a commit of this start has fenced what went before."""
+        lease = node_store.AddressLease(self.commits.submit, length_bytes=LEASE_BYTES)
+        try:
+            await lease.renew()
+            fenced = True
+        except (errors.StoreFullError, errors.StoreReadOnlyError):
+            fenced = False
+        groups = stripe_groups.StripeGroups(
+            writer=self._writer,
+            wanted=self._shape.coding,
+            open_groups_max=OPEN_GROUPS_MAX,
+            reserve_zones_count=self._shape.reserve_zones_count,
+            media=self.media,
+            index=self.index,
+            pool=self._pool,
+            choose_codec=lambda found: codec_choice.choose("rs", found),
+            submit=self.commits.submit,
+            run_codec=self._run_inline,
+            run_blocking=self._run_inline,
+            publisher=Silence(),
+        )
+        bodies = body_writer.BodyWriter(
+            groups=groups,
+            pool=self._pool,
+            stripe_bytes=self._shape.stripe_bytes,
+            journal_threshold_bytes=self._shape.journal_threshold_bytes,
+            stripes_in_memory_max=3,
+            lease_address=lease.take,
+        )
+        stripes = stripe_reader.StripeReader(
+            self.media,
+            codecs=codec_choice.by_id,
+            publisher=Silence(),
+            on_damage=self._queue_repair,
+            run_codec=self._run_inline,
+        )
+        extents = extent_reader.ExtentReader(
+            index=self.index, media=self.media, stripes=stripes, pool=self._pool
+        )
+        self.store = node_store.NodeStore(
+            index=self.index,
+            commits=self.commits,
+            bodies=bodies,
+            extents=extents,
+            clock=self._node,
+            part_bytes_min=1,
+            draw_upload_id=lambda: f"{self._node.draw_bits():016x}",
+        )
+        return fenced
+
+    def _queue_repair(self, group_id: int, offset: int, shard_index: int, reason: str) -> None:
+        record = media_records.pack(
+            media_records.RepairRecord(group_id, offset, shard_index, reason, 0)
+        )
+        key = media_records.repair_key(group_id, offset, shard_index)
+        operation = commit_log.Operation(apply=lambda txn, _: txn.put(key, record))
+        asyncio.get_running_loop().create_task(self._submit_repair(operation))
+
+    async def _submit_repair(self, operation: commit_log.Operation) -> None:
+        try:
+            await self.commits.submit(operation)
+        except errors.CouchestorError:
+            return  # The next read queues it again.
+
+
+class SimulatedNode:
+    """The devices, the index and the marks that outlive a process, and how a start uses them."""
+
+    def __init__(self, seed: str, shape: Shape) -> None:
+        self.shape = shape
+        self._rng = random.Random(f"{seed}/node")
+        self._clock_ns = 1_700_000_000 * units.NS_PER_SECOND
+        self.world = simulated_device.SimulatedWorld(self._rng.getrandbits(64))
+        self.index = memory_index.MemoryIndex()
+        self._index_complete = False
+        self._last_stop = recovery_table.LastStop.CRASH_OTHER_BOOT
+        self.dead: set[ids.DeviceId] = set()
+        """Devices that are not there at this start."""
+        for number in range(shape.devices_count):
+            self.world.add_device(
+                device_port.DeviceIdentity(
+                    node_id=NODE_ID,
+                    device_id=ids.DeviceId(f"{number:032x}"),
+                    label=f"d{number}",
+                    failure_domain=f"d{number}",
+                    zone_count=shape.zone_count,
+                    zone_capacity_bytes=shape.zone_bytes,
+                    joined_epoch=1,
+                )
+            )
+
+    def draw_bits(self) -> int:
+        """64 random bits: seeds of segments, names of uploads."""
+        return self._rng.getrandbits(64)
+
+    def in_any_order(self, commands: Sequence[Callable[[], None]]) -> None:
+        """Write the replicas of a batch in an order drawn anew."""
+        log_segment.in_turn(self._rng.sample(commands, len(commands)))
+
+    def now_ns(self) -> int:
+        """Wall clock: moves on by a millisecond every time it is looked at."""
+        self._clock_ns += 1_000_000
+        return self._clock_ns
+
+    def present_devices(self) -> dict[ids.DeviceId, simulated_device.SimulatedDevice]:
+        """Devices that answer."""
+        return {
+            device_id: device
+            for device_id, device in self.world.devices.items()
+            if device_id not in self.dead
+        }
+
+    def lose(self, *, power_loss: bool, index: IndexLoss) -> None:
+        """What the end of a life leaves: of the devices as the world says, of the index all or
+        nothing."""
+        self.world.restart(power_loss=power_loss)
+        if power_loss:
+            self._last_stop = recovery_table.LastStop.CRASH_OTHER_BOOT
+        if power_loss or index is IndexLoss.LOST:
+            # After power loss the unsynced index is whatever; a node that used it would show.
+            self.index = memory_index.MemoryIndex()
+            self._index_complete = self._index_complete and index is IndexLoss.KEPT
+
+    def prepare(self) -> recovery_table.Action:
+        """What ``app.node.prepare`` does: decide from the table, rebuild if needed."""
+        devices = self.present_devices()
+        epoch = 1 + max(device.identity.joined_epoch for device in self.world.devices.values())
+        for device in devices.values():
+            device.write_identity(dataclasses.replace(device.identity, joined_epoch=epoch))
+        action = recovery_table.decide(
+            index=recovery_table.IndexState.PRESENT
+            if self._index_complete
+            else recovery_table.IndexState.ABSENT,
+            last_stop=self._last_stop,
+            log_present=replay.log_present(devices),
+            recover_asked=False,
+        )
+        if action is recovery_table.Action.REFUSE:
+            raise AssertionError("the node refuses to start")
+        if action is not recovery_table.Action.USE:
+            self._index_complete = False
+            self.index = memory_index.MemoryIndex()
+            index = MortalIndex(self.world, self.index)
+            log = commit_log.CommitLog(
+                writer="recovery",
+                index=index,
+                media=inline_media.InlineMedia(devices, lambda device_id, error: None),
+                pool=buffers.BufferPool(POOL_BYTES),
+                replicas_count=self.shape.replicas_count,
+                reserve_zones_count=self.shape.reserve_zones_count,
+                publisher=Silence(),
+                fan_out=self.in_any_order,
+                draw_seed=self.draw_bits,
+            )
+            replay.rebuild(index, devices, log)
+            self._index_complete = True
+        self._last_stop = recovery_table.LastStop.CRASH_SAME_BOOT
+        return action

@@ -1,0 +1,234 @@
+"""A whole node under crashes, power loss and failing devices, by seed.
+
+``node_lives`` runs several lives of two worker processes under concurrent clients; every answer
+goes to the oracle, and after every start everything is read and the media are audited.
+COUCHESTOR_SIMULATION_SEEDS sets the number of seeds, ``make simulate`` runs more of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+from tests.simulation import (
+    clients,
+    fault_plan,
+    media_audit,
+    node_lives,
+    oracle,
+    run_seeds,
+    simulated_node,
+    virtual_loop,
+)
+
+from couchestor_daemon.adapters import inline_media, isal_codec
+from couchestor_daemon.formats import shard
+from couchestor_daemon.services import log_scan, log_segment
+from couchestor_domain import ids, objects
+
+SEEDS_COUNT = int(os.environ.get("COUCHESTOR_SIMULATION_SEEDS", "150"))
+SEEDS_PER_TEST = 50
+CANARY_SEEDS_COUNT = 40
+
+# All of a node runs inline on the virtual loop, so nothing here can block anybody.
+pytestmark = pytest.mark.may_block
+
+isal_codec.load_library()
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Faults are injected by the thousand: each one logged would bury a failure."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("seed", run_seeds.kept_seeds())
+def test_a_seed_that_once_failed(seed: int) -> None:
+    node_lives.run(seed)
+
+
+@pytest.mark.parametrize("block", range(SEEDS_COUNT // SEEDS_PER_TEST))
+def test_a_node_keeps_its_promises(block: int) -> None:
+    for seed in range(block * SEEDS_PER_TEST, (block + 1) * SEEDS_PER_TEST):
+        node_lives.run(seed)
+
+
+def test_a_run_is_a_function_of_its_seed() -> None:
+    hashes = [node_lives.run(seed) for seed in range(6)]
+    assert len(set(hashes)) == len(hashes)
+    assert [node_lives.run(seed) for seed in range(6)] == hashes
+
+
+def test_the_seeds_meet_every_kind_of_fault() -> None:
+    """A plan that stopped injecting would let everything pass."""
+    seen: set[str] = set()
+    for seed in range(25):
+        lives = node_lives.Lives(seed)
+        lives.run()
+        assert lives.book.operations_count > 20
+        seen.update(line.split(" ")[0] for line in lives.faults.log)
+    assert seen >= {
+        *("initialise", "rebuild", "use", "power", "crash,", "full", "rot", "dies"),
+        *(
+            "worker",
+            "in-commit",
+            "unplug",
+            "write",
+            "flush",
+            "read",
+            "misdirect",
+            "back",
+            "away",
+            "dead",
+        ),
+    }
+
+
+def test_a_read_goes_on_when_its_version_is_replaced() -> None:
+    """Between the lookup and the first byte, as the gateway writes its headers."""
+    shape = fault_plan.choose_shape(random.Random(0))
+    node = simulated_node.SimulatedNode("replaced", shape)
+    node.prepare()
+
+    async def read_while_replacing() -> tuple[bytes, bytes]:
+        worker = simulated_node.Worker(node, 0)
+        await worker.start()
+        store = worker.store
+        await store.create_bucket(name="b", owner="o", region="r")
+        bodies = [oracle.content(version, 100_000) for version in (1, 2)]
+        request = objects.PutRequest(bucket="b", key="k")
+        for body in bodies:
+            source = clients.SimulatedBody(body, announced_bytes=len(body))
+            if body is bodies[1]:
+                record = await store.get_object(bucket="b", key="k")
+            await store.put_object(request, source)
+        pieces = store.stream(record, start_bytes=10, length_bytes=99_000)
+        found = b"".join([bytes(piece) async for piece in pieces])
+        return found, bodies[0][10:99_010]
+
+    loop = virtual_loop.VirtualLoop("replaced")  # type: ignore[abstract]
+    found, expected = loop.run(read_while_replacing(), interrupted=lambda: False)
+    assert found == expected
+
+
+# -- canaries: planted bugs that must be noticed ------------------------------------------------
+
+
+def must_be_caught(symptoms: str) -> None:
+    """Demand that some seed fails with one of the symptoms, and none with anything else."""
+    for seed in range(CANARY_SEEDS_COUNT):
+        try:
+            node_lives.run(seed)
+        except Exception as exc:
+            found = list(_leaves(exc))
+            assert all(re.search(symptoms, str(leaf)) for leaf in found), found
+            return
+    pytest.fail(f"{CANARY_SEEDS_COUNT} seeds did not notice the planted bug")
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+@pytest.fixture
+def without_audit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what clients read counts."""
+    monkeypatch.setattr(media_audit, "run", lambda node, *, damaged: None)
+
+
+def patch_media_writes(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[memoryview, bool], tuple[memoryview, bool]]
+) -> None:
+    """Change the data or durability of every shard on its way to a device."""
+    honest = inline_media.InlineMedia.write
+
+    async def write(
+        self: inline_media.InlineMedia,
+        zone: ids.ZoneAddress,
+        offset_bytes: int,
+        data: memoryview,
+        *,
+        durable: bool,
+    ) -> None:
+        data, durable = change(data, durable)
+        await honest(self, zone, offset_bytes, data, durable=durable)
+
+    monkeypatch.setattr(inline_media.InlineMedia, "write", write)
+
+
+@pytest.mark.usefixtures("without_audit")
+def test_canary_shards_that_are_not_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    patch_media_writes(monkeypatch, lambda data, durable: (data, False))
+    must_be_caught("cannot be read")
+
+
+def _only_data_shards(data: memoryview, durable: bool) -> tuple[memoryview, bool]:
+    header = shard.unpack(data)
+    if header is not None and header.shard_index >= header.data_shards:
+        return memoryview(bytes(len(data))), durable
+    return data, durable
+
+
+def test_canary_a_stripe_answered_without_its_parity(monkeypatch: pytest.MonkeyPatch) -> None:
+    patch_media_writes(monkeypatch, _only_data_shards)
+    must_be_caught("is not on ZoneAddress")
+
+
+@pytest.mark.usefixtures("without_audit")
+def test_canary_missing_parity_is_missed_when_devices_die(monkeypatch: pytest.MonkeyPatch) -> None:
+    patch_media_writes(monkeypatch, _only_data_shards)
+    must_be_caught("cannot be read")
+
+
+@pytest.mark.usefixtures("without_audit")
+def test_canary_an_index_committed_before_its_batch_is_on_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest = log_segment.LogSegment.append
+    late: dict[int, tuple[int, bytes]] = {}
+
+    def append(self: log_segment.LogSegment, data: memoryview) -> None:
+        offset, end = self.offset_bytes, self.offset_bytes + len(data)
+        held = late.pop(id(self), None)
+        if held is not None and held[0] + len(held[1]) == offset:
+            self.offset_bytes = held[0]
+            honest(self, memoryview(held[1]))
+        late[id(self)] = (offset, bytes(data))
+        self.offset_bytes = end
+
+    monkeypatch.setattr(log_segment.LogSegment, "append", append)
+    must_be_caught("a gap after sequence|is not mapped|shows")
+
+
+@pytest.mark.usefixtures("without_audit")
+def test_canary_bytes_served_unverified(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard, "verify_blocks", lambda header, first_block, view: True)
+    must_be_caught("is torn")
+
+
+@pytest.mark.usefixtures("without_audit")
+def test_canary_an_unanswered_batch_preferred_to_the_one_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest = log_scan.committed_chain
+
+    def lowest_wins(
+        base: int, found: Sequence[log_scan.FoundBatch]
+    ) -> Sequence[log_scan.FoundBatch]:
+        lowest: dict[int, int] = {}
+        for item in found:
+            lowest[item.previous] = min(item.sequence, lowest.get(item.previous, item.sequence))
+        return honest(base, [item for item in found if item.sequence == lowest[item.previous]])
+
+    monkeypatch.setattr(log_scan, "committed_chain", lowest_wins)
+    must_be_caught("a gap after sequence|shows")
