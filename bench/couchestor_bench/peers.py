@@ -10,6 +10,7 @@ all runs and the generator is shared, so what disturbs the machine disturbs both
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 import statistics
 import tempfile
@@ -130,6 +131,9 @@ def compare(
                     )
                     if run_index == 0:
                         _fill(plan)
+                    # What the other server left in the page cache must not be written in this
+                    # one's time.
+                    os.sync()
                     time.sleep(_IDLE_SECONDS)
                     row = measure(server, plan)
                     labels = {"server": server.name, "method": method, "size": size_name}

@@ -35,7 +35,7 @@ _log = logging.getLogger("couchestor.node")
 
 ADDRESS_LEASE_BYTES: Final = units.TIB
 READ_POOL_BYTES: Final = 32 * units.MIB
-OPEN_GROUPS_MAX: Final = 2
+OPEN_GROUPS_MAX: Final = 4
 CODEC_THREADS_COUNT: Final = 2
 """Threads of one process that encode and hash: one a worker would wait for, the other meanwhile."""
 
