@@ -94,6 +94,7 @@ class StripeGroups:
         self._open: list[OpenGroup] = []
         self._opening_count = 0
         self._changed = asyncio.Condition()
+        self._adoption = asyncio.Lock()
         self._adopted = False
 
     def current_geometry(self) -> geometry.StripeGeometry:
@@ -180,8 +181,14 @@ class StripeGroups:
 
     async def _take(self, wanted: geometry.StripeGeometry, shard_bytes: int) -> OpenGroup:
         if not self._adopted:
-            self._adopted = True
-            await self._adopt()
+            # Everyone waits for it: a group opened meanwhile would be one too many, at each start.
+            async with self._adoption:
+                if not self._adopted:
+                    try:
+                        await self._adopt()
+                    finally:
+                        # Once: a group taken over twice would be two writers in its zones.
+                        self._adopted = True
         async with self._changed:
             while True:
                 for group in list(self._open):
@@ -336,7 +343,6 @@ class StripeGroups:
             if (
                 record.writer != self._writer
                 or record.state != media_records.ZoneSetState.OPEN
-                or len(self._open) >= self._open_groups_max
                 or any(zone.device_id not in healthy for zone in zones)
             ):
                 continue

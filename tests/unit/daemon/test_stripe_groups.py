@@ -77,6 +77,10 @@ class Bench:
         self.pool = buffers.BufferPool(32 * units.MIB)
         self.published: list[object] = []
         self.hold: asyncio.Event | None = None
+        self.start()
+
+    def start(self) -> None:
+        """A new life of the writer, over what an earlier one left."""
         log = commit_log.CommitLog(
             writer="w",
             index=self.index,
@@ -149,6 +153,22 @@ def bench() -> Bench:
             joined_epoch=1,
         )
     )
+
+
+async def test_every_life_goes_on_in_the_groups_the_one_before_left(bench: Bench) -> None:
+    for _ in range(3):
+        bench.hold = asyncio.Event()
+        writes = [asyncio.create_task(_ended(bench.write(bench.stripe()))) for _ in range(3)]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        bench.hold.set()
+        await asyncio.gather(*writes)
+        bench.start()
+    assert bench.group_states() == [int(media_records.ZoneSetState.OPEN)] * 2
+
+
+async def _ended(write: Awaitable[tuple[int, int]]) -> None:
+    await write
 
 
 @pytest.mark.parametrize("writes_before_failure", [0, 1], ids=["while opening", "at the stripe"])
