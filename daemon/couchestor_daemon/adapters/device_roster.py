@@ -37,7 +37,7 @@ class DeviceRoster:
         self._on_failure = on_failure
         self._lock = threading.Lock()
         self._devices = dict(devices)
-        self._healthy = _by_label(self._devices.values())
+        self._healthy = _taking_zones(self._devices.values())
         self._readers = {
             device_id: cast(OpportunisticReader, device)
             for device_id, device in self._devices.items()
@@ -45,7 +45,10 @@ class DeviceRoster:
         }
 
     def healthy(self) -> Sequence[device_port.DeviceIdentity]:
-        """Identities of the devices in service, ordered by label."""
+        """Identities of the devices that may be given new zones, ordered by label.
+
+        A retiring device is not among them and yet in service: what it holds is read.
+        """
         return self._healthy
 
     def device(self, device_id: ids.DeviceId) -> device_port.ZonedDevice:
@@ -62,7 +65,7 @@ class DeviceRoster:
         with self._lock:
             self._readers.pop(device_id, None)
             found = self._devices.pop(device_id, None) is not None
-            self._healthy = _by_label(self._devices.values())
+            self._healthy = _taking_zones(self._devices.values())
             return found
 
     def fail(self, device_id: ids.DeviceId, error: BaseException) -> None:
@@ -121,10 +124,10 @@ class DeviceRoster:
             raise
 
 
-def _by_label(
+def _taking_zones(
     devices: Iterable[device_port.ZonedDevice],
 ) -> tuple[device_port.DeviceIdentity, ...]:
-    identities = [device.identity for device in devices]
+    identities = [device.identity for device in devices if not device.identity.retiring]
     return tuple(sorted(identities, key=lambda identity: (identity.label, identity.device_id)))
 
 

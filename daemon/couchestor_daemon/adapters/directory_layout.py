@@ -48,15 +48,27 @@ def format_folder(path: pathlib.Path, identity: device_port.DeviceIdentity) -> N
                     path=str(path),
                     device=present.device_id,
                 )
-        elif names - _BENIGN or (ZONES in names and any((path / ZONES).iterdir())):
-            raise errors.ForeignDeviceError(
-                f"{path} is not empty and is not a CoucheStor device: choose an empty folder",
-                path=str(path),
-            )
+        else:
+            check_unused(path)
         (path / ZONES).mkdir(exist_ok=True)
         replace_identity(path, superblock)
         # The folder's own entry must survive too, or the whole device vanishes with the power.
         _sync_folder(path.parent)
+
+
+def check_unused(path: pathlib.Path) -> None:
+    """Refuse a folder that holds anything but what a half-finished format leaves.
+
+    Raises:
+        ForeignDeviceError: it does.
+        OSError: the folder cannot be read.
+    """
+    names = {entry.name for entry in path.iterdir()}
+    if names - _BENIGN or (ZONES in names and any((path / ZONES).iterdir())):
+        raise errors.ForeignDeviceError(
+            f"{path} is not empty and is not a CoucheStor device: choose an empty folder",
+            path=str(path),
+        )
 
 
 def replace_identity(path: pathlib.Path, superblock: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections.abc
+import dataclasses
 import importlib
 import importlib.util
 import json
@@ -13,7 +14,7 @@ import pathlib
 import sys
 from typing import Any, Final, NoReturn
 
-from couchestor_daemon.app import logs, option_table, option_values, settings
+from couchestor_daemon.app import logs, option_table, option_values, settings, status_text
 from couchestor_domain import errors
 
 USAGE_EXIT: Final = 2
@@ -26,19 +27,41 @@ CoucheStor is an erasure-coded S3 object store.
 
   couchestor serve              serve S3 on http://127.0.0.1:9000 from a folder of your own
   couchestor serve --help       every setting, with its default
-  couchestor status             how the store is doing
+  couchestor status             how the running node is doing
+  couchestor device list        the devices of the node, their state and room
+
+Every command finds the node as `serve` does: by --data-dir, --config or COUCHESTOR_* variables.
 """
 _PRECEDENCE: Final = """\
 Each setting can be given as a flag, as an environment variable (--zone-bytes is
 COUCHESTOR_ZONE_BYTES) or in a TOML file (zone_bytes = "64MiB"); the first of these wins.
 Sizes: 4096, 128KiB, 64MiB, 1.5GiB. The root keys come from COUCHESTOR_ROOT_ACCESS_KEY and
-COUCHESTOR_ROOT_SECRET, or from a file made at first start.
+COUCHESTOR_ROOT_SECRET, or from a file made at first start. Ctrl-C or SIGTERM lets running
+requests finish first; SIGHUP reads the log level and the certificate again.
 
 examples:
   couchestor serve
   couchestor serve --data-dir /srv/s3 --port 9100
   couchestor serve --devices /mnt/a,/mnt/b,/mnt/c --data-shards 2 --parity-shards 1
 """
+
+
+_STATES: Final = """\
+Works on a running and on a stopped node. States:
+  present   in use
+  retiring  read from, given nothing new
+  missing   not there or not formatted: the node serves around it
+  refused   of another node, an old copy, named twice or damaged: the reason stands below
+  new       formatted by the first start"""
+_ADDING: Final = """\
+The node must be stopped; its next start uses the device, and remembers the path without any
+change to the configuration. A folder that is not empty or belongs to another node is refused
+by name. Repeating an interrupted command finishes it. Under systemd the unit must be allowed
+to write there (ReadWritePaths=, see docs/OPERATIONS.md)."""
+_RETIRING: Final = """\
+The node must be stopped; from its next start on no new zone is taken on the device, while what
+it holds is still read from it: leave it attached. Moving its data away is not built yet, so a
+retiring device does not become empty. Refused when too few devices would stay in service."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -105,45 +128,72 @@ def build_parser() -> argparse.ArgumentParser:
         "device",
         "list, add or retire devices",
         groups=(),
-        detail="A device is one medium that can fail as a whole: a directory or a block device.",
+        detail="A device is a folder on a medium that can fail as a whole, such as a disk.",
     )
     actions = device.add_subparsers(
         dest="action", metavar="ACTION", required=True, parser_class=_Parser
     )
-    listing = add(actions, "list", "show each device, its identity and room", groups=storage)
+    listing = add(
+        actions,
+        "list",
+        "show each device, its state and room",
+        groups=storage,
+        detail=_STATES,
+    )
     listing.add_argument("--json", action="store_true", help="print JSON")
     adding = add(
         actions,
         "add",
-        "format a device and make it a member of this node",
+        "make an empty folder a device of this node",
         groups=storage,
-        detail="What carries data of another node is refused.",
+        detail=_ADDING,
     )
-    adding.add_argument("path", help="directory or block device")
+    adding.add_argument("path", help="an existing, empty folder, best on a medium of its own")
+    adding.add_argument(
+        "--label", default="", metavar="NAME", help="its name in messages [the folder's name]"
+    )
+    adding.add_argument(
+        "--failure-domain",
+        default="",
+        metavar="NAME",
+        help="devices with the same name here may fail together, such as one shelf [the label]",
+    )
     retiring = add(
         actions,
         "retire",
-        "move everything off a device and let it go",
+        "give a device nothing new; what it holds stays readable",
         groups=storage,
-        detail="The data stays fully protected while it moves.",
+        detail=_RETIRING,
     )
-    retiring.add_argument("label", help="its name in `couchestor device list`")
+    retiring.add_argument("label", help="its name or id in `couchestor device list`")
+    retiring.add_argument(
+        "--undo", action="store_true", help="take a retiring device back into service"
+    )
     checking = add(
         commands,
         "check",
-        "verify identities, index and shards without changing anything",
+        "verify devices and log without changing anything",
         groups=storage,
-        detail="Exit status 0: all is well, 1: something was found.",
+        detail="The node must be stopped. Looks at the identity of every device and at every\n"
+        "batch of the log on every replica, and tells which shards wait for repair.\n"
+        "Exit status 0: all is well, 1: something was found.",
     )
     checking.add_argument("--json", action="store_true", help="print JSON")
     add(
         commands,
         "recover",
-        "rebuild the index from its replicas and the mutation log",
+        "rebuild the index from the log on the devices",
         groups=storage,
-        detail="For when the index is lost or damaged; the daemon must be stopped.",
+        detail="For when the index is lost or damaged; the node must be stopped. The earlier\n"
+        "index is kept beside it as index.before-rebuild.",
     )
-    reporting = add(commands, "status", "show how the store is doing", groups=None)
+    reporting = add(
+        commands,
+        "status",
+        "show how the running node is doing",
+        groups=("observing", "storage"),
+        detail="Exit status 0: it takes requests, 1: it runs but does not, 2: nothing answers.",
+    )
     reporting.add_argument("--json", action="store_true", help="print JSON")
     for name, (target, text) in FOREIGN.items():
         if _is_importable(target):
@@ -190,7 +240,9 @@ def _dispatch(words: list[str], environment: dict[str, str]) -> int:
 def _act(arguments: argparse.Namespace, told: settings.Settings) -> int:
     commands = importlib.import_module("couchestor_daemon.app.node_commands")
     if arguments.command == "status":
-        _print(commands.status(told), as_json=arguments.json)
+        found = commands.status(told)
+        print(json.dumps(found, default=str) if arguments.json else status_text.render(found))
+        return 0 if found.get("ready") else 1
     elif arguments.command == "recover":
         print(commands.recover(told))
     elif arguments.command == "check":
@@ -200,15 +252,27 @@ def _act(arguments: argparse.Namespace, told: settings.Settings) -> int:
         else:
             print("\n".join(findings) or "everything verified")
         return 1 if findings else 0
-    elif arguments.action == "list":
-        rows = commands.device_list(told)
-        print(json.dumps(rows, default=str) if arguments.json else _table(rows))
+    elif arguments.command == "device":
+        return _act_on_devices(arguments, told)
+    return 0
+
+
+def _act_on_devices(arguments: argparse.Namespace, told: settings.Settings) -> int:
+    changes = importlib.import_module("couchestor_daemon.app.device_changes")
+    listing = importlib.import_module("couchestor_daemon.app.device_listing")
+    if arguments.action == "list":
+        rows = listing.survey(told)
+        if arguments.json:
+            print(json.dumps([dataclasses.asdict(row) for row in rows]))
+        else:
+            print(listing.table(rows))
     elif arguments.action == "add":
-        commands.device_add(told, pathlib.Path(arguments.path).expanduser().absolute())
-        print(f"added {arguments.path}")
+        path = pathlib.Path(os.path.abspath(pathlib.Path(arguments.path).expanduser()))
+        print(
+            changes.add(told, path, label=arguments.label, failure_domain=arguments.failure_domain)
+        )
     else:
-        commands.device_retire(told, arguments.label)
-        print(f"retired {arguments.label}")
+        print(changes.retire(told, arguments.label, undo=arguments.undo))
     return 0
 
 
@@ -227,29 +291,6 @@ def _is_importable(target: str) -> bool:
         return importlib.util.find_spec(target.partition(":")[0]) is not None
     except ModuleNotFoundError:
         return False
-
-
-def _print(document: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(document, default=str))
-        return
-    width = max((len(key) for key in document), default=0)
-    for key, value in document.items():
-        print(f"{key.replace('_', ' '):<{width}}  {value}")
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    if not rows:
-        return "no devices"
-    cells = [
-        list(rows[0]),
-        *([str(row.get(key, "")) for key in rows[0]] for row in rows),
-    ]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from couchestor_daemon.adapters import (
     threaded_media,
     worker_threads,
 )
-from couchestor_daemon.app import checkpointing, device_set, metrics, preparation, settings, tls
+from couchestor_daemon.app import checkpointing, device_set, metrics, node_file, preparation, settings, tls
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.services import (
     body_writer,
@@ -63,7 +63,7 @@ class Node:
     ) -> None:
         self._told = told
         self._publisher = metrics.CountingPublisher(counters, log_events.LogEventPublisher())
-        membership = device_set.load_membership(told)
+        membership = node_file.load(told)
         self.devices = device_set.open_all(told, membership)
         self.index = preparation.open_index(told)
         self.media = threaded_media.ThreadedMedia(

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import json
-import pathlib
+import os
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 
-from couchestor_daemon.adapters import directory_device
-from couchestor_daemon.app import device_set, preparation, settings
+from couchestor_daemon.app import (
+    device_listing,
+    device_set,
+    node_file,
+    preparation,
+    settings,
+    supervisor,
+)
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.services import checkpoint_check, log_scan
 from couchestor_domain import errors
@@ -16,57 +25,35 @@ from couchestor_domain import errors
 STATUS_TIMEOUT_SECONDS = 5.0
 
 
-def device_list(told: settings.Settings) -> list[dict[str, object]]:
-    """Every configured device: who it is and how much room it has, or why it cannot be used."""
-    rows: list[dict[str, object]] = []
-    for path in told.device_paths:
-        try:
-            device = directory_device.open_directory(path)
-        except errors.DeviceError as exc:
-            rows.append({"label": path.name, "path": str(path), "state": exc.message})
-            continue
-        space = device.space()
-        rows.append(
-            {
-                "label": device.identity.label,
-                "path": str(path),
-                "state": "present",
-                "device_id": device.identity.device_id,
-                "capacity_bytes": space.capacity_bytes,
-                "available_bytes": space.available_bytes,
-            }
+@contextlib.contextmanager
+def _stopped(told: settings.Settings) -> Iterator[settings.Settings]:
+    """The settings of a node that cannot be started meanwhile, its added devices named."""
+    if not told.data_dir.is_dir():
+        raise errors.ConfigurationError(
+            f"there is no node under {told.data_dir}: name its --data-dir or --config"
         )
-        device.close()
-    return rows
-
-
-def device_add(told: settings.Settings, path: pathlib.Path) -> None:
-    """Refused: membership is fixed at the first start in this version."""
-    raise errors.ConfigurationError(
-        f"{path} cannot join: this version fixes a node's devices at its first start "
-        "(docs/ROADMAP.md)"
-    )
-
-
-def device_retire(told: settings.Settings, label: str) -> None:
-    """Refused: membership is fixed at the first start in this version."""
-    raise errors.ConfigurationError(
-        f"device {label} cannot retire: this version fixes a node's devices at its first start "
-        "(docs/ROADMAP.md)"
-    )
+    node_file.check_user(told)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, supervisor.lock_data_dir(told, advice="stop it first"))
+        told = node_file.with_added_devices(told)
+        for fd in device_set.lock_all(told.device_paths):
+            stack.callback(os.close, fd)
+        yield told
 
 
 def recover(told: settings.Settings) -> str:
     """Rebuild the index from the log on the devices; the earlier one is kept aside.
 
     Raises:
-        DeviceInUseError: the node is running.
+        ConfigurationError: there is no node, or it is running.
+        DeviceInUseError: another daemon holds a device.
         LogDamagedError: acknowledged mutations are on no readable device.
     """
-    device_set.lock_all(told.device_paths)
-    summary = preparation.prepare(told, recover_asked=True)
-    # Nothing has changed the index since it was synced, nor will anything before the next start.
-    preparation.conclude(told)
+    with _stopped(told) as told:
+        summary = preparation.prepare(told, recover_asked=True)
+        # Nothing has changed the index since it was synced, nor will anything before the next
+        # start.
+        preparation.conclude(told)
     origin = (
         f"the checkpoint of sequence {summary.checkpoint_sequence} and {{}} after it"
         if summary.checkpoint_sequence
@@ -82,14 +69,21 @@ def check(told: settings.Settings) -> list[str]:
     """Findings about devices and the log, one sentence each; empty when everything verified.
 
     Raises:
-        DeviceInUseError: the node is running.
+        ConfigurationError: there is no node, or it is running.
+        DeviceInUseError: another daemon holds a device.
     """
-    findings = []
-    device_set.lock_all(told.device_paths)
-    membership = device_set.load_membership(told)
+    with _stopped(told) as told:
+        return _findings(told)
+
+
+def _findings(told: settings.Settings) -> list[str]:
+    membership = node_file.load(told)
+    findings = [
+        f"device {row.label} at {row.path} is {row.state}: {row.reason}"
+        for row in device_listing.survey(told)
+        if row.state not in ("present", "retiring")
+    ]
     devices = device_set.open_all(told, membership)
-    if len(devices) < len(told.device_paths):
-        findings.append(f"{len(told.device_paths) - len(devices)} devices are missing")
     found = []
     for header in log_scan.find_segments(devices).values():
         for item in log_scan.scan_segment(header, devices):
@@ -108,12 +102,14 @@ def check(told: settings.Settings) -> list[str]:
         index = preparation.open_index(told)
         with index.read() as reader:
             start, stop = media_records.table_range(media_records.REPAIRS)
-            for _, value in reader.scan(start, stop):
-                repair = media_records.unpack(media_records.RepairRecord, value)
-                findings.append(
-                    f"shard {repair.shard_index} of the stripe at {repair.stripe_offset_bytes} in "
-                    f"group {repair.group_id} waits for repair: {repair.reason}"
-                )
+            waiting = collections.Counter(
+                media_records.unpack(media_records.RepairRecord, value).reason
+                for _, value in reader.scan(start, stop)
+            )
+            findings += [
+                f"{count} shards wait for repair: {reason}"
+                for reason, count in waiting.most_common()
+            ]
             start, stop = media_records.table_range(media_records.CHECKPOINTS)
             records = [
                 media_records.unpack(media_records.CheckpointRecord, value)
@@ -127,7 +123,7 @@ def status(told: settings.Settings) -> dict[str, object]:
     """What the running node says of itself.
 
     Raises:
-        UnavailableError: no node answers on the health address.
+        ConfigurationError: no node answers on the health address.
     """
     url = f"http://{told.health_host}:{told.health_port}/status"
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Mapping
 
-from couchestor_daemon.app import settings
+from couchestor_daemon.app import node_file, settings
 from couchestor_domain import errors, units
 
 
@@ -25,6 +25,8 @@ def check_together(value: settings.Settings, sources: Mapping[str, str]) -> None
 
     count = len(value.device_paths)
     width = value.data_shards + value.parity_shards
+    if count < max(width, value.journal_replica_count):
+        count = len(node_file.with_added_devices(value).device_paths)
     if len(set(value.devices)) != len(value.devices):
         refuse("a device is named twice", "devices")
     if width > count:

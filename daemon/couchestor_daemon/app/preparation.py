@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import pathlib
-import secrets
 import shutil
 from typing import Final
 
@@ -19,7 +18,7 @@ from couchestor_daemon.adapters import (
     log_events,
     threaded_media,
 )
-from couchestor_daemon.app import device_set, metrics, settings, stop_mark
+from couchestor_daemon.app import device_set, metrics, node_file, settings, stop_mark
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.services import commit_log, recovery_table, replay
 from couchestor_domain import errors, event_publisher, events, geometry, ids, units
@@ -86,7 +85,7 @@ def prepare(told: settings.Settings, *, recover_asked: bool = False) -> NodeSumm
     told.data_dir.mkdir(parents=True, exist_ok=True)
     wanted = geometry.StripeGeometry(told.data_shards, told.parity_shards)
     codec_selftest.run(codec_choice.choose(told.codec, wanted))
-    membership = device_set.load_membership(told)
+    membership = node_file.load(told)
     devices = _present_devices(told, membership)
     if not devices:
         raise errors.ConfigurationError(
@@ -135,10 +134,9 @@ def prepare(told: settings.Settings, *, recover_asked: bool = False) -> NodeSumm
 
 
 def _present_devices(
-    told: settings.Settings, membership: device_set.Membership | None
+    told: settings.Settings, membership: node_file.Membership | None
 ) -> dict[ids.DeviceId, directory_device.DirectoryDevice]:
-    if membership is None and not any((path / "identity").exists() for path in told.device_paths):
-        device_set.format_all(told, ids.NodeId(secrets.token_hex(16)))
+    device_set.format_first(told, membership)
     return device_set.open_all(told, membership)
 
 

@@ -20,6 +20,7 @@ from couchestor_daemon.app import (
     health_server,
     logs,
     metrics,
+    node_file,
     service_manager,
     settings,
     supervisor,
@@ -48,6 +49,7 @@ def run(
         told = dataclasses.replace(told, port=port.getsockname()[1])
         data_lock = supervisor.lock_data_dir(told)
         stack.callback(os.close, data_lock)
+        told = node_file.with_added_devices(told)
         device_locks = list(importlib.import_module(child_module).lock_devices(told))
         for fd in device_locks:
             stack.callback(os.close, fd)

@@ -360,8 +360,13 @@ class Supervisor:
         return not late and not self._forced
 
 
-def lock_data_dir(told: settings.Settings) -> int:
+def lock_data_dir(
+    told: settings.Settings, *, advice: str = "choose another with --data-dir"
+) -> int:
     """Take the data directory for this node alone; the lock lives as long as the descriptor.
+
+    Args:
+        advice: What the refusal tells a person to do when another daemon has it.
 
     Raises:
         ConfigurationError: it cannot be made or opened, or another daemon has it.
@@ -377,7 +382,7 @@ def lock_data_dir(told: settings.Settings) -> int:
     except OSError as exc:
         os.close(fd)
         raise errors.ConfigurationError(
-            f"another couchestor daemon uses {told.data_dir}; choose another with --data-dir"
+            f"another couchestor daemon uses {told.data_dir}; {advice}"
         ) from exc
     return fd
 

@@ -1,9 +1,12 @@
 """The superblock: who a device is, in its first block (or its ``identity`` file).
 
     offset  bytes  field
-    0       24     frame: magic CSTORDEV, version 1, payload length, XXH3-64 (formats.frame)
+    0       24     frame: magic CSTORDEV, version 2, payload length, XXH3-64 (formats.frame)
     24      n      payload: DeviceIdentity as JSON text, keys sorted, no spaces, ASCII
     24 + n  ...    zeros up to 4096
+
+Version 1 had neither ``members_count`` nor ``retiring``; it is read, and written anew as version 2
+at the next start. An older program refuses version 2 rather than write to a retiring device.
 
 JSON because a person with a broken device reads this block first.
 """
@@ -19,7 +22,8 @@ from couchestor_daemon.ports import device as device_port
 from couchestor_domain import errors, ids, units
 
 MAGIC: Final = b"CSTORDEV"
-VERSION: Final = 1
+VERSION: Final = 2
+VERSIONS_READ: Final = (1, 2)
 SUPERBLOCK_BYTES: Final = units.BLOCK_BYTES
 
 
@@ -55,16 +59,19 @@ def unpack(superblock: bytes | bytearray | memoryview) -> device_port.DeviceIden
     found = frame.unpack(MAGIC, view)
     if found is None:
         raise errors.DeviceCorruptError("the device's superblock fails its checksum")
-    if found.version != VERSION:
+    if found.version not in VERSIONS_READ:
         raise errors.DeviceCorruptError(
-            f"the device's superblock has version {found.version}, this program reads {VERSION}"
+            f"the device's superblock has version {found.version}, this program reads "
+            f"{VERSIONS_READ[0]} to {VERSIONS_READ[-1]}"
         )
-    return _from_json(bytes(found.payload))
+    return _from_json(bytes(found.payload), version=found.version)
 
 
-def _from_json(payload: bytes) -> device_port.DeviceIdentity:
+def _from_json(payload: bytes, *, version: int) -> device_port.DeviceIdentity:
     try:
         fields = json.loads(payload)
+        if version == 1:
+            fields = {**fields, "members_count": 0, "retiring": False}
         return device_port.DeviceIdentity(
             node_id=ids.NodeId(str(fields["node_id"])),
             device_id=ids.DeviceId(str(fields["device_id"])),
@@ -73,6 +80,8 @@ def _from_json(payload: bytes) -> device_port.DeviceIdentity:
             zone_count=int(fields["zone_count"]),
             zone_capacity_bytes=int(fields["zone_capacity_bytes"]),
             joined_epoch=int(fields["joined_epoch"]),
+            members_count=int(fields["members_count"]),
+            retiring=bool(fields["retiring"]),
         )
     except (ValueError, KeyError, TypeError) as exc:
         raise errors.DeviceCorruptError(

@@ -28,6 +28,10 @@ class DeviceIdentity:
     zone_capacity_bytes: int
     joined_epoch: int
     """Number of the node start that last saw this device; an old copy has an older one."""
+    members_count: int = 0
+    """Devices the node had then, this one among them; 0: not recorded (superblock version 1)."""
+    retiring: bool = False
+    """Read from, but given no new zones."""
 
 
 class ZoneState(enum.Enum):

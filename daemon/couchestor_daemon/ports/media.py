@@ -28,7 +28,7 @@ class Media(Protocol):
     """
 
     def healthy_devices(self) -> Sequence[device_port.DeviceIdentity]:
-        """Devices that can take writes, ordered by label."""
+        """Devices that may be given new zones: in service, not retiring; ordered by label."""
         ...
 
     def try_read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> bool:

@@ -19,13 +19,22 @@ IDENTITY = device_port.DeviceIdentity(
     zone_count=64,
     zone_capacity_bytes=64 << 20,
     joined_epoch=7,
+    members_count=6,
+    retiring=True,
 )
 GOLDEN_PAYLOAD = (
+    b'{"device_id":"00000000000000000000000000000002","failure_domain":"shelf-\\u00e9",'
+    b'"joined_epoch":7,"label":"d3","members_count":6,'
+    b'"node_id":"00000000000000000000000000000001","retiring":true,'
+    b'"zone_capacity_bytes":67108864,"zone_count":64}'
+)
+GOLDEN_HEADER = bytes.fromhex("4353544f5244455602000000ec0000000323eaa9ff7443d4")
+VERSION_1_PAYLOAD = (
     b'{"device_id":"00000000000000000000000000000002","failure_domain":"shelf-\\u00e9",'
     b'"joined_epoch":7,"label":"d3","node_id":"00000000000000000000000000000001",'
     b'"zone_capacity_bytes":67108864,"zone_count":64}'
 )
-GOLDEN_HEADER = bytes.fromhex("4353544f5244455601000000ca000000ad18ba5530d01d9e")
+VERSION_1_HEADER = bytes.fromhex("4353544f5244455601000000ca000000ad18ba5530d01d9e")
 
 
 def test_golden_bytes() -> None:
@@ -34,6 +43,12 @@ def test_golden_bytes() -> None:
     assert packed[:24] == GOLDEN_HEADER
     assert packed[24:] == GOLDEN_PAYLOAD.ljust(4096 - 24, b"\0")
     assert identity_format.unpack(packed) == IDENTITY
+
+
+def test_version_1_is_read_as_in_service() -> None:
+    superblock = (VERSION_1_HEADER + VERSION_1_PAYLOAD).ljust(4096, b"\0")
+    expected = dataclasses.replace(IDENTITY, members_count=0, retiring=False)
+    assert identity_format.unpack(superblock) == expected
 
 
 @pytest.mark.parametrize("position", [9, 13, 17, 24, 60])
@@ -53,14 +68,14 @@ def test_zeros_are_unformatted_and_other_data_is_foreign() -> None:
 
 @pytest.mark.parametrize("payload", [b"[]", b"{", b'{"node_id":"x"}', b"\xff"])
 def test_a_verified_payload_that_is_no_identity_is_corrupt(payload: bytes) -> None:
-    packed = frame.pack(identity_format.MAGIC, version=1, payload=payload)
+    packed = frame.pack(identity_format.MAGIC, version=2, payload=payload)
     with pytest.raises(errors.DeviceCorruptError, match="not an identity"):
         identity_format.unpack(packed)
 
 
 def test_an_unknown_version_is_refused_by_number() -> None:
-    packed = frame.pack(identity_format.MAGIC, version=2, payload=GOLDEN_PAYLOAD)
-    with pytest.raises(errors.DeviceCorruptError, match="version 2"):
+    packed = frame.pack(identity_format.MAGIC, version=3, payload=GOLDEN_PAYLOAD)
+    with pytest.raises(errors.DeviceCorruptError, match="version 3"):
         identity_format.unpack(packed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 
@@ -82,6 +83,19 @@ def test_commands_reach_their_device(node: Node) -> None:
     assert [bool(device.report()) for device in node.devices] == [True, False, True]
     assert [identity.label for identity in node.media.healthy_devices()] == ["d7", "d8", "d9"]
     assert node.media.device(node.zones[0].device_id) is node.devices[0]
+
+
+def test_a_retiring_device_is_read_but_offered_for_no_new_zone() -> None:
+    retiring = dataclasses.replace(make_identity(0), retiring=True)
+    devices = [memory_device.MemoryDevice(item) for item in (retiring, make_identity(1))]
+    media = inline_media.InlineMedia(
+        {device.identity.device_id: device for device in devices}, lambda *_: None
+    )
+    devices[0].write(Z0, 0, memoryview(b"x" * BLOCK), durable=True)
+    buffer = memoryview(bytearray(BLOCK))
+    asyncio.run(media.read(ids.ZoneAddress(retiring.device_id, Z0), 0, buffer))
+    assert bytes(buffer) == b"x" * BLOCK
+    assert [identity.label for identity in media.healthy_devices()] == ["d8"]
 
 
 @pytest.mark.parametrize("command", ["write", "durable write", "flush", "flush of all"])

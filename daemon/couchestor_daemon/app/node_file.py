@@ -1,0 +1,149 @@
+"""``<data_dir>/node.json``: who the node is and which devices are its members.
+
+{"version": 2, "node_id": "...", "members": {"<device id>": {"joined_epoch": 7, "label": "d3",
+ "failure_domain": "d3", "path": "/mnt/d3", "added": false}, ...}}
+
+Version 1, which is read, had ``joined_epochs`` in place of ``members``. What the file says of a
+device stands on the device as well, but for the path of one that joined later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+from couchestor_daemon.adapters import directory_layout
+from couchestor_daemon.app import settings
+from couchestor_domain import errors, ids
+
+VERSION: Final = 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A device that has joined the node."""
+
+    joined_epoch: int
+    """Number of the start that last saw it."""
+    label: str = ""
+    failure_domain: str = ""
+    path: str = ""
+    """Where it was seen last."""
+    added: bool = False
+    """It joined by ``couchestor device add`` and the configuration need not name it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """What the file holds."""
+
+    node_id: ids.NodeId
+    members: Mapping[str, Member]
+
+    @property
+    def epoch(self) -> int:
+        """The last start's number."""
+        return max((member.joined_epoch for member in self.members.values()), default=0)
+
+
+def path_of(told: settings.Settings) -> pathlib.Path:
+    """Where the file is."""
+    return told.data_dir / "node.json"
+
+
+def load(told: settings.Settings) -> Membership | None:
+    """The membership, or None before the first start.
+
+    Raises:
+        ConfigurationError: the file is there but unreadable.
+    """
+    path = path_of(told)
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+        if raw.get("version", 1) not in (1, VERSION):
+            raise ValueError(f"version {raw['version']} is unknown to this program")
+        if "members" in raw:
+            members = {str(key): _member(value) for key, value in raw["members"].items()}
+        else:
+            members = {
+                str(key): Member(joined_epoch=int(value))
+                for key, value in raw["joined_epochs"].items()
+            }
+        return Membership(node_id=ids.NodeId(str(raw["node_id"])), members=members)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as exc:
+        raise errors.ConfigurationError(
+            f"{path} cannot be read ({exc}); restore it from a backup, or move it away to take the "
+            "membership from the devices"
+        ) from exc
+
+
+def _member(raw: Mapping[str, Any]) -> Member:
+    return Member(
+        joined_epoch=int(raw["joined_epoch"]),
+        label=str(raw["label"]),
+        failure_domain=str(raw["failure_domain"]),
+        path=str(raw["path"]),
+        added=bool(raw["added"]),
+    )
+
+
+def save(told: settings.Settings, membership: Membership) -> None:
+    """Replace the file durably: after a crash it is the old one or the new one."""
+    path = path_of(told)
+    temporary = path.with_suffix(".new")
+    document = {
+        "version": VERSION,
+        "node_id": membership.node_id,
+        "members": {
+            device_id: dataclasses.asdict(member)
+            for device_id, member in sorted(membership.members.items())
+        },
+    }
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(document, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def with_added_devices(told: settings.Settings) -> settings.Settings:
+    """Settings that also name the devices which joined by ``couchestor device add``.
+
+    A device that the configuration names by another path than the remembered one has moved: the
+    remembered path is left out.
+
+    Raises:
+        ConfigurationError: the file is there but unreadable.
+    """
+    membership = load(told)
+    if membership is None:
+        return told
+    added = {key: member for key, member in membership.members.items() if member.added}
+    if not added:
+        return told
+    configured = {_identity_of(path) for path in told.device_paths}
+    known_paths = {os.path.realpath(path) for path in told.device_paths}
+    extra = tuple(
+        pathlib.Path(member.path)
+        for device_id, member in sorted(added.items(), key=lambda item: item[1].path)
+        if device_id not in configured and os.path.realpath(member.path) not in known_paths
+    )
+    return dataclasses.replace(told, devices=told.device_paths + extra) if extra else told
+
+
+def _identity_of(path: pathlib.Path) -> str:
+    try:
+        return directory_layout.read_identity(path).device_id
+    except errors.DeviceError:
+        return ""

@@ -1,0 +1,188 @@
+"""Devices join and retire on a real node, and what must not join is refused by name."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+import typing
+
+import pytest
+from tests.functional import daemon_process
+
+from couchestor_bench import server_process
+
+_KIB: typing.Final = 1024
+_MIB: typing.Final = 1024 * _KIB
+_SMALL: typing.Final = {
+    "device-capacity-bytes": "96MiB",
+    "zone-bytes": "1MiB",
+    "stripe-bytes": "1MiB",
+    "workers": "2",
+}
+
+pytestmark = [
+    pytest.mark.skipif(daemon_process.is_peer(), reason="our devices, our membership"),
+    pytest.mark.timeout(240),
+]
+
+
+def _command(
+    data_dir: pathlib.Path, *words: str, options: typing.Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    flags = [f"--{name}={value}" for name, value in (options or {}).items()]
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "couchestor_daemon.app.command", *words),
+            *("--data-dir", str(data_dir), *flags),
+        ],
+        env={
+            **server_process.outer_environment(),
+            **server_process.couchestor_environment(),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def _told(words: typing.Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in words.items() if name != "workers"}
+
+
+def _zones(device: pathlib.Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in (device / "zones").iterdir()}
+
+
+def _write(server: server_process.ServerProcess, prefix: str) -> dict[str, bytes]:
+    """Enough small and striped objects to open new segments and groups."""
+    client = daemon_process.boto_client(server)
+    objects: dict[str, bytes] = {}
+    for number in range(24):
+        key = f"{prefix}/{number:02d}"
+        size = 3 * _MIB + 7 if number % 3 == 0 else 90 * _KIB
+        objects[key] = random.Random(key).randbytes(size)
+        client.put_object(Bucket=daemon_process.BUCKET, Key=key, Body=objects[key])
+    return objects
+
+
+def _verify(server: server_process.ServerProcess, objects: dict[str, bytes]) -> None:
+    client = daemon_process.boto_client(server)
+    for key, body in objects.items():
+        read = client.get_object(Bucket=daemon_process.BUCKET, Key=key)["Body"].read()
+        assert read == body, f"{key} of {len(body)} bytes differs"
+
+
+def _rows(data_dir: pathlib.Path) -> dict[str, dict[str, typing.Any]]:
+    done = _command(data_dir, "device", "list", "--json")
+    assert done.returncode == 0, done.stderr
+    return {row["label"]: row for row in json.loads(done.stdout)}
+
+
+def test_a_seventh_device_is_written_to_and_a_retiring_one_no_more(tmp_path: pathlib.Path) -> None:
+    seventh = tmp_path / "disk6"
+    with daemon_process.running(tmp_path / "node", options=_SMALL) as server:
+        data_dir = server.data_dir
+        objects = _write(server, "six")
+        refused = _command(data_dir, "device", "add", str(seventh), options=_told(_SMALL))
+        assert refused.returncode == 2
+        assert "another couchestor daemon uses" in refused.stderr
+        server.terminate()
+
+        seventh.mkdir()
+        added = _command(data_dir, "device", "add", str(seventh), options=_told(_SMALL))
+        assert added.returncode == 0, added.stderr
+        assert added.stdout.startswith(f"added device disk6 at {seventh}: 96 zones")
+        server.restart()
+        assert _rows(data_dir)["disk6"]["state"] == "present"
+        objects |= _write(server, "seven")
+        assert len(_zones(seventh)) >= 4
+        _verify(server, objects)
+
+        # Killed, not stopped: segments and groups with zones on the device are left open.
+        server.kill()
+        retired = _command(data_dir, "device", "retire", "disk6")
+        assert retired.returncode == 0, retired.stderr
+        assert "disk6 is retiring" in retired.stdout
+        before = _zones(seventh)
+        for _ in range(2):
+            server.restart()
+            objects |= _write(server, f"retired-{len(objects)}")
+            _verify(server, objects)
+            assert _zones(seventh) == before
+            assert _rows(data_dir)["disk6"]["state"] == "retiring"
+            server.terminate()
+
+        # Its data is read from it: without it and two more, stripes over all three are lost.
+        for name in ("d0", "d1"):
+            (data_dir / "devices" / name).rename(tmp_path / f"away-{name}")
+        server.restart()
+        _verify(server, objects)
+        server.terminate()
+        for name in ("d0", "d1"):
+            (tmp_path / f"away-{name}").rename(data_dir / "devices" / name)
+        shutil.rmtree(data_dir / "index")
+        recovered = _command(data_dir, "recover")
+        assert recovered.returncode == 0, recovered.stderr
+        server.restart()
+        _verify(server, objects)
+        server.terminate()
+        checked = _command(data_dir, "check")
+        assert checked.returncode == 1
+        findings = checked.stdout.splitlines()
+        assert len(findings) == 2, findings
+        assert all(" shards wait for repair: " in line for line in findings)
+
+
+def test_what_does_not_belong_stops_the_start_with_one_line(tmp_path: pathlib.Path) -> None:
+    """A device of another node, an old copy, the same device twice, a device in use."""
+    with daemon_process.running(tmp_path / "other", options=_SMALL) as other:
+        other.terminate()
+    with daemon_process.running(tmp_path / "node", options=_SMALL) as server:
+        data_dir = server.data_dir
+        devices = [data_dir / "devices" / f"d{number}" for number in range(6)]
+        server.terminate()
+        copy = tmp_path / "copy-of-d1"
+        shutil.copytree(devices[1], copy)
+        (tmp_path / "again").symlink_to(devices[2])
+        server.restart()
+        server.terminate()
+        foreign = tmp_path / "other" / "devices" / "d0"
+        for wrong, text in (
+            (foreign, f"{foreign} carries device d0 "),
+            (copy, f"{copy} is an old copy of device d1 "),
+            (tmp_path / "again", f"{tmp_path / 'again'} and {devices[2]} are the same device d2 "),
+        ):
+            named = ",".join(map(str, [*devices, wrong]))
+            started = _serve(data_dir, {**_SMALL, "devices": named})
+            lines = started.stderr.splitlines()
+            assert started.returncode == 1, started.stderr
+            assert [line for line in lines if line.startswith("couchestor: ")] == [lines[-1]]
+            assert text in lines[-1]
+            assert "Traceback" not in started.stderr
+        server.restart()
+        named = ",".join(map(str, devices))
+        second = _serve(tmp_path / "second", {**_SMALL, "devices": named})
+        assert second.returncode == 1
+        assert f"{devices[0]} is held by another daemon (process {server.pid})" in second.stderr
+
+
+def _serve(
+    data_dir: pathlib.Path, options: typing.Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """A start that is expected to be refused."""
+    port, metrics_port, health_port = server_process.free_ports(3)
+    return _command(
+        data_dir,
+        "serve",
+        options={
+            **options,
+            "port": str(port),
+            "metrics-port": str(metrics_port),
+            "health-port": str(health_port),
+        },
+    )
