@@ -4,12 +4,26 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := domain daemon gateway operator bench tests
+# Where `make install` puts the program, the unit and the configuration.
+PREFIX ?= /opt/couchestor
+SYSCONFDIR ?= /etc
+UNITDIR ?= $(SYSCONFDIR)/systemd/system
+DOCDIR ?= $(PREFIX)/share/doc
 
-.PHONY: setup serve test simulate check format bench lock clean
+.PHONY: setup serve test simulate check format bench lock clean install python-is-new-enough
 
 setup: $(STAMP)
 
-$(STAMP): requirements/dev.txt pyproject.toml
+# Said before pip can say it in forty lines.
+python-is-new-enough:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "CoucheStor needs Python 3.11 or newer and '$(PYTHON)' is $$($(PYTHON) -V 2>&1)." \
+	    "Name another: make setup PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments: install its venv module" \
+	    "(Debian, Ubuntu: apt-get install python3-venv)." >&2; exit 1; }
+
+$(STAMP): requirements/dev.txt pyproject.toml | python-is-new-enough
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/uv.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
@@ -40,6 +54,26 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m couchestor_bench.codec
+
+# The daemon for systemd, as root; an existing configuration is kept. See docs/OPERATIONS.md.
+install: setup
+	$(PYTHON) -m venv $(PREFIX)
+	$(PREFIX)/bin/python -m pip install --quiet --require-hashes -r requirements/uv.txt
+	$(PREFIX)/bin/uv pip install --quiet --compile-bytecode --python $(PREFIX)/bin/python \
+	  --require-hashes -r requirements/daemon.txt
+	rm -rf $(VENV)/dist
+	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python \
+	  --out-dir $(VENV)/dist
+	$(PREFIX)/bin/uv pip install --quiet --compile-bytecode --python $(PREFIX)/bin/python \
+	  --no-deps --reinstall $(VENV)/dist/couchestor-*.whl
+	install -d $(UNITDIR) $(DOCDIR) $(SYSCONFDIR)/couchestor $(SYSCONFDIR)/sysusers.d \
+	  $(SYSCONFDIR)/tmpfiles.d
+	sed 's#/opt/couchestor#$(PREFIX)#g' systemd/couchestord.service >$(UNITDIR)/couchestord.service
+	install -m 644 systemd/couchestor.sysusers.conf $(SYSCONFDIR)/sysusers.d/couchestor.conf
+	install -m 644 systemd/couchestor.tmpfiles.conf $(SYSCONFDIR)/tmpfiles.d/couchestor.conf
+	install -m 644 docs/OPERATIONS.md $(DOCDIR)/OPERATIONS.md
+	test -e $(SYSCONFDIR)/couchestor/couchestor.toml || \
+	  install -m 644 systemd/couchestor.toml $(SYSCONFDIR)/couchestor/couchestor.toml
 
 lock: setup
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url \

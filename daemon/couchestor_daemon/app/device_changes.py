@@ -61,6 +61,7 @@ def stopped_node(
         DeviceInUseError: another daemon holds one of its devices.
         DeviceError: a device does not belong to the node.
     """
+    node_file.check_user(told)
     if node_file.load(told) is None:
         raise errors.ConfigurationError(
             f"there is no node under {told.data_dir}: name its --data-dir or --config, or start it "

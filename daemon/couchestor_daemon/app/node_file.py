@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import pwd
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -115,6 +116,29 @@ def save(told: settings.Settings, membership: Membership) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def check_user(told: settings.Settings) -> None:
+    """Refuse to work on the files of another user: what root writes, the daemon could not read.
+
+    Raises:
+        ConfigurationError: the file belongs to another user than the one of this process.
+    """
+    try:
+        owner = path_of(told).stat().st_uid
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise errors.ConfigurationError(f"cannot use {told.data_dir}: {exc.strerror}") from exc
+    if owner != os.geteuid():
+        try:
+            name = pwd.getpwuid(owner).pw_name
+        except KeyError:
+            name = f"#{owner}"
+        raise errors.ConfigurationError(
+            f"the node under {told.data_dir} belongs to user {name}: run this as that user "
+            f"(sudo -u {name} couchestor ...), or its daemon could not read what this writes"
+        )
 
 
 def with_added_devices(told: settings.Settings) -> settings.Settings:

@@ -305,8 +305,15 @@ def load(
     config = arguments.get("config") or environment.get(ENVIRONMENT_PREFIX + "CONFIG")
     if config:
         given.update(_from_file(pathlib.Path(str(config)).expanduser()))
-    elif system_config.exists():
-        given.update(_from_file(system_config))
+    else:
+        try:
+            present = system_config.exists()
+        except OSError as exc:
+            raise errors.ConfigurationError(
+                f"cannot read {system_config}: {exc.strerror}; name another file with --config"
+            ) from exc
+        if present:
+            given.update(_from_file(system_config))
     given.update(_from_environment(environment))
     for name, option in BY_NAME.items():
         value = arguments.get(name)

@@ -47,6 +47,17 @@ def test_sizes(text: str, expected: int) -> None:
     assert option_values.parse_size(text) == expected
 
 
+def test_a_configuration_that_may_not_be_looked_for_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(path: pathlib.Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(pathlib.Path, "exists", refuse)
+    with pytest.raises(errors.ConfigurationError, match="Permission denied; name another file"):
+        _load()
+
+
 @pytest.mark.parametrize("text", ["", "MiB", "-1", "5 parsecs", "1e9"])
 def test_bad_sizes(text: str) -> None:
     with pytest.raises(ValueError, match="not a size"):

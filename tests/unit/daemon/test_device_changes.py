@@ -15,6 +15,7 @@ from couchestor_daemon.app import (
     device_changes,
     device_listing,
     device_set,
+    node_commands,
     node_file,
     option_table,
     settings,
@@ -198,6 +199,21 @@ def test_a_running_node_is_refused_and_unchanged(
         os.close(lock)
     assert node_file.path_of(told).read_bytes() == before
     assert not list((tmp_path / "disk6").iterdir())
+
+
+def test_the_files_of_another_user_are_left_alone(
+    told: settings.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.stat().st_ino for path in told.data_dir.rglob("identity")}
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    for act in (
+        lambda: device_changes.retire(told, "d1"),
+        lambda: node_commands.recover(told),
+        lambda: node_commands.check(told),
+    ):
+        with pytest.raises(errors.ConfigurationError, match="run this as that user"):
+            act()
+    assert {path: path.stat().st_ino for path in told.data_dir.rglob("identity")} == before
 
 
 def test_a_folder_that_another_process_is_adding_is_refused(
