@@ -73,7 +73,7 @@ class ServerProcess:
         self.credentials = CREDENTIALS
         self.environment = dict(environment)
         self.log_path = data_dir.parent / f"{data_dir.name}.log"
-        self._ready_url, self._ready_on_any_answer = ready_url, ready_on_any_answer
+        self.ready_url, self._ready_on_any_answer = ready_url, ready_on_any_answer
         self._settle_seconds = settle_seconds
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -127,7 +127,7 @@ class ServerProcess:
     def is_ready(self) -> bool:
         """Whether the server says so now."""
         try:
-            with urllib.request.urlopen(self._ready_url, timeout=2) as answer:
+            with urllib.request.urlopen(self.ready_url, timeout=2) as answer:
                 return bool(answer.status == 200)
         except urllib.error.HTTPError as exc:
             with exc:
@@ -252,7 +252,7 @@ def couchestor(
         environment=couchestor_environment(),
         data_dir=data_dir,
         port=port,
-        ready_url=f"http://127.0.0.1:{health_port}/readyz",
+        ready_url=f"http://127.0.0.1:{told['health-port']}/readyz",
     )
 
 

@@ -6,12 +6,10 @@ import json
 import pathlib
 import random
 import shutil
-import subprocess
-import sys
 import typing
 
 import pytest
-from tests.functional import daemon_process
+from tests.functional import daemon_process, node_command
 
 from couchestor_bench import server_process
 
@@ -28,26 +26,6 @@ pytestmark = [
     pytest.mark.skipif(daemon_process.is_peer(), reason="our devices, our membership"),
     pytest.mark.timeout(240),
 ]
-
-
-def _command(
-    data_dir: pathlib.Path, *words: str, options: typing.Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    flags = [f"--{name}={value}" for name, value in (options or {}).items()]
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "couchestor_daemon.app.command", *words),
-            *("--data-dir", str(data_dir), *flags),
-        ],
-        env={
-            **server_process.outer_environment(),
-            **server_process.couchestor_environment(),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
 
 
 def _told(words: typing.Mapping[str, str]) -> dict[str, str]:
@@ -78,7 +56,7 @@ def _verify(server: server_process.ServerProcess, objects: dict[str, bytes]) -> 
 
 
 def _rows(data_dir: pathlib.Path) -> dict[str, dict[str, typing.Any]]:
-    done = _command(data_dir, "device", "list", "--json")
+    done = node_command.run("device", "list", "--json", data_dir=data_dir)
     assert done.returncode == 0, done.stderr
     return {row["label"]: row for row in json.loads(done.stdout)}
 
@@ -88,13 +66,17 @@ def test_a_seventh_device_is_written_to_and_a_retiring_one_no_more(tmp_path: pat
     with daemon_process.running(tmp_path / "node", options=_SMALL) as server:
         data_dir = server.data_dir
         objects = _write(server, "six")
-        refused = _command(data_dir, "device", "add", str(seventh), options=_told(_SMALL))
+        refused = node_command.run(
+            "device", "add", str(seventh), data_dir=data_dir, options=_told(_SMALL)
+        )
         assert refused.returncode == 2
         assert "another couchestor daemon uses" in refused.stderr
         server.terminate()
 
         seventh.mkdir()
-        added = _command(data_dir, "device", "add", str(seventh), options=_told(_SMALL))
+        added = node_command.run(
+            "device", "add", str(seventh), data_dir=data_dir, options=_told(_SMALL)
+        )
         assert added.returncode == 0, added.stderr
         assert added.stdout.startswith(f"added device disk6 at {seventh}: 96 zones")
         server.restart()
@@ -105,7 +87,7 @@ def test_a_seventh_device_is_written_to_and_a_retiring_one_no_more(tmp_path: pat
 
         # Killed, not stopped: segments and groups with zones on the device are left open.
         server.kill()
-        retired = _command(data_dir, "device", "retire", "disk6")
+        retired = node_command.run("device", "retire", "disk6", data_dir=data_dir)
         assert retired.returncode == 0, retired.stderr
         assert "disk6 is retiring" in retired.stdout
         before = _zones(seventh)
@@ -126,12 +108,12 @@ def test_a_seventh_device_is_written_to_and_a_retiring_one_no_more(tmp_path: pat
         for name in ("d0", "d1"):
             (tmp_path / f"away-{name}").rename(data_dir / "devices" / name)
         shutil.rmtree(data_dir / "index")
-        recovered = _command(data_dir, "recover")
+        recovered = node_command.run("recover", data_dir=data_dir)
         assert recovered.returncode == 0, recovered.stderr
         server.restart()
         _verify(server, objects)
         server.terminate()
-        checked = _command(data_dir, "check")
+        checked = node_command.run("check", data_dir=data_dir)
         assert checked.returncode == 1
         findings = checked.stdout.splitlines()
         assert len(findings) == 2, findings
@@ -158,31 +140,10 @@ def test_what_does_not_belong_stops_the_start_with_one_line(tmp_path: pathlib.Pa
             (tmp_path / "again", f"{tmp_path / 'again'} and {devices[2]} are the same device d2 "),
         ):
             named = ",".join(map(str, [*devices, wrong]))
-            started = _serve(data_dir, {**_SMALL, "devices": named})
-            lines = started.stderr.splitlines()
-            assert started.returncode == 1, started.stderr
-            assert [line for line in lines if line.startswith("couchestor: ")] == [lines[-1]]
-            assert text in lines[-1]
-            assert "Traceback" not in started.stderr
+            started = node_command.refused_start(data_dir, {**_SMALL, "devices": named})
+            assert text in node_command.only_complaint(started)
         server.restart()
         named = ",".join(map(str, devices))
-        second = _serve(tmp_path / "second", {**_SMALL, "devices": named})
-        assert second.returncode == 1
-        assert f"{devices[0]} is held by another daemon (process {server.pid})" in second.stderr
-
-
-def _serve(
-    data_dir: pathlib.Path, options: typing.Mapping[str, str]
-) -> subprocess.CompletedProcess[str]:
-    """A start that is expected to be refused."""
-    port, metrics_port, health_port = server_process.free_ports(3)
-    return _command(
-        data_dir,
-        "serve",
-        options={
-            **options,
-            "port": str(port),
-            "metrics-port": str(metrics_port),
-            "health-port": str(health_port),
-        },
-    )
+        second = node_command.refused_start(tmp_path / "second", {**_SMALL, "devices": named})
+        held = f"{devices[0]} is held by another daemon (process {server.pid})"
+        assert held in node_command.only_complaint(second)

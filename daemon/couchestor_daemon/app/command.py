@@ -122,7 +122,8 @@ def build_parser() -> argparse.ArgumentParser:
         return made
 
     storage = ("storage", "erasure coding")
-    add(commands, "serve", "serve S3 until stopped", groups=None)
+    serving = add(commands, "serve", "serve S3 until stopped", groups=None)
+    serving.usage = "couchestor serve [--OPTION VALUE]..."  # all of them in brackets teach nobody
     device = add(
         commands,
         "device",

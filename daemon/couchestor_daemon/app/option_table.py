@@ -80,15 +80,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "devices",
         _STORE,
         "PATH[,PATH...]",
-        "directories or block devices to store on, each able to fail alone; "
-        "repeatable. None: six folders below the data directory",
+        "folders to store on, each on a medium that can fail alone; repeatable. "
+        "None: six folders below the data directory",
         option_values.paths,
     ),
     _o(
         "device_capacity_bytes",
         _STORE,
         "SIZE",
-        "how much of each directory device to use; 0: decide from free space",
+        "how much of each device's folder to use; 0: decide from free space",
         option_values.size(units.MIB, zero=True),
     ),
     _o(
@@ -110,15 +110,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "journal_replicas",
         _CODING,
         "N",
-        "devices each small write is copied to first; 0: M + 1",
+        "devices each batch of the log is copied to; 0: M + 1",
         option_values.integer(0, 16),
     ),
-    _o("codec", _CODING, "NAME", "rs: Reed-Solomon", option_values.choice("rs", "lrc")),
+    _o("codec", _CODING, "NAME", "rs: Reed-Solomon; lrc: local reconstruction, for an even K", option_values.choice("rs", "lrc")),
     _o(
         "journal_threshold_bytes",
         _CODING,
         "SIZE",
-        "objects below this size go to the journal first and into stripes later",
+        "objects below this size, and the ends of longer ones, are copied to the log whole",
         option_values.size(units.BLOCK_BYTES),
     ),
     _o(
@@ -177,7 +177,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "credentials_file",
         _SERVING,
         "FILE",
-        "root access key; DATA_DIR/credentials.json",
+        "root access key, made at first start; DATA_DIR/credentials.json unless set",
         option_values.path,
     ),
     _o(
@@ -215,7 +215,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "health_port",
         _WATCHING,
         "PORT",
-        "port of /livez; 0: any free one",
+        "port of /livez, /readyz and /status; 0: any free one",
         option_values.integer(0, 65535),
     ),
     _o(

@@ -24,6 +24,7 @@ from couchestor_daemon.app import (
     service_manager,
     settings,
     supervisor,
+    tls,
 )
 from couchestor_domain import errors
 
@@ -44,6 +45,9 @@ def run(
         CouchestorError: the node cannot start; one line says why.
     """
     logs.configure(json_lines=told.log_json, level=told.log_level)
+    if told.tls_cert and told.tls_key:
+        # Tried here, or every worker would say why it cannot serve.
+        tls.ReloadingCertificate(cert=told.tls_cert, key=told.tls_key)
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(reserve_port(told.host, told.port))
         told = dataclasses.replace(told, port=port.getsockname()[1])

@@ -281,8 +281,10 @@ class Gateway:
         try:
             if transport is None:
                 raise ConnectionResetError("the client is gone")
-            # Empty means written: only then may the store reuse the piece's memory.
-            transport.set_write_buffer_limits(high=0)
+            # Empty means written: only then may the store reuse the piece's memory. TLS counts
+            # from "at least", so that a limit of zero would never let a writer go on.
+            is_tls = transport.get_extra_info("sslcontext") is not None
+            transport.set_write_buffer_limits(high=1 if is_tls else 0, low=0)
             await response.prepare(request)
             async for piece in stream:
                 await response.write(piece)

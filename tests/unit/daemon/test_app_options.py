@@ -141,3 +141,36 @@ def test_help_tells_every_setting_with_its_default(capsys: pytest.CaptureFixture
     text = capsys.readouterr().out
     assert all(option.flag in text for option in option_table.OPTIONS)
     assert "[64MiB]" in text
+    assert "COUCHESTOR_ZONE_BYTES" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["device", "add"], ["--label", "--failure-domain", "must be stopped"]),
+        (["device", "retire"], ["--undo", "not built yet"]),
+        (["device", "list"], ["--json", "retiring", "missing", "refused"]),
+        (["check"], ["Exit status 0", "must be stopped"]),
+        (["recover"], ["must be stopped", "index.before-rebuild"]),
+        (["status"], ["--health-port", "Exit status 0"]),
+    ],
+)
+def test_each_command_tells_what_a_person_must_know(
+    words: list[str], said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command.main([*words, "--help"])
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(word in text for word in ("--data-dir", "--config", *said)), text
+
+
+def test_the_operations_page_tells_every_option_as_it_is() -> None:
+    page = pathlib.Path(__file__).parents[3] / "docs" / "OPERATIONS.md"
+    told = [line for line in page.read_text().splitlines() if line.startswith("| `--")]
+    expected = []
+    for option in option_table.OPTIONS:
+        default = option_table.default_text(option)
+        shown = f"`{default}`" if default else "-"
+        expected.append(f"| `{option.flag}` | {option.help} | {shown} |")
+    assert told == expected
