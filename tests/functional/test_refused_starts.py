@@ -64,12 +64,20 @@ def test_an_unusable_data_dir_is_one_line(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_taken_port_and_a_second_daemon_are_refused(tmp_path: pathlib.Path) -> None:
+    """From its very first start on: what it has just formatted is locked too."""
     with daemon_process.running(tmp_path / "node", options={"workers": "1"}) as server:
         taken = {"port": str(server.port)}
         line = node_command.only_complaint(node_command.refused_start(tmp_path / "other", taken))
         assert f"cannot serve S3 on 127.0.0.1:{server.port}: Address already in use" in line
         line = node_command.only_complaint(node_command.refused_start(server.data_dir, {}))
         assert f"another couchestor daemon uses {server.data_dir}" in line
+        devices = [server.data_dir / "devices" / f"d{number}" for number in range(6)]
+        named = {"devices": ",".join(map(str, devices))}
+        line = node_command.only_complaint(node_command.refused_start(tmp_path / "other", named))
+        assert f"{devices[0]} is held by another daemon (process {server.pid})" in line
+        for words in (["check"], ["recover"], ["device", "retire", "d0"]):
+            done = node_command.run(*words, data_dir=server.data_dir)
+            assert f"{server.data_dir}; stop it" in node_command.only_complaint(done)
         client = daemon_process.boto_client(server)
         client.put_object(Bucket=daemon_process.BUCKET, Key="k", Body=b"unharmed")
 

@@ -41,7 +41,11 @@ CODEC_THREADS_COUNT: Final = 2
 
 
 def lock_devices(told: settings.Settings) -> list[int]:
-    """Locks for the supervisor to hold and its children to inherit."""
+    """Locks for the supervisor to hold and its children to inherit.
+
+    A first start formats its devices here: what is not there yet cannot be locked.
+    """
+    device_set.format_first(told, node_file.load(told))
     return device_set.lock_all(told.device_paths)
 
 

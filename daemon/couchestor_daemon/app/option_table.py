@@ -113,7 +113,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "devices each batch of the log is copied to; 0: M + 1",
         option_values.integer(0, 16),
     ),
-    _o("codec", _CODING, "NAME", "rs: Reed-Solomon; lrc: local reconstruction, for an even K", option_values.choice("rs", "lrc")),
+    _o(
+        "codec",
+        _CODING,
+        "NAME",
+        "rs: Reed-Solomon; lrc: local reconstruction, for an even K",
+        option_values.choice("rs", "lrc"),
+    ),
     _o(
         "journal_threshold_bytes",
         _CODING,
