@@ -17,7 +17,7 @@ import time
 import pytest
 from tests.functional import daemon_process, node_command
 
-from couchestor_bench import server_process
+from couchestor_bench import server_process, signing
 
 pytestmark = pytest.mark.skipif(daemon_process.is_peer(), reason="our root key")
 
@@ -80,7 +80,7 @@ def test_elsewhere_it_is_never_shown_and_a_loose_file_is_refused(tmp_path: pathl
     with server:
         file = server.data_dir / "credentials.json"
         kept = json.loads(file.read_text())
-        server.credentials = server_process.signing.Credentials(
+        server.credentials = signing.Credentials(
             access_key=kept["access_key"], secret_key=kept["secret_key"]
         )
         daemon_process.boto_client(server).create_bucket(Bucket="mine")
