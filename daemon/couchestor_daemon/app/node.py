@@ -16,7 +16,15 @@ from couchestor_daemon.adapters import (
     threaded_media,
     worker_threads,
 )
-from couchestor_daemon.app import checkpointing, device_set, metrics, node_file, preparation, settings, tls
+from couchestor_daemon.app import (
+    checkpointing,
+    device_set,
+    metrics,
+    node_file,
+    preparation,
+    settings,
+    tls,
+)
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.services import (
     body_writer,
