@@ -95,7 +95,8 @@ def test_a_seventh_device_is_written_to_and_a_retiring_one_no_more(tmp_path: pat
             server.restart()
             objects |= _write(server, f"retired-{len(objects)}")
             _verify(server, objects)
-            assert _zones(seventh) == before
+            # Nothing new and nothing longer; a superseded checkpoint may have given zones back.
+            assert _zones(seventh).items() <= before.items()
             assert _rows(data_dir)["disk6"]["state"] == "retiring"
             server.terminate()
 
