@@ -52,8 +52,12 @@ format: setup
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
+# Every figure of the README, some 15 minutes on a quiet machine; raw results in bench/results/.
 bench: setup
 	$(BIN)/python -m couchestor_bench.codec
+	$(BIN)/python -m couchestor_bench.peers
+	$(BIN)/python -m couchestor_bench.memory
+	$(BIN)/python -m couchestor_bench.listing
 
 # The daemon for systemd, as root; an existing configuration is kept. See docs/OPERATIONS.md.
 install: setup

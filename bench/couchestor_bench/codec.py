@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from couchestor_bench import results
 from couchestor_daemon.adapters import isal_codec
 from couchestor_domain import geometry, units
 
@@ -89,19 +90,23 @@ def compare(shape: geometry.StripeGeometry, *, stripe_bytes: int, rounds_count: 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table."""
+    """Measure, write the figures, print a table."""
     parser = argparse.ArgumentParser(prog="couchestor_bench.codec", description=__doc__)
     parser.add_argument("--stripe-mib", type=int, default=4, help="user MiB per stripe")
     parser.add_argument("--rounds", type=int, default=2000, help="runs of each side")
     told = parser.parse_args(arguments)
     print(f"encode, {told.stripe_mib} MiB stripes, median of {told.rounds} alternating runs")
     print(f"{'coding':>8} {'ISA-L GB/s':>12} {'port GB/s':>12} {'port/ISA-L':>12}")
+    rows: list[dict[str, object]] = []
     for shape in SHAPES:
         found = compare(shape, stripe_bytes=told.stripe_mib * units.MIB, rounds_count=told.rounds)
         print(
             f"{found.shape!s:>8} {found.bare_bytes_per_second / 1e9:12.2f} "
             f"{found.port_bytes_per_second / 1e9:12.2f} {found.ratio:12.3f}"
         )
+        rows.append({**found._asdict(), "shape": str(shape), "ratio": found.ratio})
+    path = results.write("codec", {"stripe_mib": told.stripe_mib, "encode": rows})
+    print(f"\nraw: {path}")
 
 
 if __name__ == "__main__":

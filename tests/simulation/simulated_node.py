@@ -259,7 +259,7 @@ class Worker:
             pool=self._pool,
             stripe_bytes=self._shape.stripe_bytes,
             journal_threshold_bytes=self._shape.journal_threshold_bytes,
-            stripes_in_memory_max=3,
+            in_flight_bytes_max=256 * units.KIB,
             lease_address=lease.take,
         )
         stripes = stripe_reader.StripeReader(

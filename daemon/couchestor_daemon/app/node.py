@@ -33,6 +33,7 @@ from couchestor_daemon.services import (
     extent_reader,
     group_commit,
     node_store,
+    stripe_assembly,
     stripe_groups,
     stripe_reader,
 )
@@ -42,6 +43,8 @@ from couchestor_gateway.edge import server
 _log = logging.getLogger("couchestor.node")
 
 ADDRESS_LEASE_BYTES: Final = units.TIB
+LOG_BUFFERS_BYTES: Final = 10 * units.MIB
+"""Part of the buffer pool that stripes leave to batches of the log and to zone headers."""
 READ_POOL_BYTES: Final = 32 * units.MIB
 OPEN_GROUPS_MAX: Final = 4
 CODEC_THREADS_COUNT: Final = 2
@@ -83,7 +86,13 @@ class Node:
         )
         for device_id in self.devices:
             counters.device_healthy.labels(device_id).set(True)
-        self.pool = buffers.BufferPool(preparation.BUFFER_POOL_BYTES)
+        self._wanted = geometry.StripeGeometry(told.data_shards, told.parity_shards)
+        self._pool_bytes = max(
+            preparation.BUFFER_POOL_BYTES,
+            # A stripe being filled while another is written, whatever the settings make of them.
+            2 * stripe_assembly.memory_bytes(self._wanted, told.stripe_bytes) + LOG_BUFFERS_BYTES,
+        )
+        self.pool = buffers.BufferPool(self._pool_bytes)
         self.codec_threads = worker_threads.WorkerThreads(CODEC_THREADS_COUNT, "codec")
         self._commit_thread = worker_threads.WorkerThreads(1, "commit")
         self._replica_threads = worker_threads.FanOut(told.journal_replica_count - 1, "log-replica")
@@ -100,7 +109,6 @@ class Node:
         self.commits = group_commit.GroupCommit(self._run_commit)
         self._repairs: set[asyncio.Task[None]] = set()
         self._writer = writer
-        self._wanted = geometry.StripeGeometry(told.data_shards, told.parity_shards)
 
     async def _run_commit(self, gather: commit_log.Gather) -> None:
         await self._commit_thread.run(self._log.commit_gathered, gather)
@@ -136,9 +144,7 @@ class Node:
             pool=self.pool,
             stripe_bytes=self._told.stripe_bytes,
             journal_threshold_bytes=self._told.journal_threshold_bytes,
-            stripes_in_memory_max=max(
-                1, preparation.BUFFER_POOL_BYTES // (2 * self._told.stripe_bytes) - 1
-            ),
+            in_flight_bytes_max=self._pool_bytes - LOG_BUFFERS_BYTES,
             lease_address=lease.take,
         )
         stripes = stripe_reader.StripeReader(

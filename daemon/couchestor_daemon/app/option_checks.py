@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping
+from typing import Final
 
 from couchestor_daemon.app import node_file, settings
 from couchestor_domain import errors, units
+
+JOURNALED_BYTES_MAX: Final = 4 * units.MIB
+"""Such a payload still shares a commit's buffer with its mutations."""
 
 
 def check_together(value: settings.Settings, sources: Mapping[str, str]) -> None:
@@ -46,6 +50,12 @@ def check_together(value: settings.Settings, sources: Mapping[str, str]) -> None
         )
     if units.ceil_div(value.stripe_bytes, value.data_shards) * 2 > value.zone_bytes:
         refuse("a zone must hold at least two full chunks", "zone_bytes", "stripe_bytes")
+    if value.journal_threshold_bytes > min(JOURNALED_BYTES_MAX, value.zone_bytes // 2):
+        refuse(
+            "journal_threshold_bytes can be half a zone, and 4 MiB, at most",
+            "journal_threshold_bytes",
+            "zone_bytes",
+        )
     if (value.tls_cert is None) != (value.tls_key is None):
         refuse("tls_cert and tls_key belong together: set both", "tls_cert", "tls_key")
     for name in ("tls_cert", "tls_key"):

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Protocol
 
 from couchestor_daemon import buffers
 from couchestor_daemon.formats import l2p_record
-from couchestor_daemon.services import stripe_assembly, stripe_groups, uninterrupted
+from couchestor_daemon.services import byte_budget, stripe_assembly, stripe_groups, uninterrupted
 from couchestor_domain import errors, ids, objects
-
-WAITING_BODIES_MAX: Final = 1024
 
 
 class Body(Protocol):
@@ -44,7 +40,8 @@ class BodyWriter:
     Args:
         stripe_bytes: User bytes of a full stripe.
         journal_threshold_bytes: A body or rest shorter than this goes to the log.
-        stripes_in_memory_max: Stripes being filled or written at once; further bodies wait.
+        in_flight_bytes_max: Memory of the stripes being filled or written at once; further bodies
+            wait.
         lease_address: Gives a fresh logical range of the length asked for.
     """
 
@@ -55,7 +52,7 @@ class BodyWriter:
         pool: buffers.BufferPool,
         stripe_bytes: int,
         journal_threshold_bytes: int,
-        stripes_in_memory_max: int,
+        in_flight_bytes_max: int,
         lease_address: Callable[[int], Awaitable[ids.ExtentAddress]],
     ) -> None:
         self._groups = groups
@@ -63,8 +60,7 @@ class BodyWriter:
         self._stripe_bytes = stripe_bytes
         self._journal_threshold_bytes = journal_threshold_bytes
         self._lease_address = lease_address
-        self._slots = asyncio.Semaphore(stripes_in_memory_max)
-        self._waiting_count = 0
+        self._memory = byte_budget.ByteBudget(in_flight_bytes_max)
 
     async def write(self, body: Body) -> WrittenBody:
         """Consume and verify a whole body. Memory: one stripe, however long the body is.
@@ -83,7 +79,8 @@ class BodyWriter:
         while size - position >= self._journal_threshold_bytes:
             step = min(self._stripe_bytes, size - position)
             place = ids.ExtentAddress(address + position)
-            async with self._slot():
+            needed = stripe_assembly.memory_bytes(self._groups.current_geometry(), step)
+            async with self._memory.borrowed(needed):
                 written.locations.append((place, await self._write_stripe(body, place, step)))
             position += step
         written.rest_address = ids.ExtentAddress(address + position)
@@ -92,22 +89,6 @@ class BodyWriter:
             await self._fill(body, memoryview(written.rest))
         written.digests = await body.finish()
         return written
-
-    @contextlib.asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        if self._waiting_count >= WAITING_BODIES_MAX:
-            raise errors.OverloadedError(
-                f"{self._waiting_count} uploads are waiting for memory; try again later"
-            )
-        self._waiting_count += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self._waiting_count -= 1
-        try:
-            yield
-        finally:
-            self._slots.release()
 
     async def _write_stripe(
         self, body: Body, address: ids.ExtentAddress, data_bytes: int

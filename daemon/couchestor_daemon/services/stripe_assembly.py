@@ -8,6 +8,13 @@ from couchestor_daemon.ports import codec as codec_port
 from couchestor_domain import errors, geometry, units
 
 
+def memory_bytes(shape: geometry.StripeGeometry, data_bytes: int) -> int:
+    """What a stripe of ``data_bytes`` user bytes takes of a pool while it is in memory."""
+    return buffers.size_class_bytes(
+        shard.shard_bytes(shape.chunk_bytes(data_bytes)) * shape.shards_count
+    )
+
+
 class StripeBuffer:
     """k + m contiguous shards, each header and chunk, in one aligned buffer.
 

@@ -75,6 +75,7 @@ def test_bad_sizes(text: str) -> None:
         ({"devices": ["/a,/b", "/a"]}, {}, ["named twice", "--devices"]),
         ({"tls_cert": "/nope"}, {}, ["belong together"]),
         ({"tls_cert": "/nope", "tls_key": "/nope"}, {}, ["cannot read /nope", "--tls-cert"]),
+        ({"journal_threshold_bytes": "5MiB"}, {}, ["4 MiB", "--journal-threshold-bytes"]),
         ({"port": "8080"}, {}, ["must differ", "--port"]),
         ({"config": "/nope.toml"}, {}, ["cannot read /nope.toml", "No such file"]),
     ],

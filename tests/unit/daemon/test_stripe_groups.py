@@ -307,7 +307,7 @@ async def test_a_cancelled_write_keeps_its_memory_until_its_threads_are_done(ben
         pool=bench.pool,
         stripe_bytes=64 * units.KIB,
         journal_threshold_bytes=4 * units.KIB,
-        stripes_in_memory_max=1,
+        in_flight_bytes_max=1,
         lease_address=lease_address,
     )
     bench.hold = asyncio.Event()
