@@ -58,17 +58,18 @@ async def test_a_large_one_is_not_overtaken_and_more_than_all_is_all() -> None:
 @pytest.mark.parametrize("together", [False, True], ids=["before its turn", "with its turn"])
 async def test_a_cancelled_one_leaves_nothing_taken(together: bool) -> None:
     budget = byte_budget.ByteBudget(8)
-    first, doomed, last = Holder(budget, 8), Holder(budget, 8), Holder(budget, 8)
-    await settle()
+    async with budget.borrowed(8):
+        doomed, last = Holder(budget, 8), Holder(budget, 8)
+        await settle()
+        if not together:
+            doomed.task.cancel()
+            await settle()
     if together:
-        first.let_go.set()
-        await first.task
-    doomed.task.cancel()
-    first.let_go.set()
+        doomed.task.cancel()
     await settle()
     assert (doomed.has_it, last.has_it) == (False, True)
     last.let_go.set()
-    await asyncio.gather(first.task, last.task)
+    await last.task
     assert doomed.task.cancelled()
 
 
