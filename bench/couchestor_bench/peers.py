@@ -1,6 +1,6 @@
 """CoucheStor and SeaweedFS side by side: same load, same machine, runs taken in turn.
 
-``python -m couchestor_bench.peers [--seconds 5] [--runs 3] [--connections 16]``
+``python -m couchestor_bench.peers [--seconds 5] [--runs 3] [--connections 32]``
 
 Both run with their default durability, which differs: CoucheStor answers a PUT when three copies
 have been flushed to media, SeaweedFS when one copy is in the page cache. Both servers stay up for
@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="couchestor_bench.peers", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="measured time of each run")
     parser.add_argument("--runs", type=int, default=3, help="runs of each server and load")
-    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--processes", type=int, default=1, help="generator processes")
     parser.add_argument("--only", choices=("couchestor", "seaweedfs"), help="one server alone")
     parser.add_argument(
