@@ -1,6 +1,7 @@
 """The clients people use, unchanged: AWS CLI, boto3, rclone, s5cmd.
 
-``COUCHESTOR_FULL=1`` copies the whole standard library instead of a few packages of it.
+``COUCHESTOR_FULL=1`` copies the whole standard library instead of a few packages of it, and a file
+of more than two GiB.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     library = pathlib.Path(sysconfig.get_path("stdlib"))
     copy = tmp_path_factory.mktemp("tree") / "lib"
     skipped = shutil.ignore_patterns("__pycache__", "site-packages", "*.so", "*.a")
-    if os.environ.get("COUCHESTOR_FULL") == "1":
+    if _is_full():
         shutil.copytree(library, copy, ignore=skipped)
         for folder in sorted(copy.rglob("*"), reverse=True):
             if folder.is_dir() and not any(folder.iterdir()):
@@ -54,8 +55,16 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
             if (library / name).is_dir():
                 shutil.copytree(library / name, copy / name, ignore=skipped)
     (copy / "with space + plus & é.txt").write_bytes(b"")
-    (copy / "large.bin").write_bytes(random.Random(7).randbytes(20 * _MIB + 1))
+    dice = random.Random(7)
+    with (copy / "large.bin").open("wb") as file:
+        for _ in range(2200 if _is_full() else 20):
+            file.write(dice.randbytes(_MIB))
+        file.write(b"!")
     return copy
+
+
+def _is_full() -> bool:
+    return os.environ.get("COUCHESTOR_FULL") == "1"
 
 
 def _run(server: server_process.ServerProcess, *command: str) -> str:
@@ -120,6 +129,22 @@ def test_s5cmd_copies_a_tree_up_and_down(
     _run(daemon, "s5cmd", "--retry-count", "0", "cp", place + "*", f"{tmp_path / 'down'}/")
     _same(tree, tmp_path / "down")
     _run(daemon, "s5cmd", "--retry-count", "0", "rm", place + "*")
+
+
+def test_boto3_transfers_a_tree_up_and_down(
+    daemon: server_process.ServerProcess, tree: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    client, bucket = daemon_process.boto_client(daemon), daemon_process.BUCKET
+    for path in tree.rglob("*"):
+        if path.is_file():
+            client.upload_file(str(path), bucket, f"boto3/{path.relative_to(tree)}")
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="boto3/")
+    for page in pages:
+        for row in page["Contents"]:
+            target = tmp_path / "down" / row["Key"].removeprefix("boto3/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            client.download_file(bucket, row["Key"], str(target))
+    _same(tree, tmp_path / "down")
 
 
 def test_boto3_uploads_in_parts_and_reads_ranges(daemon: server_process.ServerProcess) -> None:
