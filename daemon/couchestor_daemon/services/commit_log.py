@@ -23,14 +23,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-import msgspec
-
 from couchestor_daemon import buffers
 from couchestor_daemon.formats import batch, media_records, zone_header
-from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
-from couchestor_daemon.services import log_segment, zone_allocation
+from couchestor_daemon.services import log_segment, own_segments
 from couchestor_domain import errors, event_publisher, events, ids, units
 
 MUTATIONS_ROOM_BYTES: Final = units.KIB
@@ -120,13 +117,6 @@ class _RollOver(Exception):
     """The batch does not fit in the open segment."""
 
 
-class _OnlyReserveLeft(Exception):
-    """No zone is free for operations that may not use the reserve."""
-
-    def __init__(self, cause: errors.StoreFullError) -> None:
-        self.cause = cause
-
-
 class _Spoiled(Exception):
     """An operation failed after it had written: the whole transaction must be redone without it."""
 
@@ -135,13 +125,6 @@ def applied_sequence(reader: index_port.IndexReader) -> ids.Sequence:
     """Sequence of the last batch in the index; 0 for an empty one."""
     value = reader.get(media_records.APPLIED_KEY)
     return ids.Sequence(0 if value is None else media_records.U64.unpack(value)[0])
-
-
-def _too_large(total_bytes: int, segment: log_segment.LogSegment) -> errors.StoreFullError:
-    return errors.StoreFullError(
-        f"a commit of {total_bytes} bytes does not fit in one zone, which has "
-        f"{segment.free_bytes} bytes for it; use larger zones"
-    )
 
 
 class CommitLog:
@@ -167,19 +150,19 @@ class CommitLog:
         fan_out: log_segment.FanOut = log_segment.in_turn,
         draw_seed: Callable[[], int] = lambda: secrets.randbits(64),
     ) -> None:
-        self._writer = writer
         self._index = index
-        self._media = media
         self._pool = pool
-        self._replicas_count = replicas_count
-        self._reserve_zones_count = reserve_zones_count
         self._publisher = publisher
-        self._fan_out = fan_out
-        self._draw_seed = draw_seed
-        self._segment: log_segment.LogSegment | None = None
-        self._left_segment: log_segment.LogSegment | None = None
-        """The one before, until its end has been told."""
-        self._looked_for_segment = False
+        self._segments = own_segments.OwnSegments(
+            writer=writer,
+            media=media,
+            pool=pool,
+            replicas_count=replicas_count,
+            reserve_zones_count=reserve_zones_count,
+            publisher=publisher,
+            fan_out=fan_out,
+            draw_seed=draw_seed,
+        )
 
     def commit(
         self, operations: Sequence[Operation], *, avoid: Collection[ids.ZoneAddress] = ()
@@ -219,16 +202,16 @@ class CommitLog:
             except _Spoiled:
                 pass  # Redone without the operations that have an error by now.
             except _RollOver:
-                self._drop_segment()
-            except _OnlyReserveLeft as exc:
+                self._segments.leave()
+            except own_segments.OnlyReserveLeft as exc:
                 self._fail([item for item in gathered() if not item.uses_reserve], exc.cause)
             except errors.DeviceFullError as exc:
-                self._drop_segment()
+                self._segments.leave()
                 failure = errors.StoreFullError(
                     f"no room on the medium for the log: {exc}", **exc.context
                 )
             except errors.DeviceError as exc:
-                self._drop_segment()
+                self._segments.leave()
                 failure = exc
         self._fail(gathered(), failure)
 
@@ -257,33 +240,6 @@ class CommitLog:
         for operation in operations:
             operation.error = operation.error or error
 
-    def _drop_segment(self) -> None:
-        self._left_segment = self._segment or self._left_segment
-        self._segment = None
-
-    def _publish_change_of_segment(self, opened: log_segment.LogSegment) -> None:
-        if (left := self._left_segment) is not None:
-            self._left_segment = None
-            for zone in left.zones:
-                self._publisher.publish(
-                    events.ZoneClosed(
-                        device_id=zone.device_id,
-                        zone_index=zone.zone_index,
-                        role="segment",
-                        owner_id=left.record.segment_id,
-                        written_bytes=left.offset_bytes,
-                    )
-                )
-        for zone in opened.zones:
-            self._publisher.publish(
-                events.ZoneOpened(
-                    device_id=zone.device_id,
-                    zone_index=zone.zone_index,
-                    role="segment",
-                    owner_id=opened.record.segment_id,
-                )
-            )
-
     def _commit_once(self, gathered: _GatheredOnce, avoid: Collection[ids.ZoneAddress]) -> None:
         with self._index.write() as txn:
             operations = [item for item in gathered() if item.error is None]
@@ -295,8 +251,8 @@ class CommitLog:
             recorder = RecordingWriter(txn)
             wanted = batch.total_bytes(payload_bytes, MUTATIONS_ROOM_BYTES * len(operations))
             grows = any(not operation.uses_reserve for operation in operations)
-            segment, is_new = self._segment_with_room(
-                recorder, sequence, wanted, avoid, grows=grows
+            segment, is_new = self._segments.with_room(
+                recorder, sequence, wanted, avoid=avoid, grows=grows
             )
             allocated_count = len(recorder.mutations)
             refusals = self._apply(operations, recorder, segment)
@@ -307,7 +263,7 @@ class CommitLog:
             total = batch.total_bytes(payload_bytes, len(mutations))
             if total > segment.free_bytes:
                 if is_new:
-                    raise _too_large(total, segment)
+                    raise own_segments.too_large(total, segment)
                 raise _RollOver
             with self._pool.acquire(total) as buffer:
                 view = buffer.view[:total]
@@ -329,9 +285,7 @@ class CommitLog:
         self._refuse(refusals)
         if is_new:
             # Not before: what failed above took the allocation of its zones back.
-            self._drop_segment()
-            self._segment = segment
-            self._publish_change_of_segment(segment)
+            self._segments.went_on_to(segment)
         self._publisher.publish(
             events.WriteJournaled(
                 segment_id=ids.SegmentId(segment.record.segment_id),
@@ -368,124 +322,3 @@ class CommitLog:
     def _refuse(refusals: Sequence[tuple[Operation, errors.CouchestorError]]) -> None:
         for operation, error in refusals:
             operation.error = error
-
-    def _segment_with_room(
-        self,
-        recorder: RecordingWriter,
-        sequence: int,
-        wanted_bytes: int,
-        avoid: Collection[ids.ZoneAddress],
-        *,
-        grows: bool,
-    ) -> tuple[log_segment.LogSegment, bool]:
-        if self._segment is None and not self._looked_for_segment:
-            self._looked_for_segment = True
-            self._segment = self._adopt(recorder, avoid)
-        if (
-            self._segment is not None
-            and self._segment.free_bytes >= wanted_bytes
-            and not (grows and self._segment.record.from_reserve)
-        ):
-            return self._segment, False
-        devices = self._media.healthy_devices()
-        zones, from_reserve = self._allocate(recorder, sequence, devices, avoid, grows=grows)
-        self._seal_segments(recorder)
-        record = media_records.SegmentRecord(
-            segment_id=sequence,
-            state=int(media_records.ZoneSetState.OPEN),
-            writer=self._writer,
-            seed=self._draw_seed(),
-            members=tuple((zone.device_id, int(zone.zone_index)) for zone in zones),
-            from_reserve=from_reserve,
-        )
-        recorder.put(media_records.segment_key(sequence), media_records.pack(record))
-        capacity = min(
-            identity.zone_capacity_bytes
-            for identity in devices
-            if identity.device_id in {zone.device_id for zone in zones}
-        )
-        fresh = log_segment.LogSegment(
-            record,
-            self._media,
-            capacity_bytes=capacity,
-            offset_bytes=log_segment.FIRST_BATCH_OFFSET_BYTES,
-            fan_out=self._fan_out,
-        )
-        if fresh.free_bytes < wanted_bytes:
-            raise _too_large(wanted_bytes, fresh)
-        return fresh, True
-
-    def _allocate(
-        self,
-        recorder: RecordingWriter,
-        sequence: int,
-        devices: Sequence[device_port.DeviceIdentity],
-        avoid: Collection[ids.ZoneAddress],
-        *,
-        grows: bool,
-    ) -> tuple[tuple[ids.ZoneAddress, ...], bool]:
-        """Zones of a new segment, and whether they were taken out of the reserve."""
-        for from_reserve in (False, True):
-            try:
-                zones = zone_allocation.allocate(
-                    recorder,
-                    devices,
-                    count=self._replicas_count,
-                    role=zone_header.ZoneRole.SEGMENT,
-                    owner_id=sequence,
-                    keep_free_count=0 if from_reserve else self._reserve_zones_count,
-                    avoid=avoid,
-                )
-            except errors.StoreFullError as exc:
-                if grows:
-                    raise _OnlyReserveLeft(exc) from exc
-                if from_reserve:
-                    raise
-            else:
-                return zones, from_reserve
-        raise AssertionError("the second attempt returns or raises")
-
-    def _own_open_segments(
-        self, reader: index_port.IndexReader
-    ) -> list[media_records.SegmentRecord]:
-        start, stop = media_records.table_range(media_records.SEGMENTS)
-        records = [
-            media_records.unpack(media_records.SegmentRecord, value)
-            for _, value in reader.scan(start, stop)
-        ]
-        return [
-            record
-            for record in records
-            if record.writer == self._writer and record.state == media_records.ZoneSetState.OPEN
-        ]
-
-    def _seal_segments(self, recorder: RecordingWriter) -> None:
-        for record in self._own_open_segments(recorder):
-            sealed = msgspec.structs.replace(record, state=int(media_records.ZoneSetState.SEALED))
-            recorder.put(media_records.segment_key(record.segment_id), media_records.pack(sealed))
-
-    def _adopt(
-        self, reader: index_port.IndexReader, avoid: Collection[ids.ZoneAddress]
-    ) -> log_segment.LogSegment | None:
-        """Go on in the segment an earlier incarnation of this writer left open."""
-        healthy = {identity.device_id: identity for identity in self._media.healthy_devices()}
-        for record in self._own_open_segments(reader):
-            zones = media_records.zone_addresses(record.members)
-            if any(zone.device_id not in healthy or zone in avoid for zone in zones):
-                continue
-            segment = log_segment.LogSegment(
-                record,
-                self._media,
-                capacity_bytes=min(healthy[z.device_id].zone_capacity_bytes for z in zones),
-                offset_bytes=0,
-                fan_out=self._fan_out,
-            )
-            with self._pool.acquire(units.BLOCK_BYTES) as buffer:
-                filler = buffer.view[: units.BLOCK_BYTES]
-                if not segment.is_formatted(filler):
-                    continue
-                filler[:] = bytes(units.BLOCK_BYTES)
-                segment.level(filler)
-            if segment.offset_bytes >= log_segment.FIRST_BATCH_OFFSET_BYTES:
-                return segment
-        return None
