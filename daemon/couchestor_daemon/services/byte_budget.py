@@ -52,7 +52,9 @@ class ByteBudget:
             if turn.done() and not turn.cancelled():
                 self._give_back(size_bytes)  # Its turn came together with the cancellation.
             else:
-                self._waiting.remove(entry)
+                # It may be gone already: passed over when its turn came after the cancellation.
+                with contextlib.suppress(ValueError):
+                    self._waiting.remove(entry)
                 self._serve()
             raise
 
@@ -63,6 +65,9 @@ class ByteBudget:
     def _serve(self) -> None:
         while self._waiting:
             size_bytes, turn = self._waiting[0]
+            if turn.cancelled():
+                self._waiting.popleft()
+                continue
             if self._lent_bytes + size_bytes > self._limit_bytes:
                 return
             self._waiting.popleft()

@@ -55,16 +55,17 @@ async def test_a_large_one_is_not_overtaken_and_more_than_all_is_all() -> None:
     await asyncio.gather(first.task, large.task, small.task)
 
 
-@pytest.mark.parametrize("together", [False, True], ids=["before its turn", "with its turn"])
-async def test_a_cancelled_one_leaves_nothing_taken(together: bool) -> None:
+@pytest.mark.parametrize("when", ["before its turn", "just before", "just after"])
+async def test_a_cancelled_one_leaves_nothing_taken(when: str) -> None:
     budget = byte_budget.ByteBudget(8)
     async with budget.borrowed(8):
         doomed, last = Holder(budget, 8), Holder(budget, 8)
         await settle()
-        if not together:
+        if when != "just after":
             doomed.task.cancel()
+        if when == "before its turn":
             await settle()
-    if together:
+    if when == "just after":
         doomed.task.cancel()
     await settle()
     assert (doomed.has_it, last.has_it) == (False, True)
