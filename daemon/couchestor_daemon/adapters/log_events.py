@@ -13,19 +13,25 @@ _log: Final = logging.getLogger("couchestor.events")
 _WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
-_PER_WRITE: Final = frozenset({events.WriteJournaled, events.StripeEncoded})
-"""Events that every write causes: a line for each would bury the others and cost as much."""
+_ROUTINE: Final = frozenset(
+    {
+        *(events.WriteJournaled, events.StripeEncoded),
+        *(events.ZoneOpened, events.ZoneClosed, events.ZoneReset),
+    }
+)
+"""Events of ordinary work: a line for each would bury the others, and those of every write would
+cost as much as the write."""
 
 
 class LogEventPublisher:
-    """Writes one line per event, those of every write at DEBUG.
+    """Writes one line per event, those of ordinary work at DEBUG.
 
     Satisfies the domain's ``EventPublisher``.
     """
 
     def publish(self, event: object) -> None:
         """Log the event's name with its fields, prefixed so that none hides a log attribute."""
-        level = logging.DEBUG if type(event) in _PER_WRITE else logging.INFO
+        level = logging.DEBUG if type(event) in _ROUTINE else logging.INFO
         if not _log.isEnabledFor(level):
             return
         name = type(event).__name__
