@@ -78,6 +78,15 @@ def _only_winner(answers: list[hostile_client.Answer]) -> int:
     return won[0]
 
 
+def _puts(
+    victim: hostile_client.Victim, key: str, *, size_bytes: int, condition: dict[str, str]
+) -> Callable[[int], bytes]:
+    """Client number -> its signed PUT of a body of its own under a condition."""
+    return lambda number: victim.request(
+        "PUT", key, body=_body(number, size_bytes), headers=condition
+    )
+
+
 @pytest.mark.parametrize("size_bytes", [4096, 400_000])
 def test_one_client_creates_a_key(
     victim: hostile_client.Victim, clients: _Clients, size_bytes: int
@@ -85,9 +94,7 @@ def test_one_client_creates_a_key(
     for turn in range(ROUNDS_COUNT):
         key = f"new-{size_bytes}-{turn}"
         answers = clients.race(
-            lambda number, key=key: victim.request(  # type: ignore[misc]
-                "PUT", key, body=_body(number, size_bytes), headers={"if-none-match": "*"}
-            )
+            _puts(victim, key, size_bytes=size_bytes, condition={"if-none-match": "*"})
         )
         winner = _only_winner(answers)
         assert victim.stored(key) == _body(winner, size_bytes)
@@ -97,9 +104,7 @@ def test_one_client_replaces_a_version(victim: hostile_client.Victim, clients: _
     etag = victim.put("counter", b"start")
     for _ in range(ROUNDS_COUNT):
         answers = clients.race(
-            lambda number, etag=etag: victim.request(  # type: ignore[misc]
-                "PUT", "counter", body=_body(number, 4096), headers={"if-match": etag}
-            )
+            _puts(victim, "counter", size_bytes=4096, condition={"if-match": etag})
         )
         winner = _only_winner(answers)
         assert victim.stored("counter") == _body(winner, 4096)
