@@ -1,10 +1,13 @@
 """CoucheStor and SeaweedFS side by side: same load, same machine, runs taken in turn.
 
-``python -m couchestor_bench.peers [--seconds 5] [--runs 3] [--connections 32]``
+``python -m couchestor_bench.peers [--seconds 3] [--runs 7] [--connections 32]``
 
 Both run with their default durability, which differs: CoucheStor answers a PUT when three copies
 have been flushed to media, SeaweedFS when one copy is in the page cache. Both servers stay up for
-all runs and the generator is shared, so what disturbs the machine disturbs both.
+all runs and the generator is shared, so what disturbs the machine disturbs both. A ratio is the
+median over pairs of adjacent runs, one of each server: a machine that drifts, as shared ones do,
+moves both of a pair alike, but not the first run and the last. The range over the pairs is printed
+beside it.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ BUCKET: Final = "bench"
 _KIB: Final = 1024
 SIZES_BYTES: Final = {"4 KiB": 4 * _KIB, "1 MiB": 1024 * _KIB}
 LOADS: Final = tuple(f"{method} {size}" for size in SIZES_BYTES for method in ("PUT", "GET"))
+FIGURES: Final = ("per_second", "p50_ms", "p99_ms", "cpu_us_per_request")
 _SET_BYTES_MAX: Final = 64 * 1024 * _KIB
 _SET_KEYS_MAX: Final = 2000
 _BUCKET_SECONDS_MAX: Final = 30.0
@@ -148,16 +152,22 @@ def compare(
 
 
 def ratios(rows: Sequence[dict[str, object]], ours: str, theirs: str) -> str:
-    """Medians of both and what ours is of theirs, as a table."""
+    """Medians of both, and the median of the pairs' ratios, as a table."""
     lines: list[list[object]] = []
     shapes = dict.fromkeys((str(row["method"]), str(row["size"])) for row in rows)
     for method, size in shapes:
         chosen = [row for row in rows if (row["method"], row["size"]) == (method, size)]
         line: list[object] = [f"{method} {size}"]
-        for figure in ("per_second", "p50_ms", "p99_ms", "cpu_us_per_request"):
-            pair = [_median(chosen, name, figure) for name in (ours, theirs)]
-            ratio = pair[0] / pair[1] if pair[1] else float("nan")
-            line += [*pair, f"{ratio:.2f}x"]
+        for figure in FIGURES:
+            pairs = list(
+                zip(*(_values(chosen, name, figure) for name in (ours, theirs)), strict=True)
+            )
+            pair_ratios = [mine / other if other else float("nan") for mine, other in pairs]
+            line += [statistics.median(values) for values in zip(*pairs, strict=True)]
+            text = f"{statistics.median(pair_ratios):.2f}x"
+            if figure == FIGURES[0]:
+                text += f" ({min(pair_ratios):.2f} to {max(pair_ratios):.2f})"
+            line.append(text)
         errors = sum(int(str(row["error_count"])) for row in chosen)
         lines.append([*line, errors])
     header = ["load"]
@@ -169,8 +179,8 @@ def ratios(rows: Sequence[dict[str, object]], ours: str, theirs: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run both servers, write the raw figures, print the table. Returns 1 if requests failed."""
     parser = argparse.ArgumentParser(prog="couchestor_bench.peers", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=5.0, help="measured time of each run")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each server and load")
+    parser.add_argument("--seconds", type=float, default=3.0, help="measured time of each run")
+    parser.add_argument("--runs", type=int, default=7, help="runs of each server and load")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--processes", type=int, default=1, help="generator processes")
     parser.add_argument("--only", choices=("couchestor", "seaweedfs"), help="one server alone")
@@ -220,9 +230,10 @@ def _fill(plan: load.Plan) -> None:
         raise RuntimeError(f"filling failed: {dict(filled.errors)}")
 
 
-def _median(rows: Sequence[dict[str, object]], server: str, figure: str) -> float:
-    values = [float(str(row[figure])) for row in rows if row["server"] == server]
-    return statistics.median(values) if values else float("nan")
+def _values(rows: Sequence[dict[str, object]], server: str, figure: str) -> list[float]:
+    """One value for each run, by run."""
+    chosen = [row for row in rows if row["server"] == server]
+    return [float(str(row[figure])) for row in sorted(chosen, key=lambda row: int(str(row["run"])))]
 
 
 if __name__ == "__main__":

@@ -104,16 +104,23 @@ class DirectoryDevice:
         zone_rules.check_range(
             self._identity, zone, offset_bytes=offset_bytes, length_bytes=buffer.nbytes
         )
-        with self._mapped("read", zone), self._current(zone, create=False) as file:
-            filled = 0
+        # Here and in ``write`` without context managers, which cost more than the bookkeeping.
+        filled = 0
+        try:
+            file = self._acquire_current(zone, create=False)
             if file is None:
                 self._check_present()
             else:
-                while filled < buffer.nbytes:
-                    got = os.preadv(file.read_fd, [buffer[filled:]], offset_bytes + filled)
-                    if got == 0:
-                        break
-                    filled += got
+                try:
+                    while filled < buffer.nbytes:
+                        got = os.preadv(file.read_fd, [buffer[filled:]], offset_bytes + filled)
+                        if got == 0:
+                            break
+                        filled += got
+                finally:
+                    self._files.release(file)
+        except OSError as exc:
+            raise self._translated(exc, "read", zone) from exc
         if filled < buffer.nbytes:
             buffer[filled:] = bytes(buffer.nbytes - filled)
 
@@ -141,27 +148,16 @@ class DirectoryDevice:
         zone_rules.check_range(
             self._identity, zone, offset_bytes=offset_bytes, length_bytes=data.nbytes
         )
-        with (
-            self._zone_lock(zone),
-            self._mapped("write", zone),
-            self._current(zone, create=True, offset_bytes=offset_bytes) as file,
-        ):
-            assert file is not None
-            size = os.fstat(file.read_fd).st_size
-            zone_rules.check_pointer(
-                self._identity, zone, offset_bytes=offset_bytes, pointer_bytes=_pointer(size)
-            )
+        with self._zone_lock(zone):
             try:
-                self._write_all(file, offset_bytes, data, durable=durable)
+                file = self._acquire_current(zone, create=True, offset_bytes=offset_bytes)
+                assert file is not None
+                try:
+                    self._append(file, offset_bytes, data, durable=durable)
+                finally:
+                    self._files.release(file)
             except OSError as exc:
-                if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-                    os.ftruncate(file.plain_fd(), size)
-                raise
-            if durable:
-                self._link(file)
-                self._check_linked(file)
-            else:
-                self._unflushed.add(zone)
+                raise self._translated(exc, "write", zone) from exc
 
     def flush(self, zones: Collection[ids.ZoneIndex]) -> None:
         for zone in sorted(set(zones)):
@@ -217,6 +213,25 @@ class DirectoryDevice:
                 self._unflushed.add(zone)
             raise
 
+    def _append(
+        self, file: zone_files.ZoneFile, offset_bytes: int, data: memoryview, *, durable: bool
+    ) -> None:
+        size = os.fstat(file.read_fd).st_size
+        zone_rules.check_pointer(
+            self._identity, file.zone, offset_bytes=offset_bytes, pointer_bytes=_pointer(size)
+        )
+        try:
+            self._write_all(file, offset_bytes, data, durable=durable)
+        except OSError as exc:
+            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+                os.ftruncate(file.plain_fd(), size)
+            raise
+        if durable:
+            self._link(file)
+            self._check_linked(file)
+        else:
+            self._unflushed.add(file.zone)
+
     def _write_all(
         self, file: zone_files.ZoneFile, offset_bytes: int, data: memoryview, *, durable: bool
     ) -> None:
@@ -255,20 +270,28 @@ class DirectoryDevice:
             path=str(self.path),
         )
 
-    @contextlib.contextmanager
-    def _current(
+    def _acquire_current(
         self, zone: ids.ZoneIndex, *, create: bool, offset_bytes: int = 0
-    ) -> Iterator[zone_files.ZoneFile | None]:
-        """The file that is the zone now, not one another process has reset since it was opened."""
+    ) -> zone_files.ZoneFile | None:
+        """The file that is the zone now, not one another process has reset since it was opened.
+
+        To be released by the caller.
+        """
         while True:
-            with self._files.using(zone, create=create) as file:
-                if file is None or os.fstat(file.read_fd).st_nlink:
-                    yield file
-                    return
+            file = self._files.acquire(zone, create=create)
+            if file is None:
+                return None
+            try:
+                if os.fstat(file.read_fd).st_nlink:
+                    return file
                 self._files.retire(file)
                 if create and offset_bytes:
                     # Its writer goes on where it stopped, so no reset was meant.
                     raise self._gone(f"{zone_files.file_name(zone)} was deleted under the daemon")
+            except BaseException:
+                self._files.release(file)
+                raise
+            self._files.release(file)
 
     def _zone_sizes(self) -> Iterator[tuple[ids.ZoneIndex, int]]:
         # A description of its own: scandir moves the offset, which duplicates share over fork.
@@ -290,9 +313,17 @@ class DirectoryDevice:
     def _mapped(
         self, command: str, zone: ids.ZoneIndex | None = None
     ) -> contextlib.AbstractContextManager[None]:
-        # Text, not pathlib: joining paths would cost more than the read itself.
-        place = self._place if zone is None else f"{self._place}/zones/{zone_files.file_name(zone)}"
-        return device_errors.mapped(command, place=place, device=self._identity.device_id)
+        return device_errors.mapped(
+            command, place=self._place_of(zone), device=self._identity.device_id
+        )
+
+    def _translated(self, exc: OSError, command: str, zone: ids.ZoneIndex) -> errors.DeviceError:
+        return device_errors.from_os_error(
+            exc, command=command, place=self._place_of(zone), device=self._identity.device_id
+        )
+
+    def _place_of(self, zone: ids.ZoneIndex | None) -> str:
+        return self._place if zone is None else f"{self._place}/zones/{zone_files.file_name(zone)}"
 
 
 def _pointer(size_bytes: int) -> int:

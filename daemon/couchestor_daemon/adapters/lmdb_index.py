@@ -78,12 +78,16 @@ class _Transaction:
 
     def put(self, key: bytes, value: bytes) -> None:
         index_limits.check_key(key)
-        with _mapped("write"):
+        try:
             self._txn.put(key, value)
+        except lmdb.Error as exc:
+            raise _translated(exc, "write") from exc
 
     def delete(self, key: bytes) -> bool:
-        with _mapped("delete"):
+        try:
             return bool(self._txn.delete(key))
+        except lmdb.Error as exc:
+            raise _translated(exc, "delete") from exc
 
     def commit(self) -> None:
         with _mapped("commit"):

@@ -105,12 +105,28 @@ class ZoneFiles:
         Raises:
             OSError: the file could not be opened or created.
         """
-        file = self._acquire(zone, create=create)
+        file = self.acquire(zone, create=create)
         try:
             yield file
         finally:
             if file is not None:
                 self.release(file)
+
+    def acquire(self, zone: ids.ZoneIndex, *, create: bool) -> ZoneFile | None:
+        """As ``using``, for callers that ``release`` it themselves."""
+        with self._lock:
+            file = self._files.get(zone)
+            if file is None:
+                read_fd = self._open(zone, create=create)
+                if read_fd is None:
+                    return None
+                file = ZoneFile(zone, folder_fd=self._folder_fd, read_fd=read_fd)
+                self._files[zone] = file
+            file.users += 1
+            self._files.move_to_end(zone)
+            while len(self._files) > self._limit_count:
+                self._retire(self._files.popitem(last=False)[1])
+            return file
 
     def acquire_cached(self, zone: ids.ZoneIndex) -> ZoneFile | None:
         """The zone's file if it is open already; never waits. ``release`` it afterwards."""
@@ -155,21 +171,6 @@ class ZoneFiles:
         """Files in the cache."""
         with self._lock:
             return len(self._files)
-
-    def _acquire(self, zone: ids.ZoneIndex, *, create: bool) -> ZoneFile | None:
-        with self._lock:
-            file = self._files.get(zone)
-            if file is None:
-                read_fd = self._open(zone, create=create)
-                if read_fd is None:
-                    return None
-                file = ZoneFile(zone, folder_fd=self._folder_fd, read_fd=read_fd)
-                self._files[zone] = file
-            file.users += 1
-            self._files.move_to_end(zone)
-            while len(self._files) > self._limit_count:
-                self._retire(self._files.popitem(last=False)[1])
-            return file
 
     def _open(self, zone: ids.ZoneIndex, *, create: bool) -> int | None:
         # Read-only, so that reads still work when the file system was remounted read-only.

@@ -18,16 +18,15 @@ replay takes the higher one and the orphan is void (docs/adr/0002).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 from couchestor_daemon import buffers
 from couchestor_daemon.formats import batch, media_records, zone_header
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
-from couchestor_daemon.services import log_segment, own_segments
+from couchestor_daemon.services import log_segment, own_segments, recording_writer
 from couchestor_domain import errors, event_publisher, events, ids, units
 
 MUTATIONS_ROOM_BYTES: Final = units.KIB
@@ -58,46 +57,6 @@ class Operation:
     """Whether it goes through on a full store: what frees space or keeps the node going does."""
     result: object = None
     error: BaseException | None = None
-
-
-class RecordingWriter:
-    """An index writer that remembers what was written, for the log."""
-
-    def __init__(self, txn: index_port.IndexWriter) -> None:
-        self.mutations: list[batch.Mutation] = []
-        self._txn = txn
-
-    def get(self, key: bytes) -> bytes | None:
-        return self._txn.get(key)
-
-    def scan(
-        self, start: bytes, stop: bytes, *, reverse: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
-        return self._txn.scan(start, stop, reverse=reverse)
-
-    def put(self, key: bytes, value: bytes) -> None:
-        self._txn.put(key, value)
-        self.mutations.append((key, value))
-
-    def delete(self, key: bytes) -> bool:
-        found = self._txn.delete(key)
-        if found:
-            self.mutations.append((key, None))
-        return found
-
-    def commit(self) -> None:
-        raise AssertionError("operations do not commit; the log does")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return None
 
 
 class _GatheredOnce:
@@ -195,9 +154,10 @@ class CommitLog:
         self, gathered: _GatheredOnce, avoid: Collection[ids.ZoneAddress]
     ) -> None:
         failure = errors.CouchestorError("the commit could not be written")
+        one_by_one = False
         for _ in range(APPEND_ATTEMPTS_MAX):
             try:
-                self._commit_once(gathered, avoid)
+                self._commit_once(gathered, avoid, one_by_one=one_by_one)
                 return
             except _Spoiled:
                 pass  # Redone without the operations that have an error by now.
@@ -205,6 +165,11 @@ class CommitLog:
                 self._segments.leave()
             except own_segments.OnlyReserveLeft as exc:
                 self._fail([item for item in gathered() if not item.uses_reserve], exc.cause)
+            except errors.IndexFullError:
+                # Once more, finding out for which operations there is no room.
+                if one_by_one:
+                    raise
+                one_by_one = True
             except errors.DeviceFullError as exc:
                 self._segments.leave()
                 failure = errors.StoreFullError(
@@ -240,7 +205,13 @@ class CommitLog:
         for operation in operations:
             operation.error = operation.error or error
 
-    def _commit_once(self, gathered: _GatheredOnce, avoid: Collection[ids.ZoneAddress]) -> None:
+    def _commit_once(
+        self,
+        gathered: _GatheredOnce,
+        avoid: Collection[ids.ZoneAddress],
+        *,
+        one_by_one: bool,
+    ) -> None:
         with self._index.write() as txn:
             operations = [item for item in gathered() if item.error is None]
             if not operations:
@@ -248,17 +219,18 @@ class CommitLog:
             payload_bytes = sum(len(operation.payload) for operation in operations)
             previous = applied_sequence(txn)
             sequence = self._index.next_sequence(previous)
-            recorder = RecordingWriter(txn)
+            recorder = recording_writer.RecordingWriter(txn)
             wanted = batch.total_bytes(payload_bytes, MUTATIONS_ROOM_BYTES * len(operations))
             grows = any(not operation.uses_reserve for operation in operations)
             segment, is_new = self._segments.with_room(
                 recorder, sequence, wanted, avoid=avoid, grows=grows
             )
-            allocated_count = len(recorder.mutations)
-            refusals = self._apply(operations, recorder, segment)
-            if len(recorder.mutations) == allocated_count:
+            allocated_count = recorder.writes_count
+            refusals = self._apply(operations, recorder, segment, one_by_one=one_by_one)
+            if recorder.writes_count == allocated_count:
                 self._refuse(refusals)
                 return  # Nothing to log; a new segment's allocation goes with the transaction.
+            recorder.carry_out()
             mutations = batch.pack_mutations(recorder.mutations)
             total = batch.total_bytes(payload_bytes, len(mutations))
             if total > segment.free_bytes:
@@ -298,20 +270,28 @@ class CommitLog:
     @staticmethod
     def _apply(
         operations: Sequence[Operation],
-        recorder: RecordingWriter,
+        recorder: recording_writer.RecordingWriter,
         segment: log_segment.LogSegment,
+        *,
+        one_by_one: bool,
     ) -> list[tuple[Operation, errors.CouchestorError]]:
-        """Apply in order; returns the refusals, which hold only if what they saw is committed."""
+        """Apply in order; returns the refusals, which hold only if what they saw is committed.
+
+        Args:
+            one_by_one: Carry each out at once, so that a full index fails the one concerned.
+        """
         refusals: list[tuple[Operation, errors.CouchestorError]] = []
         offset = segment.offset_bytes + batch.HEADER_BYTES
         for operation in operations:
             length = len(operation.payload)
-            before = len(recorder.mutations)
+            before = recorder.writes_count
             place = Placement(segment.record.segment_id, offset, length)
             try:
                 operation.result = operation.apply(recorder, place)
+                if one_by_one:
+                    recorder.carry_out()
             except errors.CouchestorError as exc:
-                if len(recorder.mutations) != before:
+                if recorder.writes_count != before:
                     operation.error = exc
                     raise _Spoiled from exc
                 refusals.append((operation, exc))

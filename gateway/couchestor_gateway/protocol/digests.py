@@ -24,8 +24,11 @@ ALGORITHMS: Final[Mapping[str, int]] = {
 }
 """Checksum algorithms served -> length of the value in bytes."""
 
-_REFUSED: Final = ("md5", "sha512", "xxhash3", "xxhash64", "xxhash128")
 _PREFIX: Final = "x-amz-checksum-"
+_HEADERS: Final = tuple((name, _PREFIX + name) for name in ALGORITHMS)
+_REFUSED_HEADERS: Final = tuple(
+    _PREFIX + name for name in ("md5", "sha512", "xxhash3", "xxhash64", "xxhash128")
+)
 
 
 class _Digest(Protocol):
@@ -128,8 +131,8 @@ class BodyDigester:
         """
         values = given(headers) if is_checksummed else {}
         trailing = _announced(headers.get("x-amz-trailer", ""))
-        for name in _REFUSED:
-            if _PREFIX + name in headers:
+        for name in _REFUSED_HEADERS:
+            if name in headers:
                 raise _unsupported()
         if len(values) + len(trailing) > 1:
             raise s3_error.make(
@@ -208,8 +211,8 @@ class BodyDigester:
 def given(headers: Mapping[str, str]) -> dict[str, str]:
     """The ``x-amz-checksum-*`` values of a request as sent, by algorithm."""
     values: dict[str, str] = {}
-    for name in ALGORITHMS:
-        value = headers.get(_PREFIX + name)
+    for name, header in _HEADERS:
+        value = headers.get(header)
         if value is not None:
             values[name] = value
     return values
@@ -231,6 +234,8 @@ _WITH_TRAILERS: Final = (
 
 
 def _announced(text: str) -> tuple[str, ...]:
+    if not text:
+        return ()
     found: list[str] = []
     for item in text.lower().split(","):
         item = item.strip()

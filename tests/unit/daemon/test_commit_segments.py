@@ -18,6 +18,7 @@ class Rig:
     """A log over three devices in memory; what it published and which devices it gave up."""
 
     def __init__(self) -> None:
+        self.index = memory_index.MemoryIndex()
         self.events: list[events.DomainEvent] = []
         self.failed: list[ids.DeviceId] = []
         devices = {}
@@ -35,7 +36,7 @@ class Rig:
         self.pool = buffers.BufferPool(256 * units.KIB)
         self.log = commit_log.CommitLog(
             writer="w",
-            index=memory_index.MemoryIndex(),
+            index=self.index,
             media=inline_media.InlineMedia(
                 devices, lambda device_id, error: self.failed.append(device_id)
             ),
@@ -85,6 +86,31 @@ def test_an_operation_that_fails_after_writing_is_left_out_also_with_a_new_segme
     assert isinstance(bad.error, errors.IndexFullError)
     assert good.error is None
     assert rig.failed == []
+
+
+def test_an_index_that_is_full_fails_the_operations_it_has_no_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig()
+    put = memory_index._Writer.put
+
+    def refuse_long(txn: memory_index._Writer, key: bytes, value: bytes) -> None:
+        if len(value) > 1024:
+            raise errors.IndexFullError("no room in the index")
+        put(txn, key, value)
+
+    monkeypatch.setattr(memory_index._Writer, "put", refuse_long)
+
+    def putting(key: bytes, size_bytes: int) -> commit_log.Operation:
+        return commit_log.Operation(apply=lambda txn, _: txn.put(key, bytes(size_bytes)))
+
+    small, large, last = putting(b"a", 1), putting(b"b", 2000), putting(b"c", 1)
+    rig.log.commit([small, large, last])
+    assert isinstance(large.error, errors.IndexFullError)
+    assert small.error is None
+    assert last.error is None
+    with rig.index.read() as reader:
+        assert [reader.get(key) for key in (b"a", b"b", b"c")] == [bytes(1), None, bytes(1)]
 
 
 def test_the_end_of_a_segment_is_told_with_what_it_holds() -> None:

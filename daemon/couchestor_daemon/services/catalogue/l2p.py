@@ -126,6 +126,13 @@ def punch_all(txn: index_port.IndexWriter, extents: Iterable[ids.Extent]) -> Non
     entries: list[tuple[bytes, l2p_record.Location]] = []
     for extent in extents:
         low = l2p_record.key(extent.address)
+        whole = txn.get(low)
+        if whole is not None:
+            # The usual case, a small object, without a cursor.
+            location = l2p_record.unpack(whole)
+            if location.length_bytes == extent.length_bytes:
+                entries.append((low, location))
+                continue
         high = l2p_record.key(ids.ExtentAddress(extent.address + extent.length_bytes))
         entries.extend((key, l2p_record.unpack(value)) for key, value in txn.scan(low, high))
     liveness.subtract(txn, (location for _, location in entries))
