@@ -66,6 +66,10 @@ def header_bytes(chunk_bytes: int) -> int:
     )
 
 
+HEADER_BYTES_MAX: Final = header_bytes(units.GIB)
+"""Of the longest chunk there can be: what claims more is not a shard."""
+
+
 def shard_bytes(chunk_bytes: int) -> int:
     """Length of a whole shard on media."""
     return header_bytes(chunk_bytes) + chunk_bytes
