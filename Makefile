@@ -55,7 +55,8 @@ format: setup
 # Every figure of the README, some 15 minutes on a quiet machine; raw results in bench/results/.
 bench: setup
 	$(BIN)/python -m couchestor_bench.codec
-	$(BIN)/python -m couchestor_bench.peers
+	$(BIN)/python -m couchestor_bench.peers --connections 16
+	$(BIN)/python -m couchestor_bench.peers --connections 32
 	$(BIN)/python -m couchestor_bench.memory
 	$(BIN)/python -m couchestor_bench.listing
 
