@@ -123,8 +123,8 @@ class StripeReader:
                 f"{location.group_id}"
             )
         stripe = _Stripe(location, members, {})
-        wants = _wants(location, members.geometry, start_bytes, length_bytes, out)
-        wants = [want for want in wants if not self._try_want(stripe, want)]
+        everything = _wants(location, members.geometry, start_bytes, length_bytes, out)
+        wants = [want for want in everything if not self._try_want(stripe, want)]
         if not wants:
             return
         if len(wants) == 1:
@@ -133,7 +133,8 @@ class StripeReader:
             results = await self._read_wants(stripe, wants)
         if not stripe.failed:
             return
-        await self._decode(stripe, [w for w, ok in zip(wants, results, strict=True) if not ok])
+        missing = [want for want, ok in zip(wants, results, strict=True) if not ok]
+        await self._decode(stripe, missing, [want for want in everything if want not in missing])
 
     async def read_shard_raw(
         self, location: StripeLocation, members: GroupMembers, shard_index: int, out: memoryview
@@ -297,10 +298,15 @@ class StripeReader:
 
     # -- degraded -------------------------------------------------------------------------------
 
-    async def _decode(self, stripe: _Stripe, wants: Sequence[_Want]) -> None:
+    async def _decode(
+        self, stripe: _Stripe, wants: Sequence[_Want], served: Sequence[_Want]
+    ) -> None:
+        """Fill the targets of ``wants``; those of ``served`` hold verified bytes already."""
         for rows in _merged(want.rows for want in wants):
             here = [w for w in wants if rows.start <= w.rows.start and w.rows.end <= rows.end]
-            rebuilt = await self._rebuild_rows(stripe, rows, sorted({w.index for w in here}))
+            available = _whole_rows(served, rows)
+            missing = sorted({w.index for w in here})
+            rebuilt = await self._rebuild_rows(stripe, rows, missing, available)
             for want in here:
                 inside = want.start - rows.start
                 want.target[:] = rebuilt[want.index][inside : inside + len(want.target)]
@@ -313,11 +319,14 @@ class StripeReader:
         )
 
     async def _rebuild_rows(
-        self, stripe: _Stripe, rows: _Rows, missing: Sequence[int]
+        self,
+        stripe: _Stripe,
+        rows: _Rows,
+        missing: Sequence[int],
+        available: dict[int, memoryview],
     ) -> dict[int, memoryview]:
         shape = stripe.members.geometry
         codec = self._codecs(shape, stripe.members.codec_id)
-        available: dict[int, memoryview] = {}
         wanted_count = shape.data_shards
         while True:
             await self._gather_shards(stripe, rows, available, wanted_count)
@@ -420,6 +429,17 @@ def _merged(ranges: Iterable[_Rows]) -> list[_Rows]:
         else:
             merged.append(rows)
     return merged
+
+
+def _whole_rows(wants: Iterable[_Want], rows: _Rows) -> dict[int, memoryview]:
+    """Rows that lie in targets as they lie on media, by shard: they need not be read again."""
+    found = {}
+    for want in wants:
+        inside = rows.start - want.start
+        length = rows.end - rows.start
+        if inside >= 0 and inside + length <= len(want.target):
+            found[want.index] = want.target[inside : inside + length]
+    return found
 
 
 def _is_header_of(header: shard.ShardHeader, stripe: _Stripe, index: int) -> bool:

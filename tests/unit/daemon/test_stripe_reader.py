@@ -210,6 +210,18 @@ async def test_a_device_that_leaves_after_its_header_was_read_is_decoded_around(
     assert rig.failed() == {1}
 
 
+@pytest.mark.parametrize("in_memory", [False, True])
+async def test_what_was_read_for_the_client_is_not_read_again_to_decode(in_memory: bool) -> None:
+    rig = rig_of(data_bytes=units.MIB)
+    await rig.read(0, rig.location.data_bytes)
+    rig.media.dead = {rig.members.zones[1]}
+    rig.media.in_memory = in_memory
+    rig.media.reads.clear()
+    assert await rig.read(0, rig.location.data_bytes) == rig.data
+    bodies = [zone.zone_index for zone, _, n in rig.media.reads if n > units.BLOCK_BYTES]
+    assert sorted(index for index in bodies if index != 1) == [0, 2, 3, 4]
+
+
 @pytest.mark.parametrize("lost", list(itertools.combinations(range(6), 3)))
 async def test_every_loss_above_m_names_what_failed(lost: tuple[int, ...]) -> None:
     rig = rig_of(data_bytes=90_000)
