@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -304,12 +304,17 @@ class StripeReader:
         """Fill the targets of ``wants``; those of ``served`` hold verified bytes already."""
         for rows in _merged(want.rows for want in wants):
             here = [w for w in wants if rows.start <= w.rows.start and w.rows.end <= rows.end]
-            available = _whole_rows(served, rows)
-            missing = sorted({w.index for w in here})
-            rebuilt = await self._rebuild_rows(stripe, rows, missing, available)
+            # Straight into the targets that have the shape of the rows.
+            rebuilt = _whole_rows(here, rows)
+            in_place = set(rebuilt)
             for want in here:
-                inside = want.start - rows.start
-                want.target[:] = rebuilt[want.index][inside : inside + len(want.target)]
+                if want.index not in in_place:
+                    rebuilt[want.index] = memoryview(bytearray(rows.end - rows.start))
+            await self._rebuild_rows(stripe, rows, rebuilt, _whole_rows(served, rows))
+            for want in here:
+                if want.index not in in_place:
+                    inside = want.start - rows.start
+                    want.target[:] = rebuilt[want.index][inside : inside + len(want.target)]
         self._publisher.publish(
             events.DegradedRead(
                 group_id=ids.GroupId(stripe.location.group_id),
@@ -322,17 +327,21 @@ class StripeReader:
         self,
         stripe: _Stripe,
         rows: _Rows,
-        missing: Sequence[int],
+        rebuilt: Mapping[int, memoryview],
         available: dict[int, memoryview],
-    ) -> dict[int, memoryview]:
+    ) -> None:
+        """Decode the rows of the shards named in ``rebuilt`` into the memory given there.
+
+        Args:
+            available: Rows that are known already; filled up with what else is read.
+        """
         shape = stripe.members.geometry
         codec = self._codecs(shape, stripe.members.codec_id)
         wanted_count = shape.data_shards
         while True:
             await self._gather_shards(stripe, rows, available, wanted_count)
-            rebuilt = {index: memoryview(bytearray(rows.end - rows.start)) for index in missing}
 
-            def work(rebuilt: dict[int, memoryview] = rebuilt) -> None:
+            def work() -> None:
                 codec.reconstruct(available, rebuilt)
 
             try:
@@ -346,7 +355,7 @@ class StripeReader:
                     raise self._insufficient(stripe, available) from exc
                 wanted_count = shape.shards_count
                 continue
-            return rebuilt
+            return
 
     async def _gather_shards(
         self,
