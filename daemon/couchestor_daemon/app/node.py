@@ -37,6 +37,7 @@ from couchestor_daemon.services import (
     stripe_assembly,
     stripe_groups,
     stripe_reader,
+    writer_slots,
 )
 from couchestor_domain import errors, geometry, units
 from couchestor_gateway.edge import server
@@ -111,8 +112,21 @@ class Node:
             fan_out=self._replica_threads,
         )
         self.commits = group_commit.GroupCommit(self._run_commit)
+        self.groups = stripe_groups.StripeGroups(
+            writer=writer,
+            wanted=self._wanted,
+            open_groups_max=OPEN_GROUPS_MAX,
+            reserve_zones_count=told.reserve_zones_count,
+            media=self.media,
+            index=self.index,
+            pool=self.pool,
+            choose_codec=lambda shape: codec_choice.choose(told.codec, shape),
+            submit=self.commits.submit,
+            run_codec=self.codec_threads.run,
+            run_blocking=self.codec_threads.run,
+            publisher=self._publisher,
+        )
         self._repairs: set[asyncio.Task[None]] = set()
-        self._writer = writer
 
     async def _run_commit(self, gather: commit_log.Gather) -> None:
         await self._commit_thread.run(self._log.commit_gathered, gather)
@@ -129,22 +143,8 @@ class Node:
             await lease.renew()
         except (errors.StoreFullError, errors.StoreReadOnlyError) as exc:
             _log.warning("serving reads only, until there is room: %s", exc)
-        groups = stripe_groups.StripeGroups(
-            writer=self._writer,
-            wanted=self._wanted,
-            open_groups_max=OPEN_GROUPS_MAX,
-            reserve_zones_count=self._told.reserve_zones_count,
-            media=self.media,
-            index=self.index,
-            pool=self.pool,
-            choose_codec=lambda shape: codec_choice.choose(self._told.codec, shape),
-            submit=self.commits.submit,
-            run_codec=self.codec_threads.run,
-            run_blocking=self.codec_threads.run,
-            publisher=self._publisher,
-        )
         bodies = body_writer.BodyWriter(
-            groups=groups,
+            groups=self.groups,
             pool=self.pool,
             stripe_bytes=self._told.stripe_bytes,
             journal_threshold_bytes=self._told.journal_threshold_bytes,
@@ -222,6 +222,8 @@ class Node:
     async def close(self) -> None:
         """Answer what was submitted, then release everything."""
         await self.commits.drain()
+        # What has just been settled may seal a group.
+        await self.groups.drain()
         self._commit_thread.close()
         self._replica_threads.close()
         self.codec_threads.close()
@@ -243,7 +245,7 @@ async def run_worker(
     memory_allocator.keep_freed_memory()
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     counters = metrics.NodeMetrics()
-    node = Node(told, writer=f"worker-{slot}", counters=counters)
+    node = Node(told, writer=writer_slots.worker(slot), counters=counters)
     certificate = (
         tls.ReloadingCertificate(cert=told.tls_cert, key=told.tls_key)
         if told.tls_cert and told.tls_key
@@ -295,7 +297,7 @@ async def run_maintenance(
         report: Told what people should see of it.
     """
     counters = metrics.NodeMetrics()
-    node = Node(told, writer="maintenance", counters=counters)
+    node = Node(told, writer=writer_slots.MAINTENANCE, counters=counters)
     schedule = checkpointing.CheckpointSchedule(
         node.checkpoints(should_stop=stop.is_set),
         log_bytes=told.checkpoint_log_bytes,
@@ -305,6 +307,12 @@ async def run_maintenance(
     )
     try:
         ready()
+        try:
+            await writer_slots.seal_vacant(
+                node.index, node.commits.submit, workers_count=told.worker_count
+            )
+        except errors.CouchestorError as exc:
+            _log.warning("what former writers left open is sealed at the next start: %s", exc)
         await schedule.run(stop)
     finally:
         schedule.close()

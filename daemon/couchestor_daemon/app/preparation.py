@@ -20,7 +20,7 @@ from couchestor_daemon.adapters import (
 )
 from couchestor_daemon.app import device_set, metrics, node_file, settings, stop_mark
 from couchestor_daemon.formats import media_records
-from couchestor_daemon.services import commit_log, recovery_table, replay
+from couchestor_daemon.services import commit_log, recovery_table, replay, writer_slots
 from couchestor_domain import errors, event_publisher, events, geometry, ids, units
 
 _log = logging.getLogger("couchestor.node")
@@ -167,7 +167,7 @@ def _build_index(
     media = threaded_media.ThreadedMedia(devices, health_changes(publisher))
     try:
         log = commit_log.CommitLog(
-            writer="recovery",
+            writer=writer_slots.RECOVERY,
             index=index,
             media=media,
             pool=buffers.BufferPool(BUFFER_POOL_BYTES),

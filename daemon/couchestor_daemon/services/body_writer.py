@@ -30,6 +30,8 @@ class WrittenBody:
     extent: ids.Extent
     digests: objects.BodyDigests
     locations: list[tuple[ids.ExtentAddress, l2p_record.Location]] = field(default_factory=list)
+    places: list[stripe_groups.StripePlace] = field(default_factory=list)
+    """Where its stripes are: unsettled, see ``BodyWriter.settle``."""
     rest_address: ids.ExtentAddress
     rest: bytearray = field(default_factory=bytearray)
 
@@ -66,7 +68,8 @@ class BodyWriter:
         """Consume and verify a whole body. Memory: one stripe, however long the body is.
 
         Nothing refers to what was written until the caller commits it, so an error or a
-        cancellation leaves only unreferenced bytes behind.
+        cancellation leaves only unreferenced bytes behind. The caller owes what is returned to
+        ``settle``, whatever becomes of its commit.
         """
         size = body.size_bytes
         address = await self._lease_address(size)
@@ -75,24 +78,36 @@ class BodyWriter:
             digests=objects.BodyDigests(etag=""),
             rest_address=address,
         )
+        try:
+            await self._write_into(written, body)
+        except BaseException:
+            self.settle(written)
+            raise
+        return written
+
+    def settle(self, written: WrittenBody) -> None:
+        """The commit of a body has ended or was given up. Once for each body, from the loop."""
+        for place in written.places:
+            self._groups.settle(place)
+
+    async def _write_into(self, written: WrittenBody, body: Body) -> None:
+        address, size = written.extent
         position = 0
         while size - position >= self._journal_threshold_bytes:
             step = min(self._stripe_bytes, size - position)
-            place = ids.ExtentAddress(address + position)
             needed = stripe_assembly.memory_bytes(self._groups.current_geometry(), step)
             async with self._memory.borrowed(needed):
-                written.locations.append((place, await self._write_stripe(body, place, step)))
+                await self._write_stripe(written, body, ids.ExtentAddress(address + position), step)
             position += step
         written.rest_address = ids.ExtentAddress(address + position)
         written.rest = bytearray(size - position)
         if written.rest:
             await self._fill(body, memoryview(written.rest))
         written.digests = await body.finish()
-        return written
 
     async def _write_stripe(
-        self, body: Body, address: ids.ExtentAddress, data_bytes: int
-    ) -> l2p_record.StripeLocation:
+        self, written: WrittenBody, body: Body, address: ids.ExtentAddress, data_bytes: int
+    ) -> None:
         stripe = stripe_assembly.StripeBuffer(
             self._pool, self._groups.current_geometry(), data_bytes
         )
@@ -101,24 +116,29 @@ class BodyWriter:
         except BaseException:
             stripe.release()
             raise
-        return await uninterrupted.to_the_end(self._store(stripe, address))
+        await uninterrupted.to_the_end(self._store(written, stripe, address))
 
     async def _store(
-        self, stripe: stripe_assembly.StripeBuffer, address: ids.ExtentAddress
-    ) -> l2p_record.StripeLocation:
+        self,
+        written: WrittenBody,
+        stripe: stripe_assembly.StripeBuffer,
+        address: ids.ExtentAddress,
+    ) -> None:
+        """Noted in ``written`` in here: a cancelled caller must still know what to settle."""
         data_bytes = stripe.data_bytes
         try:
             while True:
                 try:
-                    group_id, offset = await self._groups.write_stripe(
-                        stripe, extent_address=address
-                    )
+                    place = await self._groups.write_stripe(stripe, extent_address=address)
                 except stripe_groups.GeometryChangedError:
                     stripe = self._laid_out_again(stripe)
                     continue
-                return l2p_record.StripeLocation(
-                    group_id, offset, stripe.chunk_bytes, data_bytes, 0, data_bytes
+                written.places.append(place)
+                location = l2p_record.StripeLocation(
+                    *place, stripe.chunk_bytes, data_bytes, 0, data_bytes
                 )
+                written.locations.append((address, location))
+                return
         finally:
             stripe.release()
 

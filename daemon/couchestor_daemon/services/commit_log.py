@@ -55,6 +55,9 @@ class Operation:
     payload: bytes | memoryview = b""
     uses_reserve: bool = False
     """Whether it goes through on a full store: what frees space or keeps the node going does."""
+    on_end: Callable[[], None] | None = None
+    """Called once by the group commit, on its event loop, when the operation has ended: committed,
+    refused, failed, or not even queued; also when nobody awaits it any more."""
     result: object = None
     error: BaseException | None = None
 

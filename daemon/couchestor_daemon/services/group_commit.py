@@ -47,6 +47,8 @@ class GroupCommit:
             CouchestorError: whatever the operation or the log raised.
         """
         if len(self._queue) >= QUEUED_OPERATIONS_MAX:
+            if operation.on_end is not None:
+                operation.on_end()
             raise errors.OverloadedError(
                 f"{len(self._queue)} writes are waiting for the log; try again later"
             )
@@ -81,6 +83,10 @@ class GroupCommit:
                         future.set_exception(error)
                     else:
                         future.set_result(operation.result)
+                # Here, not where the result is awaited: that may have been cancelled long ago.
+                for operation, _ in batch:
+                    if operation.on_end is not None:
+                        operation.on_end()
         finally:
             self._worker = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar, cast
@@ -159,7 +160,7 @@ class NodeStore:
             versions.put_version(txn, record, request.conditions, self._locations(written, place))
             return record
 
-        return await self._change(apply, payload=written.rest)
+        return await self._change(apply, written=written)
 
     async def get_object(self, *, bucket: str, key: str) -> objects.ObjectRecord:
         with self._index.read() as reader:
@@ -250,7 +251,7 @@ class NodeStore:
             uploads.put_part(txn, upload, part, self._locations(written, place))
             return part
 
-        return await self._change(apply, payload=written.rest)
+        return await self._change(apply, written=written)
 
     async def list_parts(
         self, upload: objects.UploadRecord, *, after_part: int, limit: int
@@ -295,12 +296,15 @@ class NodeStore:
         self,
         apply: Callable[[index_port.IndexWriter, commit_log.Placement], T],
         *,
-        payload: bytes | bytearray = b"",
+        written: body_writer.WrittenBody | None = None,
         uses_reserve: bool = False,
     ) -> T:
-        operation = commit_log.Operation(
-            apply=apply, payload=memoryview(payload), uses_reserve=uses_reserve
-        )
+        """Commit a change; with a body, its rest as payload, and settled when that has ended."""
+        operation = commit_log.Operation(apply=apply, uses_reserve=uses_reserve)
+        if written is not None:
+            operation.payload = memoryview(written.rest)
+            if written.places:
+                operation.on_end = functools.partial(self._bodies.settle, written)
         return await self._commits.submit(operation)  # type: ignore[return-value]
 
     @staticmethod

@@ -2,7 +2,11 @@
 
 A group takes one stripe at a time; a writer keeps a few groups open so that requests do not wait
 for one another. A stripe is answered only when all k + m shards are durable: when one fails, the
-group is sealed and the stripe is written again to a group on healthy devices.
+group takes no more and the stripe is written again to a group on healthy devices.
+
+A stripe is unsettled until the commit that refers to it has ended. A group that takes no more
+stripes is sealed once none of its stripes is unsettled: what is sealed and has no live bytes holds
+nothing that anybody will ever ask for (docs/adr/0006).
 """
 
 from __future__ import annotations
@@ -11,10 +15,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final
-
-import msgspec
+from typing import Final, NamedTuple
 
 from couchestor_daemon import buffers
 from couchestor_daemon.formats import media_records, zone_header
@@ -23,8 +24,10 @@ from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
 from couchestor_daemon.services import (
     commit_log,
+    group_sealer,
     group_zones,
     log_segment,
+    open_group,
     stripe_assembly,
     zone_allocation,
 )
@@ -41,16 +44,11 @@ RunBlocking = Callable[..., Awaitable[object]]
 ChooseCodec = Callable[[geometry.StripeGeometry], codec_port.EcCodec]
 
 
-@dataclass(slots=True, eq=False)
-class OpenGroup:
-    """A group this process may append to."""
+class StripePlace(NamedTuple):
+    """Where a stripe was written: its group and its offset in each of the group's zones."""
 
-    record: media_records.GroupRecord
-    geometry: geometry.StripeGeometry
-    zones: tuple[ids.ZoneAddress, ...]
+    group_id: int
     offset_bytes: int
-    capacity_bytes: int
-    busy: bool = False
 
 
 class StripeGroups:
@@ -91,7 +89,9 @@ class StripeGroups:
         self._run_codec = run_codec
         self._run_blocking = run_blocking
         self._publisher = publisher
-        self._open: list[OpenGroup] = []
+        self._open: list[open_group.OpenGroup] = []
+        self._sealer = group_sealer.GroupSealer(submit=submit, publisher=publisher)
+        self._unsettled: dict[StripePlace, open_group.OpenGroup] = {}
         self._opening_count = 0
         self._changed = asyncio.Condition()
         self._adoption = asyncio.Lock()
@@ -116,13 +116,13 @@ class StripeGroups:
 
     async def write_stripe(
         self, stripe: stripe_assembly.StripeBuffer, *, extent_address: ids.ExtentAddress
-    ) -> tuple[int, int]:
+    ) -> StripePlace:
         """Make a filled stripe durable on every device of one group.
 
         Not to be cancelled: threads go on reading and writing the stripe's memory.
 
         Returns:
-            Group id and the stripe's offset in its zones.
+            The place, to be given to ``settle`` exactly once.
 
         Raises:
             StoreReadOnlyError, StoreFullError, GeometryChangedError.
@@ -168,7 +168,10 @@ class StripeGroups:
                             geometry=str(stripe.geometry),
                         )
                     )
-                    return group.record.group_id, offset
+                    place = StripePlace(group.record.group_id, offset)
+                    group.unsettled_count += 1
+                    self._unsettled[place] = group
+                    return place
                 for problem in problems:
                     if isinstance(problem, errors.DeviceFullError):
                         raise errors.StoreFullError(
@@ -179,26 +182,43 @@ class StripeGroups:
                 await self._give_back(group, usable=written)
         raise errors.StoreReadOnlyError(f"no group accepts a stripe: {failure}")
 
-    async def _take(self, wanted: geometry.StripeGeometry, shard_bytes: int) -> OpenGroup:
+    def settle(self, place: StripePlace) -> None:
+        """The commit that refers to a stripe has ended, well or badly, or was given up.
+
+        Call exactly once for each place, from the event loop; never blocks.
+        """
+        assert place in self._unsettled, place
+        group = self._unsettled.pop(place)
+        group.unsettled_count -= 1
+        self._sealer.wake()
+
+    async def drain(self) -> None:
+        """Wait for the sealing under way; before the commits are drained."""
+        await self._sealer.drain()
+
+    async def _take(
+        self, wanted: geometry.StripeGeometry, shard_bytes: int
+    ) -> open_group.OpenGroup:
         if not self._adopted:
             # Everyone waits for it: a group opened meanwhile would be one too many, at each start.
             async with self._adoption:
                 if not self._adopted:
                     try:
-                        await self._adopt()
+                        await self._adopt(wanted)
                     finally:
                         # Once: a group taken over twice would be two writers in its zones.
                         self._adopted = True
+        self._sealer.wake()
         async with self._changed:
             while True:
+                self._leave_lost_groups()
                 for group in list(self._open):
                     if group.busy or group.geometry != wanted:
                         continue
                     if group.offset_bytes + shard_bytes <= group.capacity_bytes:
                         group.busy = True
                         return group
-                    self._open.remove(group)
-                    await self._seal(group)
+                    self._leave(group)
                 live = sum(1 for group in self._open if group.geometry == wanted)
                 if live + self._opening_count < self._open_groups_max:
                     self._opening_count += 1
@@ -214,7 +234,7 @@ class StripeGroups:
         self._open.append(group)
         return group
 
-    async def _give_back(self, group: OpenGroup, *, usable: bool) -> None:
+    async def _give_back(self, group: open_group.OpenGroup, *, usable: bool) -> None:
         """Let others have the group; one whose zones are out of step is closed for good."""
         async with self._changed:
             group.busy = False
@@ -224,11 +244,22 @@ class StripeGroups:
         if usable:
             return
         if group.offset_bytes > zone_header.ZONE_HEADER_BYTES:
-            await self._seal(group)
+            self._sealer.take_over(group)
         else:
             await self._abandon(group)
 
-    async def _abandon(self, group: OpenGroup) -> None:
+    def _leave(self, group: open_group.OpenGroup) -> None:
+        self._open.remove(group)
+        self._sealer.take_over(group)
+
+    def _leave_lost_groups(self) -> None:
+        """Groups with a member that left take no stripe any more, whoever noticed."""
+        healthy = {identity.device_id for identity in self._media.healthy_devices()}
+        for group in list(self._open):
+            if not group.busy and any(zone.device_id not in healthy for zone in group.zones):
+                self._leave(group)
+
+    async def _abandon(self, group: open_group.OpenGroup) -> None:
         """Return the zones of a group that never held a stripe, so that failures use up no space.
 
         The zones are emptied before the commit that frees them: after it they may be another's.
@@ -252,30 +283,7 @@ class StripeGroups:
                 )
             )
 
-    async def _seal(self, group: OpenGroup) -> None:
-        record = group.record
-
-        def apply(txn: index_port.IndexWriter, _: commit_log.Placement) -> None:
-            txn.put(
-                media_records.group_key(record.group_id),
-                media_records.pack(
-                    msgspec.structs.replace(record, state=int(media_records.ZoneSetState.SEALED))
-                ),
-            )
-
-        await self._submit(commit_log.Operation(apply=apply, uses_reserve=True))
-        for zone in group.zones:
-            self._publisher.publish(
-                events.ZoneClosed(
-                    device_id=zone.device_id,
-                    zone_index=zone.zone_index,
-                    role="group",
-                    owner_id=record.group_id,
-                    written_bytes=group.offset_bytes,
-                )
-            )
-
-    async def _open_group(self, wanted: geometry.StripeGeometry) -> OpenGroup:
+    async def _open_group(self, wanted: geometry.StripeGeometry) -> open_group.OpenGroup:
         codec_id = self._choose_codec(wanted).codec_id
         devices = list(self._media.healthy_devices())
         if len(devices) < wanted.shards_count:
@@ -316,7 +324,7 @@ class StripeGroups:
         try:
             await group_zones.format_zones(self._media, self._pool, record, zones)
         except errors.DeviceError:
-            await self._abandon(OpenGroup(record, wanted, zones, 0, capacity))
+            await self._abandon(open_group.OpenGroup(record, wanted, zones, 0, capacity))
             raise
         for zone in zones:
             self._publisher.publish(
@@ -327,10 +335,14 @@ class StripeGroups:
                     owner_id=record.group_id,
                 )
             )
-        return OpenGroup(record, wanted, zones, zone_header.ZONE_HEADER_BYTES, capacity)
+        return open_group.OpenGroup(record, wanted, zones, zone_header.ZONE_HEADER_BYTES, capacity)
 
-    async def _adopt(self) -> None:
-        """Go on in groups an earlier incarnation of this writer left open, torn tails skipped."""
+    async def _adopt(self, wanted: geometry.StripeGeometry) -> None:
+        """Go on in groups an earlier incarnation of this writer left open, torn tails skipped.
+
+        Those that take no stripe any more are sealed: the earlier incarnation is dead, so what it
+        had not committed it never will.
+        """
         healthy = {identity.device_id: identity for identity in self._media.healthy_devices()}
         start, stop = media_records.table_range(media_records.GROUPS)
         with self._index.read() as reader:
@@ -339,16 +351,18 @@ class StripeGroups:
                 for _, value in reader.scan(start, stop)
             ]
         for record in records:
-            zones = media_records.zone_addresses(record.members)
-            if (
-                record.writer != self._writer
-                or record.state != media_records.ZoneSetState.OPEN
-                or any(zone.device_id not in healthy for zone in zones)
-            ):
+            if record.writer != self._writer or record.state != media_records.ZoneSetState.OPEN:
                 continue
+            zones = media_records.zone_addresses(record.members)
             found = geometry.StripeGeometry(record.data_shards, record.parity_shards)
-            capacity = min(healthy[zone.device_id].zone_capacity_bytes for zone in zones)
-            group = OpenGroup(record, found, zones, zone_header.ZONE_HEADER_BYTES, capacity)
+            group = open_group.OpenGroup(record, found, zones, zone_header.ZONE_HEADER_BYTES, 0)
+            if found != wanted or any(zone.device_id not in healthy for zone in zones):
+                logger.info("group %d is not gone on with: the devices changed", record.group_id)
+                self._sealer.take_over(group)
+                continue
+            group.capacity_bytes = min(
+                healthy[zone.device_id].zone_capacity_bytes for zone in zones
+            )
             try:
                 if await group_zones.are_formatted(self._media, record, zones):
                     group.offset_bytes = await self._level(zones)
@@ -356,12 +370,12 @@ class StripeGroups:
                     await group_zones.format_zones(self._media, self._pool, record, zones)
                 else:
                     logger.warning("group %d has lost zone headers", record.group_id)
-                    await self._seal(group)
+                    self._sealer.take_over(group)
                     continue
             except errors.DeviceError as exc:
                 # What stripes it has stay readable; they are counted in the index, not here.
                 logger.warning("group %d is not gone on with: %s", record.group_id, exc)
-                await self._seal(group)
+                self._sealer.take_over(group)
                 continue
             self._open.append(group)
 

@@ -118,7 +118,7 @@ class Bench:
     def stripe(self, shape: geometry.StripeGeometry = WANTED) -> stripe_assembly.StripeBuffer:
         return stripe_assembly.StripeBuffer(self.pool, shape, 64 * units.KIB)
 
-    def write(self, stripe: stripe_assembly.StripeBuffer) -> Awaitable[tuple[int, int]]:
+    def write(self, stripe: stripe_assembly.StripeBuffer) -> Awaitable[stripe_groups.StripePlace]:
         return self.groups.write_stripe(stripe, extent_address=ADDRESS)
 
     def group_states(self) -> list[int]:
@@ -167,7 +167,7 @@ async def test_every_life_goes_on_in_the_groups_the_one_before_left(bench: Bench
     assert bench.group_states() == [int(media_records.ZoneSetState.OPEN)] * 2
 
 
-async def _ended(write: Awaitable[tuple[int, int]]) -> None:
+async def _ended(write: Awaitable[stripe_groups.StripePlace]) -> None:
     await write
 
 
@@ -214,14 +214,16 @@ async def test_a_full_device_answers_so_and_uses_up_no_zones(
 async def test_a_group_whose_stripes_are_in_use_is_sealed_when_it_falls_out_of_step(
     bench: Bench,
 ) -> None:
-    first, _ = await bench.write(bench.stripe())
+    first = await bench.write(bench.stripe())
     victim = bench.devices[bench.groups._open[0].zones[2].device_id]
     victim.failure = errors.DeviceGoneError("pulled out")
+    bench.groups.settle(first)
     with pytest.raises(stripe_groups.GeometryChangedError):
         await bench.write(bench.stripe())
+    await bench.groups.drain()
     assert bench.group_states() == [int(media_records.ZoneSetState.SEALED)]
     with bench.index.read() as reader:
-        assert reader.get(media_records.group_key(first)) is not None
+        assert reader.get(media_records.group_key(first.group_id)) is not None
 
 
 def _open_group_on_media(bench: Bench, *, formatted_count: int) -> media_records.GroupRecord:
@@ -269,6 +271,7 @@ async def test_a_group_that_lost_a_zone_header_but_holds_data_is_left_alone(benc
         txn.commit()
     group_id, _ = await bench.write(bench.stripe())
     assert group_id != 7
+    await bench.groups.drain()
     assert sorted(bench.group_states()) == [
         int(media_records.ZoneSetState.OPEN),
         int(media_records.ZoneSetState.SEALED),
