@@ -11,6 +11,7 @@ CouchestorError
 |-- ObjectStoreError      NoSuchBucket NoSuchKey NoSuchUpload BucketAlreadyExists BucketNotEmpty
 |                         PreconditionFailed InvalidPart InvalidPartOrder PartTooSmall BodyTruncated
 |                         BodyTooLong DigestMismatch StoreFull StoreReadOnly Overloaded
+|                         VersionGone
 |-- DeviceError           DeviceGone DeviceIo DeviceFull ForeignDevice StaleDevice DeviceInUse
 |                         DuplicateDevice UnformattedDevice ZoneState DeviceCorrupt
 |-- ErasureCodingError    EcEncoding EcReconstruction InsufficientShards EcPolicyNotFound
@@ -148,6 +149,10 @@ class StoreReadOnlyError(ObjectStoreError, UnavailableError):
 
 class OverloadedError(ObjectStoreError, TransientError):
     """A bounded queue is full."""
+
+
+class VersionGoneError(ObjectStoreError, TransientError):
+    """A version was replaced or deleted while it was read, and its space given to others."""
 
 
 # -- devices ------------------------------------------------------------------------------------

@@ -131,7 +131,11 @@ class StripeNode:
             on_damage=lambda *found: self.damage.append(found),
         )
         self.extents = extent_reader.ExtentReader(
-            index=self.index, media=self.media, stripes=stripes, pool=self.pool
+            index=self.index,
+            media=self.media,
+            stripes=stripes,
+            pool=self.pool,
+            clock=self,
         )
         self.store = node_store.NodeStore(
             index=self.index,
@@ -144,6 +148,10 @@ class StripeNode:
     def publish(self, event: events.DomainEvent) -> None:
         """Keep it."""
         self.published.append(event)
+
+    def monotonic_seconds(self) -> float:
+        """As the test sets it."""
+        return self.now_seconds
 
     def now_ns(self) -> int:
         """Wall clock."""

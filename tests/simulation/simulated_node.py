@@ -42,6 +42,7 @@ WORKERS_COUNT: Final = 2
 POOL_BYTES: Final = 16 * units.MIB
 LEASE_BYTES: Final = units.GIB
 OPEN_GROUPS_MAX: Final = 2
+PLACES_KEPT_SECONDS: Final = 4e-3
 NODE_ID: Final = ids.NodeId("a" * 32)
 
 
@@ -79,6 +80,14 @@ class Silence:
 
     def publish(self, event: events.DomainEvent) -> None:
         """Drop it."""
+
+
+class LoopClock:
+    """Virtual time, of one life."""
+
+    def monotonic_seconds(self) -> float:
+        """Since the life began."""
+        return asyncio.get_running_loop().time()
 
 
 class _MortalWriter:
@@ -270,7 +279,12 @@ class Worker:
             run_codec=self._run_inline,
         )
         extents = extent_reader.ExtentReader(
-            index=self.index, media=self.media, stripes=stripes, pool=self._pool
+            index=self.index,
+            media=self.media,
+            stripes=stripes,
+            pool=self._pool,
+            clock=LoopClock(),
+            places_kept_seconds=PLACES_KEPT_SECONDS,
         )
         self.store = node_store.NodeStore(
             index=self.index,

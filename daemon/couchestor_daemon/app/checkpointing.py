@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import datetime
 import logging
+import time
 from collections.abc import Callable
 from typing import Final
 
 from couchestor_daemon.adapters import worker_threads
 from couchestor_daemon.app import metrics
 from couchestor_daemon.formats import media_records
-from couchestor_daemon.services import checkpoints
+from couchestor_daemon.services import checkpoint_writer, checkpoints
 from couchestor_domain import errors, units
 
 POLL_SECONDS: Final = 3.0
@@ -30,8 +31,12 @@ def is_due(
     *,
     log_bytes: int,
     log_percent: int,
+    copies_lost: bool = False,
 ) -> bool:
-    """Whether the log has grown enough that another image is worth its writing."""
+    """Whether another image is worth its writing: the log has grown enough, or the newest one is
+    on fewer devices than it should be, and can be on enough again."""
+    if copies_lost:
+        return True
     image_bytes = newest.image_bytes if newest else 0
     return since_bytes > max(log_bytes, image_bytes * log_percent // 100)
 
@@ -45,6 +50,7 @@ class CheckpointSchedule:
         log_bytes: Log that must have been written since the newest one.
         log_percent: The same, as a part of the newest one's bytes; the larger of the two counts.
         report: Told about the newest one, at the start and whenever it changes.
+        now: Monotonic seconds.
     """
 
     def __init__(
@@ -55,16 +61,20 @@ class CheckpointSchedule:
         log_percent: int,
         report: Report,
         measured: metrics.NodeMetrics,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._taker = taker
         self._log_bytes = log_bytes
         self._log_percent = log_percent
         self._report = report
         self._measured = measured
+        self._now = now
         self._thread = worker_threads.WorkerThreads(1, "checkpoint")
         self._failure_streak = 0
         self._full_was_said = False
         self._seen_sequence = -1
+        self._distrust_streak = 0
+        self._next_look_at_copies = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop``; one under way then ends early and is released."""
@@ -86,13 +96,18 @@ class CheckpointSchedule:
         """Take a checkpoint if one is due. Returns seconds to wait before the next look."""
         try:
             applied = self._taker.applied_sequence()
-            if applied == self._seen_sequence:
-                return 0.0  # An idle node does not ask its devices for every zone.
             newest = self._taker.newest()
+            copies_lost = self._copies_are_lost(newest)
+            if applied == self._seen_sequence and not copies_lost:
+                return 0.0  # An idle node does not ask its devices for every zone.
             since_bytes = self._taker.log_bytes_since_newest()
             self._measured.log_since_checkpoint_bytes.set(since_bytes)
             if is_due(
-                since_bytes, newest, log_bytes=self._log_bytes, log_percent=self._log_percent
+                since_bytes,
+                newest,
+                log_bytes=self._log_bytes,
+                log_percent=self._log_percent,
+                copies_lost=copies_lost,
             ):
                 record = self._taker.take()
                 if record is not None:
@@ -106,21 +121,45 @@ class CheckpointSchedule:
                         },
                     )
                     self._show(record)
+        except checkpoint_writer.StoppedError:
+            return 0.0
         except errors.CouchestorError as exc:
             return self._put_off(exc)
         self._seen_sequence = applied
         self._failure_streak, self._full_was_said = 0, False
         return 0.0
 
+    def _copies_are_lost(self, newest: media_records.CheckpointRecord | None) -> bool:
+        """Whether copies of the newest one are missing or damaged and can be made again.
+
+        Reads back what this process has not read yet. What does not verify is looked at again, and
+        replaced, less and less often: it may be the devices.
+        """
+        if newest is None:
+            return False
+        if self._taker.is_newest_trusted():
+            self._distrust_streak = 0
+            return False
+        if self._now() < self._next_look_at_copies:
+            return False
+        if self._taker.verify_newest():
+            return False
+        self._next_look_at_copies = self._now() + _backoff_seconds(self._distrust_streak)
+        self._distrust_streak += 1
+        _log.warning("checkpoint %d is not whole on every device", newest.checkpoint_id)
+        return self._taker.can_take()
+
     def _begin(self) -> None:
         try:
             self._taker.release_leftovers()
             self._show(self._taker.newest())
+        except checkpoint_writer.StoppedError:
+            return
         except errors.CouchestorError as exc:
             _log.warning("unfinished checkpoints are released later: %s", exc)
 
     def _put_off(self, exc: errors.CouchestorError) -> float:
-        wait = float(min(RETRY_SECONDS_MAX, RETRY_SECONDS_MIN * 2 ** min(self._failure_streak, 16)))
+        wait = _backoff_seconds(self._failure_streak)
         self._failure_streak += 1
         if isinstance(exc, errors.StoreFullError):
             if not self._full_was_said:
@@ -148,3 +187,7 @@ class CheckpointSchedule:
                 }
             }
         )
+
+
+def _backoff_seconds(streak: int) -> float:
+    return float(min(RETRY_SECONDS_MAX, RETRY_SECONDS_MIN * 2 ** min(streak, 16)))

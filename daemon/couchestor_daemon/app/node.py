@@ -164,6 +164,8 @@ class Node:
             stripes=stripes,
             # Apart from that of writes: clients that do not take what they asked for hold it.
             pool=buffers.BufferPool(READ_POOL_BYTES),
+            clock=system_clock.SystemClock(),
+            places_kept_seconds=self._told.places_kept_seconds,
         )
         return node_store.NodeStore(
             index=self.index,

@@ -19,7 +19,7 @@ from couchestor_daemon.app import (
     supervisor,
 )
 from couchestor_daemon.formats import media_records
-from couchestor_daemon.services import checkpoint_check, log_scan
+from couchestor_daemon.services import checkpoint_check, log_scan, replay
 from couchestor_domain import errors
 
 STATUS_TIMEOUT_SECONDS = 5.0
@@ -84,17 +84,15 @@ def _findings(told: settings.Settings) -> list[str]:
         if row.state not in ("present", "retiring")
     ]
     devices = device_set.open_all(told, membership)
-    found = []
     for header in log_scan.find_segments(devices).values():
         for item in log_scan.scan_segment(header, devices):
-            found.append(item)
             if not item.fully_replicated:
                 findings.append(
                     f"batch {item.sequence} of the log verifies on {len(item.valid_on)} of "
                     f"{len(header.members)} replicas"
                 )
     try:
-        log_scan.committed_chain(0, found)
+        replay.check_log(devices)
     except errors.LogDamagedError as exc:
         findings.append(exc.message)
     records = []

@@ -149,6 +149,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         option_values.integer(0, 10_000),
     ),
     _o(
+        "zone_grace_seconds",
+        _STORE,
+        "SECONDS",
+        "how long a zone is left alone after nothing refers to it, for reads under way",
+        option_values.seconds_from(1),
+    ),
+    _o(
         "host",
         _SERVING,
         "ADDRESS",

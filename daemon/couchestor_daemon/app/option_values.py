@@ -76,6 +76,18 @@ def positive_seconds(text: str) -> float:
     return value
 
 
+def seconds_from(least: float) -> Callable[[str], float]:
+    """Parser of seconds, at least ``least``, up to an hour."""
+
+    def parse(text: str) -> float:
+        value = seconds(text)
+        if value < least:
+            raise ValueError(f"is below the least possible, {least:g} seconds")
+        return value
+
+    return parse
+
+
 def boolean(text: str) -> bool:
     """A yes or a no, in the usual spellings."""
     lowered = text.strip().lower()

@@ -8,6 +8,7 @@ import os
 import pathlib
 from typing import Any, Final
 
+from couchestor_daemon.services import extent_reader, release
 from couchestor_domain import units
 
 EMBEDDED_DEVICE_COUNT: Final = 6
@@ -35,6 +36,7 @@ class Settings:
     stripe_bytes: int = 4 * units.MIB
     checkpoint_log_bytes: int = 64 * units.MIB
     checkpoint_log_percent: int = 100
+    zone_grace_seconds: float = release.ZONE_GRACE_SECONDS
     host: str = "127.0.0.1"
     port: int = 9000
     workers: int = 0
@@ -80,6 +82,11 @@ class Settings:
         """Zones of each device kept for deletes and repairs on a full store: one for the log of
         every process, the maintenance process and recovery among them."""
         return self.worker_count + 2
+
+    @property
+    def places_kept_seconds(self) -> float:
+        """How long a read uses places it looked up: zones are left alone for longer."""
+        return self.zone_grace_seconds / extent_reader.GRACE_PER_PLACES_KEPT
 
     @property
     def worker_count(self) -> int:

@@ -201,6 +201,12 @@ def repair_key(group_id: int, stripe_offset_bytes: int, shard_index: int) -> byt
     return REPAIRS + U64.pack(group_id) + U64.pack(stripe_offset_bytes) + bytes([shard_index])
 
 
+def group_repairs_range(group_id: int) -> tuple[bytes, bytes]:
+    """Key range of the repairs of one group."""
+    prefix = REPAIRS + U64.pack(group_id)
+    return prefix, prefix + b"\xff" * 10
+
+
 def table_range(table: bytes) -> tuple[bytes, bytes]:
     """Key range of a whole table."""
     return table, bytes([table[0] + 1])

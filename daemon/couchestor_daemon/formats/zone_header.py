@@ -38,9 +38,12 @@ class ZoneRole(enum.IntEnum):
     SEGMENT = 1
     GROUP = 2
     CHECKPOINT = 3
+    LEFT = 4
+    """Of index records alone, never in a header: no member of the group that owns the zone any
+    more, but readers may still look at it."""
 
 
-KNOWN_ROLES: Final = frozenset(ZoneRole)
+KNOWN_ROLES: Final = frozenset({ZoneRole.SEGMENT, ZoneRole.GROUP, ZoneRole.CHECKPOINT})
 
 
 class ZoneHeader(NamedTuple):
@@ -57,6 +60,7 @@ class ZoneHeader(NamedTuple):
 
 def pack(header: ZoneHeader) -> bytes:
     """One block."""
+    assert header.role is not ZoneRole.LEFT, header
     payload = bytearray(
         FIXED.pack(
             header.role,

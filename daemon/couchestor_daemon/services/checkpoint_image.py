@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +30,19 @@ class Image:
     seed: int
     parts: Mapping[int, tuple[ids.ZoneAddress, ...]]
     """Part number -> the zones of all copies that hold it."""
+
+    @classmethod
+    def of_record(cls, record: media_records.CheckpointRecord) -> Image:
+        """What a record says there should be."""
+        return cls(
+            checkpoint_id=record.checkpoint_id,
+            sequence=record.sequence,
+            seed=record.seed,
+            parts={
+                number: media_records.zone_addresses(part)
+                for number, part in enumerate(record.parts)
+            },
+        )
 
     def of_copy(self, device_id: ids.DeviceId) -> Image:
         """The same image seen through one device alone."""
@@ -88,8 +101,13 @@ def find_images(devices: Devices) -> list[Image]:
     return sorted(images, key=lambda image: (image.sequence, image.checkpoint_id), reverse=True)
 
 
-def verify(image: Image, devices: Devices) -> VerifiedImage:
+def verify(
+    image: Image, devices: Devices, *, before_block: Callable[[], None] = lambda: None
+) -> VerifiedImage:
     """Read the image to its end without keeping it.
+
+    Args:
+        before_block: Called before each block is looked at; what it raises ends the reading.
 
     Raises:
         CheckpointMissingError: a block verifies on no device, or the image has no end.
@@ -100,6 +118,7 @@ def verify(image: Image, devices: Devices) -> VerifiedImage:
     applied = b""
     open_segments = set()
     for block in _blocks(image, devices):
+        before_block()
         image_bytes += block.total_bytes
         if block.is_end:
             break

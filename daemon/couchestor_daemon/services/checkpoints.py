@@ -5,9 +5,11 @@
     write the image, more parts logged     the same; an image without an end is ignored
     flush every copy                       the same; the image is whole and may be started from
     record COMPLETE                        the older ones are released
+    read every copy back                   the same
     reset and release the older ones       gone on with
 
-See docs/adr/0003.
+See docs/adr/0003. A checkpoint is trusted once this process has read each of its copies back: only
+then may the log before it be given up (docs/adr/0006).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from couchestor_daemon.formats import checkpoint, media_records, zone_header
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
 from couchestor_daemon.services import (
+    checkpoint_trust,
     checkpoint_writer,
     commit_log,
     log_growth,
@@ -75,11 +78,45 @@ class Checkpoints:
         self._now_ns = now_ns
         self._should_stop = should_stop
         self._draw_seed = draw_seed
+        self._read_back = checkpoint_trust.ReadBack(
+            media, copies_count=copies_count, should_stop=should_stop
+        )
 
     def newest(self) -> media_records.CheckpointRecord | None:
         """The newest complete one."""
         complete = [record for record in self._records() if record.state == _COMPLETE]
         return max(complete, key=lambda record: record.sequence, default=None)
+
+    def trusted(self) -> media_records.CheckpointRecord | None:
+        """The newest complete one of which all copies were read back whole by this process and
+        are on devices in service. Reads the index alone, so any thread may ask."""
+        found = [
+            record
+            for record in self._records()
+            if record.state == _COMPLETE and self._read_back.is_trusted(record)
+        ]
+        return max(found, key=lambda record: record.sequence, default=None)
+
+    def verify_newest(self) -> bool:
+        """Read back the copies of the newest one that were not yet. Whether it is trusted now.
+
+        Raises:
+            StoppedError: ``should_stop`` ended it.
+        """
+        newest = self.newest()
+        if newest is None:
+            return False
+        self._read_back.verify(newest)
+        return self._read_back.is_trusted(newest)
+
+    def is_newest_trusted(self) -> bool:
+        """Whether ``trusted`` gives the newest complete one; True also when there is none."""
+        newest = self.newest()
+        return newest is None or self._read_back.is_trusted(newest)
+
+    def can_take(self) -> bool:
+        """Whether enough devices take zones for every copy."""
+        return len(self._media.healthy_devices()) >= self._copies_count
 
     def applied_sequence(self) -> ids.Sequence:
         """Sequence of the last batch in the index."""
@@ -95,13 +132,27 @@ class Checkpoints:
     def release_leftovers(self) -> None:
         """Release what is unfinished and what a newer complete one replaces. Idempotent.
 
+        The log before a trusted one may have been given up, so it is kept until a newer one is
+        trusted too. When none is, the older ones are kept until a copy of the newest was read back.
+
         Raises:
             CouchestorError: the release could not be committed; the next call goes on.
+            StoppedError: ``should_stop`` ended it.
         """
-        newest = self.newest()
-        for record in self._records():
-            if newest is None or record.checkpoint_id != newest.checkpoint_id:
+        records = self._records()
+        complete = [record for record in records if record.state == _COMPLETE]
+        kept = {max(complete, key=lambda r: r.sequence).checkpoint_id} if complete else set()
+        if len(complete) > 1:
+            self.verify_newest()
+            trusted = self.trusted()
+            if trusted is not None:
+                kept.add(trusted.checkpoint_id)
+            elif not any(self._read_back.has_copy(each) for each in kept):
+                kept.update(record.checkpoint_id for record in complete)
+        for record in records:
+            if record.checkpoint_id not in kept:
                 self._release(record)
+        self._read_back.forget_others(sorted(kept))
 
     def take(self) -> media_records.CheckpointRecord | None:
         """Write a checkpoint of the index as it is now, and release the older ones.
@@ -115,7 +166,10 @@ class Checkpoints:
             CouchestorError: a device or the log failed. What was written has been released, or
                 will be by the next call.
         """
-        self.release_leftovers()
+        try:
+            self.release_leftovers()
+        except checkpoint_writer.StoppedError:
+            return None
         opened = self._open()
         try:
             record = self._write(opened)
@@ -127,7 +181,10 @@ class Checkpoints:
                 self._release_by_id(opened.checkpoint_id)
             raise
         try:
+            self._read_back.verify(record)
             self.release_leftovers()
+        except checkpoint_writer.StoppedError:
+            logger.info("the older checkpoint is released at the next start")
         except errors.CouchestorError as exc:
             logger.warning("the older checkpoint is released with the next one: %s", exc)
         return record

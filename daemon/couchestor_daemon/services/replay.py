@@ -60,6 +60,15 @@ def log_present(devices: Mapping[ids.DeviceId, device_port.ZonedDevice]) -> bool
     return bool(log_scan.find_segments(devices)) or bool(checkpoint_image.find_images(devices))
 
 
+def check_log(devices: Mapping[ids.DeviceId, device_port.ZonedDevice]) -> None:
+    """Follow the log from where a rebuild would start to its end, without an index.
+
+    Raises:
+        LogDamagedError: acknowledged mutations are on no readable device.
+    """
+    _choose_start(log_scan.find_segments(devices), checkpoint_image.find_images(devices), devices)
+
+
 def rebuild(
     index: index_port.IndexStore,
     devices: Mapping[ids.DeviceId, device_port.ZonedDevice],

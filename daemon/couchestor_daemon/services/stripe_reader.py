@@ -37,6 +37,7 @@ class GroupMembers(NamedTuple):
     zones: tuple[ids.ZoneAddress, ...]
 
 
+IsNamed = Callable[[], bool]
 Codecs = Callable[[geometry.StripeGeometry, int], codec_port.EcCodec]
 OnDamage = Callable[[int, int, int, str], None]
 RunCodec = Callable[[Callable[[], None]], Awaitable[object]]
@@ -65,7 +66,15 @@ class _Stripe:
 
     location: StripeLocation
     members: GroupMembers
+    is_named: IsNamed
     failed: dict[int, str]
+    reported: bool = False
+    """Whether a failure was told as damage."""
+
+
+def always_named() -> bool:
+    """For a stripe that cannot be given up during the read."""
+    return True
 
 
 async def _run_inline(work: Callable[[], None]) -> None:
@@ -106,10 +115,16 @@ class StripeReader:
         start_bytes: int,
         length_bytes: int,
         out: memoryview,
+        *,
+        is_named: IsNamed = always_named,
     ) -> None:
         """Fill ``out`` with user bytes [start, start + length) of a stripe.
 
         ``out`` is writable and ``length_bytes`` long; after an error its content is undefined.
+
+        Args:
+            is_named: Whether the index still leads to the stripe on these members; asked when a
+                shard fails. If not, its zones may have been given to others: that is no damage.
 
         Raises:
             InsufficientShardsError: fewer shards verify than the code needs.
@@ -122,7 +137,7 @@ class StripeReader:
                 f"{location.data_bytes} bytes of stripe {location.stripe_offset_bytes} of group "
                 f"{location.group_id}"
             )
-        stripe = _Stripe(location, members, {})
+        stripe = _Stripe(location, members, is_named, {})
         everything = _wants(location, members.geometry, start_bytes, length_bytes, out)
         wants = [want for want in everything if not self._try_want(stripe, want)]
         if not wants:
@@ -150,7 +165,7 @@ class StripeReader:
         """
         assert len(out) == shard.shard_bytes(location.chunk_bytes), len(out)
         await self._fill(members.zones[shard_index], location.stripe_offset_bytes, out)
-        stripe = _Stripe(location, members, {})
+        stripe = _Stripe(location, members, always_named, {})
         header = self._accept(stripe, shard_index, out)
         if header is None or not shard.verify_blocks(
             header, 0, out[shard.header_bytes(location.chunk_bytes) :]
@@ -284,6 +299,9 @@ class StripeReader:
         if index in stripe.failed:
             return
         stripe.failed[index] = reason
+        if not stripe.is_named():
+            return
+        stripe.reported = True
         location = stripe.location
         self._publisher.publish(
             events.ShardFailed(
@@ -315,13 +333,14 @@ class StripeReader:
                 if want.index not in in_place:
                     inside = want.start - rows.start
                     want.target[:] = rebuilt[want.index][inside : inside + len(want.target)]
-        self._publisher.publish(
-            events.DegradedRead(
-                group_id=ids.GroupId(stripe.location.group_id),
-                stripe_offset_bytes=stripe.location.stripe_offset_bytes,
-                missing_shards=tuple(sorted(stripe.failed)),
+        if stripe.reported:
+            self._publisher.publish(
+                events.DegradedRead(
+                    group_id=ids.GroupId(stripe.location.group_id),
+                    stripe_offset_bytes=stripe.location.stripe_offset_bytes,
+                    missing_shards=tuple(sorted(stripe.failed)),
+                )
             )
-        )
 
     async def _rebuild_rows(
         self,

@@ -11,7 +11,8 @@ import pytest
 
 from couchestor_daemon.app import checkpointing, metrics
 from couchestor_daemon.formats import media_records
-from couchestor_domain import errors, units
+from couchestor_daemon.services import checkpoint_image
+from couchestor_domain import errors, ids, units
 
 
 def record(image_bytes: int) -> media_records.CheckpointRecord:
@@ -35,6 +36,9 @@ def test_due_is_what_the_log_outgrew(
 ) -> None:
     newest = None if image_bytes is None else record(image_bytes)
     assert checkpointing.is_due(since_bytes, newest, log_bytes=100, log_percent=log_percent) is due
+    assert checkpointing.is_due(
+        since_bytes, newest, log_bytes=100, log_percent=log_percent, copies_lost=True
+    )
 
 
 class Rig:
@@ -43,6 +47,7 @@ class Rig:
     def __init__(self, node: log_node.LogNode, *, log_bytes: int = 128 * units.KIB) -> None:
         self.node = node
         self.reports: list[dict[str, object]] = []
+        self.now_seconds = 0.0
         self.registry = prometheus_client.CollectorRegistry()
         self.schedule = checkpointing.CheckpointSchedule(
             node.checkpoints,
@@ -50,6 +55,7 @@ class Rig:
             log_percent=100,
             report=self.reports.append,
             measured=metrics.NodeMetrics(self.registry),
+            now=lambda: self.now_seconds,
         )
 
     def gauge(self, name: str) -> float | None:
@@ -95,6 +101,73 @@ def test_a_full_store_is_said_once_and_asked_less_and_less(
     assert waits == [30, 60, 120, 240, 480, 960, 1920, 3600, 3600]
     assert caplog.text.count("no checkpoint until there is room") == 1
     node.check_zones()
+
+
+def test_a_copy_on_a_device_that_left_is_made_again() -> None:
+    rig = Rig(log_node.LogNode())
+    rig.node.load(90)
+    rig.schedule.step()
+    newest = rig.node.checkpoints.newest()
+    assert newest is not None
+    lost = ids.DeviceId(newest.parts[0][1][0])
+    rig.node.media.report_failure(lost, errors.DeviceGoneError("pulled out"))
+    rig.schedule.step()
+    replaced = rig.node.checkpoints.trusted()
+    assert replaced is not None
+    assert lost not in {device for device, _ in replaced.parts[0]}
+    commands = rig.node.world.commands_count
+    rig.schedule.step()
+    assert rig.node.world.commands_count == commands, "once is enough"
+
+
+def test_a_damaged_copy_is_found_at_the_start_and_made_again() -> None:
+    node = log_node.LogNode()
+    node.load(90)
+    record = node.checkpoints.take()
+    assert record is not None
+    device_id, zone_index = record.parts[0][0]
+    node.world.devices[ids.DeviceId(device_id)].corrupt(ids.ZoneIndex(zone_index), 5000, 1)
+    node.start()
+    rig = Rig(node)
+    assert node.checkpoints.trusted() is None
+    rig.schedule.step()
+    replaced = node.checkpoints.trusted()
+    assert replaced is not None
+    assert replaced.checkpoint_id != record.checkpoint_id
+
+
+def test_a_lost_copy_waits_until_there_are_enough_devices() -> None:
+    rig = Rig(log_node.LogNode(devices_count=3))
+    rig.node.load(90)
+    rig.schedule.step()
+    newest = rig.node.checkpoints.newest()
+    assert newest is not None
+    lost = ids.DeviceId(newest.parts[0][1][0])
+    rig.node.media.report_failure(lost, errors.DeviceGoneError("pulled out"))
+    assert rig.schedule.step() == 0
+    assert rig.node.checkpoints.newest() == newest
+    assert rig.node.checkpoints.trusted() is None
+
+
+def test_copies_that_never_verify_are_made_again_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig(log_node.LogNode(zones_count=200))
+    rig.node.load(90)
+
+    def refuse(image: checkpoint_image.Image, *_: object, **__: object) -> object:
+        raise errors.CheckpointMissingError("rotten")
+
+    monkeypatch.setattr(checkpoint_image, "verify", refuse)
+    taken: list[tuple[float, int]] = []
+    for _ in range(200):
+        rig.schedule.step()
+        newest = rig.node.checkpoints.newest()
+        assert newest is not None
+        if not taken or taken[-1][1] != newest.checkpoint_id:
+            taken.append((rig.now_seconds, newest.checkpoint_id))
+        rig.now_seconds += 3
+    assert [round(seconds) for seconds, _ in taken] == [0, 3, 33, 93, 213, 453]
 
 
 def fill(node: log_node.LogNode) -> None:

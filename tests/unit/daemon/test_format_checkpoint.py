@@ -67,3 +67,5 @@ def test_a_zone_of_a_role_this_version_does_not_know_is_not_read() -> None:
     assert zone_header.unpack(memoryview(zone_header.pack(header))) == header
     later = header._replace(role=9)  # type: ignore[arg-type]
     assert zone_header.unpack(memoryview(zone_header.pack(later))) is None
+    left = header._replace(role=int(zone_header.ZoneRole.LEFT))  # type: ignore[arg-type]
+    assert zone_header.unpack(memoryview(zone_header.pack(left))) is None
