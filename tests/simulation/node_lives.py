@@ -58,7 +58,10 @@ class Lives:
             self._check(loop)
             self._live(loop, number)
             self._end()
-        self._check(self._start())
+        loop = self._start()
+        self._check(loop)
+        # What the check started beside itself must not be collected in another test's time.
+        self._kill_all(loop)
         return self.book.trace_hash()
 
     # -- the parts of a life ------------------------------------------------------------------
