@@ -82,6 +82,7 @@ class LogNode:
             submit=self._submit,
             copies_count=COPIES_COUNT,
             reserve_zones_count=reserve_zones_count,
+            short_reserve_zones_count=1,
             publisher=Silence(),
             now_ns=lambda: 1,
             should_stop=lambda: self.stop,

@@ -32,10 +32,12 @@ def is_due(
     log_bytes: int,
     log_percent: int,
     copies_lost: bool = False,
+    space_is_short: bool = False,
 ) -> bool:
-    """Whether another image is worth its writing: the log has grown enough, or the newest one is
-    on fewer devices than it should be, and can be on enough again."""
-    if copies_lost:
+    """Whether another image is worth its writing: the log has grown enough; or the newest one is
+    on fewer devices than it should be, and can be on enough again; or zones are needed that only
+    a newer one lets go."""
+    if copies_lost or space_is_short:
         return True
     image_bytes = newest.image_bytes if newest else 0
     return since_bytes > max(log_bytes, image_bytes * log_percent // 100)
@@ -50,6 +52,8 @@ class CheckpointSchedule:
         log_bytes: Log that must have been written since the newest one.
         log_percent: The same, as a part of the newest one's bytes; the larger of the two counts.
         report: Told about the newest one, at the start and whenever it changes.
+        space_is_short: Whether a checkpoint newer than this one would give back zones that are
+            needed. Asked on the thread.
         now: Monotonic seconds.
     """
 
@@ -61,6 +65,9 @@ class CheckpointSchedule:
         log_percent: int,
         report: Report,
         measured: metrics.NodeMetrics,
+        space_is_short: Callable[[media_records.CheckpointRecord | None], bool] = lambda newest: (
+            False
+        ),
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._taker = taker
@@ -68,6 +75,7 @@ class CheckpointSchedule:
         self._log_percent = log_percent
         self._report = report
         self._measured = measured
+        self._space_is_short = space_is_short
         self._now = now
         self._thread = worker_threads.WorkerThreads(1, "checkpoint")
         self._failure_streak = 0
@@ -98,7 +106,8 @@ class CheckpointSchedule:
             applied = self._taker.applied_sequence()
             newest = self._taker.newest()
             copies_lost = self._copies_are_lost(newest)
-            if applied == self._seen_sequence and not copies_lost:
+            space_is_short = self._space_is_short(newest)
+            if applied == self._seen_sequence and not copies_lost and not space_is_short:
                 return 0.0  # An idle node does not ask its devices for every zone.
             since_bytes = self._taker.log_bytes_since_newest()
             self._measured.log_since_checkpoint_bytes.set(since_bytes)
@@ -108,8 +117,9 @@ class CheckpointSchedule:
                 log_bytes=self._log_bytes,
                 log_percent=self._log_percent,
                 copies_lost=copies_lost,
+                space_is_short=space_is_short,
             ):
-                record = self._taker.take()
+                record = self._taker.take(space_is_short=space_is_short)
                 if record is not None:
                     _log.info(
                         "checkpoint complete",

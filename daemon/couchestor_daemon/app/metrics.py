@@ -106,6 +106,20 @@ class NodeMetrics:
         self.checkpoint_time = of_maintenance(
             "couchestor_checkpoint_timestamp_seconds", "When the newest checkpoint was complete"
         )
+        self.zones_used = gauge(
+            "couchestor_zones_used",
+            "Zones that are not free, by what they serve as",
+            ["role"],
+            multiprocess_mode="max",
+            registry=target,
+        )
+        self.zones_free = of_maintenance("couchestor_zones_free", "Zones of present devices free")
+        self.zones_reset = counter(
+            "couchestor_zones_reset", "Zones emptied and freed", registry=target
+        )
+        self.reclaimed_bytes = counter(
+            "couchestor_reclaimed_bytes", "Bytes that were in zones reset", registry=target
+        )
         self.log_since_checkpoint_bytes = of_maintenance(
             "couchestor_log_since_checkpoint_bytes", "What a replay would read of the log"
         )
@@ -150,6 +164,9 @@ class CountingPublisher:
                 counters.committed_writes.inc(count)
             case events.StripeEncoded():
                 counters.stripes.inc()
+            case events.ZoneReset(reclaimed_bytes=reclaimed_bytes):
+                counters.zones_reset.inc()
+                counters.reclaimed_bytes.inc(reclaimed_bytes)
             case events.DegradedRead():
                 counters.degraded_reads.inc()
             case events.ShardFailed():

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from couchestor_daemon import buffers
 from couchestor_daemon.adapters import (
     codec_choice,
     log_events,
-    memory_allocator,
     system_clock,
     threaded_media,
     worker_threads,
 )
 from couchestor_daemon.app import (
-    checkpointing,
     device_set,
     metrics,
     node_file,
     preparation,
     settings,
-    tls,
 )
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.services import (
@@ -37,17 +33,12 @@ from couchestor_daemon.services import (
     stripe_assembly,
     stripe_groups,
     stripe_reader,
-    writer_slots,
 )
 from couchestor_domain import errors, geometry, units
-from couchestor_gateway.edge import server
 
 _log = logging.getLogger("couchestor.node")
 
 ADDRESS_LEASE_BYTES: Final = units.TIB
-SWITCH_INTERVAL_SECONDS: Final = 0.0005
-"""How long a thread waits before it asks for the interpreter. With Python's own 5 ms the commit
-thread, back from its writes, waited for whole rounds of the event loop: a tenth of the PUTs."""
 LOG_BUFFERS_BYTES: Final = 10 * units.MIB
 """Part of the buffer pool that stripes leave to batches of the log and to zone headers."""
 READ_POOL_BYTES: Final = 32 * units.MIB
@@ -56,38 +47,28 @@ CODEC_THREADS_COUNT: Final = 2
 """Threads of one process that encode and hash: one a worker would wait for, the other meanwhile."""
 
 
-def lock_devices(told: settings.Settings) -> list[int]:
-    """Locks for the supervisor to hold and its children to inherit.
-
-    A first start formats its devices here: what is not there yet cannot be locked.
-    """
-    device_set.format_first(told, node_file.load(told))
-    return device_set.lock_all(told.device_paths)
-
-
-def prepare(told: settings.Settings) -> preparation.NodeSummary:
-    """Bring the node to where workers may serve. Raises CouchestorError."""
-    return preparation.prepare(told)
-
-
-def conclude(told: settings.Settings) -> None:
-    """Mark an orderly stop as clean, once no other process of the node is left."""
-    preparation.conclude(told)
-
-
 class Node:
-    """The parts of one serving process, and their end."""
+    """The parts of one process that reads and writes the store, and their end.
+
+    Args:
+        groups_reserve_zones_count: Zones of each device that its stripe groups leave free.
+    """
 
     def __init__(
-        self, told: settings.Settings, *, writer: str, counters: metrics.NodeMetrics
+        self,
+        told: settings.Settings,
+        *,
+        writer: str,
+        counters: metrics.NodeMetrics,
+        groups_reserve_zones_count: int,
     ) -> None:
         self._told = told
-        self._publisher = metrics.CountingPublisher(counters, log_events.LogEventPublisher())
+        self.publisher = metrics.CountingPublisher(counters, log_events.LogEventPublisher())
         membership = node_file.load(told)
         self.devices = device_set.open_all(told, membership)
         self.index = preparation.open_index(told)
         self.media = threaded_media.ThreadedMedia(
-            self.devices, preparation.health_changes(self._publisher)
+            self.devices, preparation.health_changes(self.publisher)
         )
         for device_id in self.devices:
             counters.device_healthy.labels(device_id).set(True)
@@ -108,7 +89,7 @@ class Node:
             pool=self.pool,
             replicas_count=told.journal_replica_count,
             reserve_zones_count=told.reserve_zones_count,
-            publisher=self._publisher,
+            publisher=self.publisher,
             fan_out=self._replica_threads,
         )
         self.commits = group_commit.GroupCommit(self._run_commit)
@@ -116,7 +97,7 @@ class Node:
             writer=writer,
             wanted=self._wanted,
             open_groups_max=OPEN_GROUPS_MAX,
-            reserve_zones_count=told.reserve_zones_count,
+            reserve_zones_count=groups_reserve_zones_count,
             media=self.media,
             index=self.index,
             pool=self.pool,
@@ -124,7 +105,7 @@ class Node:
             submit=self.commits.submit,
             run_codec=self.codec_threads.run,
             run_blocking=self.codec_threads.run,
-            publisher=self._publisher,
+            publisher=self.publisher,
         )
         self._repairs: set[asyncio.Task[None]] = set()
 
@@ -154,7 +135,7 @@ class Node:
         stripes = stripe_reader.StripeReader(
             self.media,
             codecs=codec_choice.by_id,
-            publisher=self._publisher,
+            publisher=self.publisher,
             on_damage=self._queue_repair,
             run_codec=self.codec_threads.run,
         )
@@ -216,7 +197,8 @@ class Node:
             submit=submit,
             copies_count=self._told.checkpoint_copies_count,
             reserve_zones_count=self._told.reserve_zones_count,
-            publisher=self._publisher,
+            short_reserve_zones_count=self._told.checkpoint_reserve_zones_count,
+            publisher=self.publisher,
             now_ns=system_clock.SystemClock().now_ns,
             should_stop=should_stop,
         )
@@ -233,89 +215,3 @@ class Node:
         for device in self.devices.values():
             device.close()
         self.index.close()
-
-
-async def run_worker(
-    told: settings.Settings,
-    *,
-    slot: int,
-    credentials: Any,
-    ready: Callable[[], None],
-    stop: asyncio.Event,
-) -> None:
-    """Serve S3 until ``stop``, then drain."""
-    memory_allocator.keep_freed_memory()
-    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    counters = metrics.NodeMetrics()
-    node = Node(told, writer=writer_slots.worker(slot), counters=counters)
-    certificate = (
-        tls.ReloadingCertificate(cert=told.tls_cert, key=told.tls_key)
-        if told.tls_cert and told.tls_key
-        else None
-    )
-    watcher = asyncio.get_running_loop().create_task(certificate.watch()) if certificate else None
-    try:
-        store = await node.store()
-        gateway = server.Gateway(
-            store,
-            store,
-            store,
-            credentials,
-            region=told.region,
-            clock=system_clock.SystemClock(),
-            domain=told.domain or None,
-            metrics=lambda operation, status, seconds, received, sent: counters.observe_request(
-                operation, status, seconds=seconds, received_bytes=received, sent_bytes=sent
-            ),
-            offload=node.codec_threads.run,
-            limits=server.ServerLimits(stall_seconds=told.stall_seconds),
-            access_log=told.access_log,
-        )
-        running = await gateway.start(
-            told.host,
-            told.port,
-            reuse_port=True,
-            ssl_context=certificate.context if certificate else None,
-        )
-        ready()
-        await stop.wait()
-        await running.stop(told.drain_seconds)
-    finally:
-        if watcher is not None:
-            watcher.cancel()
-        await node.close()
-
-
-async def run_maintenance(
-    told: settings.Settings,
-    *,
-    ready: Callable[[], None],
-    report: Callable[[dict[str, object]], None],
-    stop: asyncio.Event,
-) -> None:
-    """Background work until ``stop``: checkpoints of the index.
-
-    Args:
-        report: Told what people should see of it.
-    """
-    counters = metrics.NodeMetrics()
-    node = Node(told, writer=writer_slots.MAINTENANCE, counters=counters)
-    schedule = checkpointing.CheckpointSchedule(
-        node.checkpoints(should_stop=stop.is_set),
-        log_bytes=told.checkpoint_log_bytes,
-        log_percent=told.checkpoint_log_percent,
-        report=report,
-        measured=counters,
-    )
-    try:
-        ready()
-        try:
-            await writer_slots.seal_vacant(
-                node.index, node.commits.submit, workers_count=told.worker_count
-            )
-        except errors.CouchestorError as exc:
-            _log.warning("what former writers left open is sealed at the next start: %s", exc)
-        await schedule.run(stop)
-    finally:
-        schedule.close()
-        await node.close()

@@ -156,6 +156,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         option_values.seconds_from(1),
     ),
     _o(
+        "background_bytes_per_second",
+        _STORE,
+        "SIZE",
+        "bytes a second that background work may read and write; 0: no limit",
+        option_values.size(64 * units.KIB, zero=True),
+    ),
+    _o(
         "host",
         _SERVING,
         "ADDRESS",

@@ -28,7 +28,7 @@ from couchestor_daemon.app import (
 )
 from couchestor_domain import errors
 
-NODE_MODULE: Final = "couchestor_daemon.app.node"
+NODE_MODULE: Final = "couchestor_daemon.app.processes"
 _log = logging.getLogger("couchestor.serve")
 
 

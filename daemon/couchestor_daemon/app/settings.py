@@ -37,6 +37,7 @@ class Settings:
     checkpoint_log_bytes: int = 64 * units.MIB
     checkpoint_log_percent: int = 100
     zone_grace_seconds: float = release.ZONE_GRACE_SECONDS
+    background_bytes_per_second: int = 0
     host: str = "127.0.0.1"
     port: int = 9000
     workers: int = 0
@@ -82,6 +83,17 @@ class Settings:
         """Zones of each device kept for deletes and repairs on a full store: one for the log of
         every process, the maintenance process and recovery among them."""
         return self.worker_count + 2
+
+    @property
+    def checkpoint_reserve_zones_count(self) -> int:
+        """What a checkpoint that gives back more zones than it takes leaves of the reserve."""
+        return (self.reserve_zones_count + 1) // 3
+
+    @property
+    def background_reserve_zones_count(self) -> int:
+        """What background work that moves data, so that zones come back, leaves of the reserve:
+        more than a checkpoint does, which that needs in the end."""
+        return (2 * self.reserve_zones_count + 1) // 3
 
     @property
     def places_kept_seconds(self) -> float:

@@ -28,6 +28,14 @@ def render(found: Mapping[str, Any]) -> str:
         missing = int(node.get("missing_count", 0))
         text = f"devices    {node['devices_count']} present"
         lines.append(f"{text}, {missing} missing at the last start" if missing else text)
+    zones = node.get("zones") or {}
+    if zones:
+        width = max(map(len, zones))
+        lines.append("zones")
+        lines += [
+            f"  {label:<{width}}  {found['used']} used, {found['free']} free"
+            for label, found in sorted(zones.items())
+        ]
     if "action" in node:
         did = _ACTIONS.get(str(node["action"]), str(node["action"]))
         replayed = int(node.get("replayed_batches_count", 0))

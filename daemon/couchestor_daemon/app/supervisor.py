@@ -97,7 +97,7 @@ class Supervisor:
         on_ready: collections.abc.Callable[[], None] = lambda: None,
         on_child_exit: collections.abc.Callable[[str], None] = lambda name: None,
         reload: collections.abc.Callable[[], str] | None = None,
-        child_module: str = "couchestor_daemon.app.node",
+        child_module: str = "couchestor_daemon.app.processes",
     ) -> None:
         self._told, self._root, self._board, self._manager = told, root, board, manager
         self._lock_fds = tuple(lock_fds)

@@ -154,6 +154,9 @@ def unpack(kind: type[Record], value: bytes) -> Record:
         ) from exc
 
 
+_ZONE_RECORD_START: Final = pack(ZoneRecord(0, 0))[:2]
+
+
 def segment_key(segment_id: int) -> bytes:
     """Key of a segment."""
     return SEGMENTS + U64.pack(segment_id)
@@ -183,6 +186,12 @@ def device_zones_range(device_id: ids.DeviceId) -> tuple[bytes, bytes]:
 def zone_index_of(key: bytes) -> ids.ZoneIndex:
     """Zone index in a zone key."""
     return ids.ZoneIndex(int(ZONE_KEY.unpack(key)[2]))
+
+
+def zone_role_of(value: bytes) -> int:
+    """Role in a packed zone record without decoding it: there are many."""
+    assert value[:2] == _ZONE_RECORD_START, value
+    return value[2]
 
 
 def zone_of_key(key: bytes) -> ids.ZoneAddress:

@@ -50,6 +50,7 @@ class Checkpoints:
         submit: Commits an operation and returns its result, or raises its error.
         copies_count: Devices that each hold a complete image: m + 1.
         reserve_zones_count: Zones of each device left alone: deletes need them.
+        short_reserve_zones_count: The same of a checkpoint that gives back more than it takes.
         now_ns: Wall clock.
         should_stop: Ends a checkpoint under way, which is then released.
     """
@@ -63,6 +64,7 @@ class Checkpoints:
         submit: Submit,
         copies_count: int,
         reserve_zones_count: int,
+        short_reserve_zones_count: int | None = None,
         publisher: event_publisher.EventPublisher,
         now_ns: Callable[[], int],
         should_stop: Callable[[], bool] = lambda: False,
@@ -74,6 +76,11 @@ class Checkpoints:
         self._submit = submit
         self._copies_count = copies_count
         self._reserve_zones_count = reserve_zones_count
+        self._short_reserve_zones_count = (
+            reserve_zones_count if short_reserve_zones_count is None else short_reserve_zones_count
+        )
+        self._keep_free_count = reserve_zones_count
+        self._uses_reserve = False
         self._publisher = publisher
         self._now_ns = now_ns
         self._should_stop = should_stop
@@ -154,8 +161,11 @@ class Checkpoints:
                 self._release(record)
         self._read_back.forget_others(sorted(kept))
 
-    def take(self) -> media_records.CheckpointRecord | None:
+    def take(self, *, space_is_short: bool = False) -> media_records.CheckpointRecord | None:
         """Write a checkpoint of the index as it is now, and release the older ones.
+
+        Args:
+            space_is_short: It is taken so that zones come back, and may use a part of the reserve.
 
         Returns:
             Its record, durable like every commit; None when ``should_stop`` ended it.
@@ -166,6 +176,10 @@ class Checkpoints:
             CouchestorError: a device or the log failed. What was written has been released, or
                 will be by the next call.
         """
+        self._uses_reserve = space_is_short
+        self._keep_free_count = (
+            self._short_reserve_zones_count if space_is_short else self._reserve_zones_count
+        )
         try:
             self.release_leftovers()
         except checkpoint_writer.StoppedError:
@@ -210,7 +224,7 @@ class Checkpoints:
                 count=self._copies_count,
                 role=zone_header.ZoneRole.CHECKPOINT,
                 owner_id=checkpoint_id,
-                keep_free_count=self._reserve_zones_count,
+                keep_free_count=self._keep_free_count,
             )
             record = media_records.CheckpointRecord(
                 checkpoint_id, _OPEN, self._draw_seed(), (_members(zones),)
@@ -218,7 +232,7 @@ class Checkpoints:
             txn.put(media_records.checkpoint_key(checkpoint_id), media_records.pack(record))
             return record
 
-        record = self._submit(commit_log.Operation(apply=apply))
+        record = self._submit(commit_log.Operation(apply=apply, uses_reserve=self._uses_reserve))
         assert isinstance(record, media_records.CheckpointRecord), record
         self._announce(record)
         return record
@@ -289,7 +303,7 @@ class Checkpoints:
                     count=self._copies_count,
                     role=zone_header.ZoneRole.CHECKPOINT,
                     owner_id=checkpoint_id,
-                    keep_free_count=self._reserve_zones_count,
+                    keep_free_count=self._keep_free_count,
                 )
             }
             # Each copy stays on its device, in its place among the copies.
@@ -298,7 +312,7 @@ class Checkpoints:
             txn.put(media_records.checkpoint_key(checkpoint_id), media_records.pack(record))
             return record
 
-        record = self._submit(commit_log.Operation(apply=apply))
+        record = self._submit(commit_log.Operation(apply=apply, uses_reserve=self._uses_reserve))
         assert isinstance(record, media_records.CheckpointRecord), record
         self._announce(record)
         return media_records.zone_addresses(record.parts[-1])

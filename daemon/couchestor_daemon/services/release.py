@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, NamedTuple, cast
 
 from couchestor_daemon.formats import media_records, zone_header
@@ -38,9 +38,6 @@ _ROLE_OF: Final = {
     media_records.SEGMENTS: zone_header.ZoneRole.SEGMENT,
     media_records.ZONES: zone_header.ZoneRole.LEFT,
 }
-_LEFT_VALUE_PREFIX: Final = media_records.pack(
-    media_records.ZoneRecord(int(zone_header.ZoneRole.LEFT), 0)
-)[:-1]
 
 
 class Unreferenced(NamedTuple):
@@ -53,6 +50,17 @@ class Unreferenced(NamedTuple):
     zones: tuple[ids.ZoneAddress, ...]
 
 
+class Usage(NamedTuple):
+    """What a pass over the tables saw."""
+
+    zones: Mapping[tuple[ids.DeviceId, int], int]
+    """How many zones of a device serve in a role; free ones are not in it."""
+    waiting_segments_count: int
+    """Segments that only a checkpoint newer than ``covering_id`` lets go."""
+    covering_id: int
+    """The checkpoint the pass went by; 0: none is trusted."""
+
+
 class Release:
     """``BackgroundWork`` of the one process that releases.
 
@@ -62,6 +70,7 @@ class Release:
         trusted: The checkpoint that may stand for the log before it, if there is one.
         grace_seconds: How long a zone is left alone after nothing refers to it, for reads that
             looked it up before.
+        on_usage: Told after every pass what it saw.
     """
 
     name: Final = "release"
@@ -77,6 +86,7 @@ class Release:
         clock: clock_port.MonotonicClock,
         trusted: Callable[[], media_records.CheckpointRecord | None],
         grace_seconds: float = ZONE_GRACE_SECONDS,
+        on_usage: Callable[[Usage], None] = lambda usage: None,
     ) -> None:
         self._index = index
         self._media = media
@@ -86,12 +96,15 @@ class Release:
         self._clock = clock
         self._trusted = trusted
         self._grace_seconds = grace_seconds
+        self._on_usage = on_usage
         self._position = _TABLES[0]
         """Key at which the pass over the tables goes on."""
         self._seen: dict[Unreferenced, float] = {}
         """Since when this process knows it, of what the pass has not reached yet."""
         self._seen_again: dict[Unreferenced, float] = {}
         """The same of what this pass has been at."""
+        self._zones_counts: dict[tuple[bytes, int], int] = {}
+        self._waiting_count = 0
 
     async def step(self) -> float:
         """Look at a part of the tables; release what is due in it.
@@ -126,6 +139,7 @@ class Release:
                         self._position = key
                         return due, False
                     rows_count += 1
+                    self._count(reader, key, value, covering)
                     found = _unreferenced(reader, key, value, covering)
                     if found is None:
                         continue
@@ -138,9 +152,38 @@ class Release:
                     break
                 self._position = _TABLES[following]
         self._position = _TABLES[0]
+        self._tell_usage(covering)
         # What was not met again is referred to once more, or gone.
         self._seen, self._seen_again = self._seen_again, {}
         return due, True
+
+    def _count(
+        self,
+        reader: index_port.IndexReader,
+        key: bytes,
+        value: bytes,
+        covering: media_records.CheckpointRecord | None,
+    ) -> None:
+        if key[:1] == media_records.ZONES:
+            place = (key[1:-4], media_records.zone_role_of(value))
+            self._zones_counts[place] = self._zones_counts.get(place, 0) + 1
+        elif key[:1] == media_records.SEGMENTS:
+            segment = media_records.unpack(media_records.SegmentRecord, value)
+            if (
+                segment.state == _SEALED
+                and not _is_covered(segment.segment_id, covering)
+                and not liveness.segment_bytes(reader, segment.segment_id)
+            ):
+                self._waiting_count += 1
+
+    def _tell_usage(self, covering: media_records.CheckpointRecord | None) -> None:
+        zones = {
+            (ids.DeviceId(device.hex()), role): count
+            for (device, role), count in self._zones_counts.items()
+        }
+        usage = Usage(zones, self._waiting_count, covering.checkpoint_id if covering else 0)
+        self._zones_counts, self._waiting_count = {}, 0
+        self._on_usage(usage)
 
     async def _release(
         self, due: Sequence[Unreferenced], covering: media_records.CheckpointRecord | None
@@ -209,7 +252,7 @@ def _unreferenced(
         return Unreferenced(
             role, segment.segment_id, key, value, media_records.zone_addresses(segment.members)
         )
-    if not value.startswith(_LEFT_VALUE_PREFIX):
+    if media_records.zone_role_of(value) != zone_header.ZoneRole.LEFT:
         return None  # The usual case, without decoding: there are more zones than owners.
     zone = media_records.unpack(media_records.ZoneRecord, value)
     return Unreferenced(role, zone.owner_id, key, value, (media_records.zone_of_key(key),))

@@ -48,6 +48,7 @@ class Rig:
         self.node = node
         self.reports: list[dict[str, object]] = []
         self.now_seconds = 0.0
+        self.short = False
         self.registry = prometheus_client.CollectorRegistry()
         self.schedule = checkpointing.CheckpointSchedule(
             node.checkpoints,
@@ -55,6 +56,7 @@ class Rig:
             log_percent=100,
             report=self.reports.append,
             measured=metrics.NodeMetrics(self.registry),
+            space_is_short=lambda newest: self.short,
             now=lambda: self.now_seconds,
         )
 
@@ -168,6 +170,19 @@ def test_copies_that_never_verify_are_made_again_less_and_less_often(
             taken.append((rig.now_seconds, newest.checkpoint_id))
         rig.now_seconds += 3
     assert [round(seconds) for seconds, _ in taken] == [0, 3, 33, 93, 213, 453]
+
+
+def test_zones_that_run_out_make_one_due_and_it_may_use_the_reserve() -> None:
+    node = log_node.LogNode(zones_count=16)
+    node.start(reserve_zones_count=4)
+    fill(node)
+    rig = Rig(node, log_bytes=units.GIB)
+    assert rig.schedule.step() == 0
+    assert node.checkpoints.newest() is None, "the log has not grown enough"
+    rig.short = True
+    assert rig.schedule.step() == 0
+    assert node.checkpoints.trusted() is not None
+    node.check_zones()
 
 
 def fill(node: log_node.LogNode) -> None:

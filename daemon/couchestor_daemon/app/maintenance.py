@@ -1,0 +1,154 @@
+"""The process beside the workers: checkpoints, and whatever else is done in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from couchestor_daemon.adapters import system_clock
+from couchestor_daemon.app import checkpointing, metrics, node, settings
+from couchestor_daemon.formats import media_records, zone_header
+from couchestor_daemon.services import (
+    background,
+    pacing,
+    release,
+    stripe_groups,
+    writer_slots,
+)
+from couchestor_domain import errors
+
+_log = logging.getLogger("couchestor.maintenance")
+
+SHORT_DIVISOR: Final = 4
+"""Space is short when fewer than one in so many zones of a device are free beyond the reserve."""
+
+Report = Callable[[dict[str, object]], None]
+
+
+class Maintenance:
+    """The parts of the maintenance process.
+
+    Args:
+        report: Told what people should see of it.
+    """
+
+    def __init__(self, told: settings.Settings, *, report: Report, stop: asyncio.Event) -> None:
+        self._told = told
+        self._report = report
+        self._counters = metrics.NodeMetrics()
+        self.node = node.Node(
+            told,
+            writer=writer_slots.MAINTENANCE,
+            counters=self._counters,
+            groups_reserve_zones_count=told.background_reserve_zones_count,
+        )
+        self._clock = system_clock.SystemClock()
+        self.pacer = pacing.Pacer(told.background_bytes_per_second, clock=self._clock)
+        """How fast works read and write devices."""
+        self._ending = False
+        self._checkpoints = self.node.checkpoints(should_stop=lambda: stop.is_set() or self._ending)
+        self._schedule = checkpointing.CheckpointSchedule(
+            self._checkpoints,
+            log_bytes=told.checkpoint_log_bytes,
+            log_percent=told.checkpoint_log_percent,
+            report=report,
+            measured=self._counters,
+            space_is_short=self._checkpoint_gives_space,
+        )
+        self._usage: release.Usage | None = None
+        self._told_zones: dict[str, object] = {}
+
+    def groups(self) -> stripe_groups.StripeGroups:
+        """Where works write stripes: always the same, one writer's groups have one owner."""
+        return self.node.groups
+
+    def works(self) -> Sequence[background.BackgroundWork]:
+        """Everything that is done beside the checkpoints."""
+        return [
+            release.Release(
+                index=self.node.index,
+                media=self.node.media,
+                submit=self.node.commits.submit,
+                publisher=self.node.publisher,
+                run_blocking=self.node.codec_threads.run,
+                clock=self._clock,
+                trusted=self._checkpoints.trusted,
+                grace_seconds=self._told.zone_grace_seconds,
+                on_usage=self._show_usage,
+            )
+        ]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until ``stop``."""
+        try:
+            await writer_slots.seal_vacant(
+                self.node.index, self.node.commits.submit, workers_count=self._told.worker_count
+            )
+        except errors.CouchestorError as exc:
+            _log.warning("what former writers left open is sealed at the next start: %s", exc)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._schedule.run(stop))
+                group.create_task(background.BackgroundRunner(self.works()).run(stop))
+        finally:
+            self._ending = True
+
+    async def close(self) -> None:
+        """Release everything, once ``run`` has ended."""
+        # On a thread: a checkpoint under way needs the loop for its commits until it has ended.
+        await self.node.codec_threads.run(self._schedule.close)
+        await self.node.close()
+
+    def _show_usage(self, usage: release.Usage) -> None:
+        self._usage = usage
+        for role in zone_header.ZoneRole:
+            count = sum(n for (_, found), n in usage.zones.items() if found == role)
+            self._counters.zones_used.labels(role.name.lower()).set(count)
+        zones: dict[str, object] = {}
+        free_count = 0
+        for device_id, device in sorted(self.node.devices.items()):
+            used = sum(n for (found, _), n in usage.zones.items() if found == device_id)
+            free_count += device.identity.zone_count - used
+            zones[device.identity.label] = {
+                "used": used,
+                "free": device.identity.zone_count - used,
+            }
+        self._counters.zones_free.set(free_count)
+        if zones != self._told_zones:
+            self._told_zones = zones
+            self._report({"zones": zones})
+
+    def _checkpoint_gives_space(self, newest: media_records.CheckpointRecord | None) -> bool:
+        """Whether some device runs out of zones, and a new checkpoint lets more of them go than it
+        takes. Any thread."""
+        usage = self._usage
+        if usage is None or usage.covering_id != (newest.checkpoint_id if newest else 0):
+            return False  # Looked at before the newest one was there.
+        image_bytes = newest.image_bytes if newest else 0
+        image_zones_count = 1 + image_bytes // self._told.zone_bytes
+        if usage.waiting_segments_count < 2 * image_zones_count:
+            return False
+        return any(
+            identity.zone_count - used - self._told.reserve_zones_count
+            < identity.zone_count // SHORT_DIVISOR
+            for identity in self.node.media.healthy_devices()
+            for used in [sum(n for (d, _), n in usage.zones.items() if d == identity.device_id)]
+        )
+
+
+async def run(
+    told: settings.Settings,
+    *,
+    ready: Callable[[], None],
+    report: Report,
+    stop: asyncio.Event,
+) -> None:
+    """Background work until ``stop``."""
+    maintenance = Maintenance(told, report=report, stop=stop)
+    try:
+        ready()
+        await maintenance.run(stop)
+    finally:
+        await maintenance.close()

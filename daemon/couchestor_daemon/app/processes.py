@@ -1,0 +1,116 @@
+"""What the processes of a node run: the module that the supervisor gives its children."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from couchestor_daemon.adapters import memory_allocator, system_clock
+from couchestor_daemon.app import (
+    device_set,
+    maintenance,
+    metrics,
+    node,
+    node_file,
+    preparation,
+    settings,
+    tls,
+)
+from couchestor_daemon.services import writer_slots
+from couchestor_gateway.edge import server
+
+SWITCH_INTERVAL_SECONDS: Final = 0.0005
+"""How long a thread waits before it asks for the interpreter. With Python's own 5 ms the commit
+thread, back from its writes, waited for whole rounds of the event loop: a tenth of the PUTs."""
+
+
+def lock_devices(told: settings.Settings) -> list[int]:
+    """Locks for the supervisor to hold and its children to inherit.
+
+    A first start formats its devices here: what is not there yet cannot be locked.
+    """
+    device_set.format_first(told, node_file.load(told))
+    return device_set.lock_all(told.device_paths)
+
+
+def prepare(told: settings.Settings) -> preparation.NodeSummary:
+    """Bring the node to where workers may serve. Raises CouchestorError."""
+    return preparation.prepare(told)
+
+
+def conclude(told: settings.Settings) -> None:
+    """Mark an orderly stop as clean, once no other process of the node is left."""
+    preparation.conclude(told)
+
+
+async def run_worker(
+    told: settings.Settings,
+    *,
+    slot: int,
+    credentials: Any,
+    ready: Callable[[], None],
+    stop: asyncio.Event,
+) -> None:
+    """Serve S3 until ``stop``, then drain."""
+    memory_allocator.keep_freed_memory()
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    counters = metrics.NodeMetrics()
+    parts = node.Node(
+        told,
+        writer=writer_slots.worker(slot),
+        counters=counters,
+        groups_reserve_zones_count=told.reserve_zones_count,
+    )
+    certificate = (
+        tls.ReloadingCertificate(cert=told.tls_cert, key=told.tls_key)
+        if told.tls_cert and told.tls_key
+        else None
+    )
+    watcher = asyncio.get_running_loop().create_task(certificate.watch()) if certificate else None
+    try:
+        store = await parts.store()
+        gateway = server.Gateway(
+            store,
+            store,
+            store,
+            credentials,
+            region=told.region,
+            clock=system_clock.SystemClock(),
+            domain=told.domain or None,
+            metrics=lambda operation, status, seconds, received, sent: counters.observe_request(
+                operation, status, seconds=seconds, received_bytes=received, sent_bytes=sent
+            ),
+            offload=parts.codec_threads.run,
+            limits=server.ServerLimits(stall_seconds=told.stall_seconds),
+            access_log=told.access_log,
+        )
+        running = await gateway.start(
+            told.host,
+            told.port,
+            reuse_port=True,
+            ssl_context=certificate.context if certificate else None,
+        )
+        ready()
+        await stop.wait()
+        await running.stop(told.drain_seconds)
+    finally:
+        if watcher is not None:
+            watcher.cancel()
+        await parts.close()
+
+
+async def run_maintenance(
+    told: settings.Settings,
+    *,
+    ready: Callable[[], None],
+    report: Callable[[dict[str, object]], None],
+    stop: asyncio.Event,
+) -> None:
+    """Background work until ``stop``.
+
+    Args:
+        report: Told what people should see of it.
+    """
+    await maintenance.run(told, ready=ready, report=report, stop=stop)
