@@ -10,10 +10,12 @@ import contextlib
 import os
 import pathlib
 import random
+import re
 import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from typing import Final
 
 import pytest
@@ -24,6 +26,42 @@ from couchestor_bench import server_process
 _ROUND_COUNT: Final = int(os.environ.get("COUCHESTOR_KILL_ROUNDS", "5"))
 _LOAD_SECONDS: Final = (0.3, 1.8)
 _RECOVER_SECONDS_MAX: Final = 120
+_RELEASE_SECONDS_MAX: Final = 60
+
+
+_SMALL_ZONES: Final = {
+    "device-capacity-bytes": "512MiB",
+    "zone-bytes": "1MiB",
+    "stripe-bytes": "1MiB",
+    "zone-grace-seconds": "1",
+    "checkpoint-log-bytes": "512KiB",
+}
+"""So that zones come back within a round."""
+
+
+@pytest.mark.timeout(120 + 60 * _ROUND_COUNT)
+@pytest.mark.parametrize("lose_index", [False, True], ids=["crash", "crash-and-index-lost"])
+async def test_every_acknowledged_write_survives_kill_nine_while_zones_are_released(
+    tmp_path: pathlib.Path, lose_index: bool
+) -> None:
+    with server_process.couchestor(tmp_path / "node", options=_SMALL_ZONES) as daemon:
+        judge = await torment(daemon, round_count=_ROUND_COUNT, lose_index=lose_index)
+        # In the last life, if in none before: nothing else is asked of the node now.
+        deadline = time.monotonic() + _RELEASE_SECONDS_MAX
+        while not await asyncio.to_thread(_zones_reset, daemon):
+            assert time.monotonic() < deadline, f"no zone came back:\n{daemon.log_tail()}"
+            await asyncio.sleep(0.5)
+        async with _client(daemon) as client:
+            await load.check_all(client, judge)
+        judge.check()
+    shutil.rmtree(tmp_path / "node")
+
+
+def _zones_reset(daemon: server_process.ServerProcess) -> float:
+    port = daemon.command[daemon.command.index("--metrics-port") + 1]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        found = re.search(r"^couchestor_zones_reset_total (\S+)$", answer.read().decode(), re.M)
+    return float(found[1]) if found else 0.0
 
 
 @pytest.mark.timeout(120 + 60 * _ROUND_COUNT)

@@ -25,6 +25,8 @@ SHARED_KEYS: Final = ("shared/a", "shared/b", "shared/" + "long" * 150)
 PAUSE_SECONDS_MEAN: Final = 1e-3
 CANCELLED_RATIO: Final = 0.04
 TRUNCATED_RATIO: Final = 0.03
+SLOW_RATIO: Final = 0.15
+SLOW_SECONDS_MEAN: Final = 5e-3
 FIRST_VERSION: Final = objects.WriteConditions(if_none_match="*")
 
 
@@ -33,15 +35,17 @@ class WorkerDiedError(Exception):
 
 
 class SimulatedBody:
-    """A request body that arrives in pieces, sometimes too short."""
+    """A request body that arrives in pieces, sometimes slowly, sometimes too short."""
 
-    def __init__(self, data: bytes, *, announced_bytes: int) -> None:
+    def __init__(self, data: bytes, *, announced_bytes: int, pause_seconds: float = 0.0) -> None:
         self.size_bytes = announced_bytes
+        self._pause_seconds = pause_seconds
         self._data = data
         self._position = 0
 
     async def readinto(self, *views: memoryview) -> int:
         filled = 0
+        await asyncio.sleep(self._pause_seconds)
         for view in views:
             await asyncio.sleep(0)
             piece = self._data[self._position : self._position + len(view)]
@@ -51,6 +55,7 @@ class SimulatedBody:
         return filled
 
     async def finish(self) -> objects.BodyDigests:
+        await asyncio.sleep(self._pause_seconds)
         return objects.BodyDigests(etag=hashlib.md5(self._data, usedforsecurity=False).hexdigest())
 
 
@@ -84,6 +89,7 @@ class Client:
         menu: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (34, self._put),
             (10, self._put_once),
+            (6, self._churn),
             (20, self._get),
             (9, self._delete),
             (4, self._delete_many),
@@ -129,7 +135,9 @@ class Client:
         data = oracle.content(version, size_bytes)
         if size_bytes and self._rng.random() < TRUNCATED_RATIO:
             data = data[: self._rng.randrange(size_bytes)]
-        return SimulatedBody(data, announced_bytes=size_bytes)
+        slow = self._rng.random() < SLOW_RATIO
+        pause_seconds = self._rng.expovariate(1 / SLOW_SECONDS_MEAN) if slow else 0.0
+        return SimulatedBody(data, announced_bytes=size_bytes, pause_seconds=pause_seconds)
 
     # -- writes -----------------------------------------------------------------------------
 
@@ -142,8 +150,35 @@ class Client:
         number = max(0, self._book.once_keys_count - 1 - self._rng.randrange(2))
         await self._put_to(f"once/{number:04}", FIRST_VERSION)
 
-    async def _put_to(self, key: str, conditions: objects.WriteConditions) -> None:
-        version, size = self._judge.draw_version(), self._size_bytes()
+    async def _churn(self) -> None:
+        """Overwrite a key again and again, so that whole groups and segments die, often under a
+        read that has looked up one of the first versions."""
+        key = self._any_key()
+        if self._rng.random() < 0.5:
+            await self._overwrite(key)
+            return
+        outcomes = await asyncio.gather(
+            self._read_slowly(key), self._overwrite(key), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _read_slowly(self, key: str) -> None:
+        pause = self._rng.expovariate(1 / simulated_node.PLACES_KEPT_SECONDS)
+        await self._served(self._book.read_key(self._store(), key, pause_seconds=pause))
+
+    async def _overwrite(self, key: str) -> None:
+        stripe = self._shape.stripe_bytes
+        for _ in range(self._rng.randrange(4, 12)):
+            size = self._rng.choice([stripe, stripe, 2 * stripe, self._size_bytes()])
+            await self._put_to(key, objects.NO_CONDITIONS, size=size)
+
+    async def _put_to(
+        self, key: str, conditions: objects.WriteConditions, *, size: int | None = None
+    ) -> None:
+        version = self._judge.draw_version()
+        size = self._size_bytes() if size is None else size
         request = objects.PutRequest(
             bucket=ledger.BUCKET, key=key, metadata={"version": str(version)}, conditions=conditions
         )
@@ -268,7 +303,7 @@ class Client:
         key = self._any_key()
         if self._rng.random() < 0.2:
             key = f"once/{self._rng.randrange(self._book.once_keys_count):04}"
-        pause = self._rng.choice([0.0, 0.0, PAUSE_SECONDS_MEAN / 2])
+        pause = self._rng.choice([0.0, 0.0, PAUSE_SECONDS_MEAN / 2, SLOW_SECONDS_MEAN])
         await self._served(self._book.read_key(self._store(), key, pause_seconds=pause))
 
     async def _list(self) -> None:

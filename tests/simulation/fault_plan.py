@@ -34,7 +34,7 @@ def choose_shape(rng: random.Random) -> simulated_node.Shape:
         coding=coding,
         devices_count=devices_count,
         zone_count=rng.choice([24, 64, 128]),
-        zone_bytes=rng.choice([128, 192, 256]) * units.KIB,
+        zone_bytes=rng.choice([96, 128, 192, 256]) * units.KIB,
         stripe_bytes=rng.choice([16, 32, 64]) * units.KIB,
         journal_threshold_bytes=rng.choice([4, 6, 8]) * units.KIB,
         reserve_zones_count=rng.choice([0, 3]),

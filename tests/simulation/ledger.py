@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.simulation import oracle
+from tests.simulation import oracle, simulated_node
 
 from couchestor_daemon.services import node_store
 from couchestor_domain import errors, objects
@@ -49,6 +49,8 @@ class Ledger:
         self.errors_are_expected = False
         """Whether writes may be refused now for want of room or devices."""
         self.operations_count = 0
+        self.gone_count = 0
+        """Reads that took longer than the grace of zones and found theirs given to others."""
         self._digest = hashlib.sha256()
 
     def trace(self, *facts: object) -> None:
@@ -87,12 +89,22 @@ class Ledger:
         except errors.NoSuchKeyError:
             self.observe_record(key, None, started=started)
             return None
+        looked_up_at = asyncio.get_running_loop().time()
         write = self.observe_record(key, record, started=started)
         pieces = store.stream(record, start_bytes=0, length_bytes=record.size_bytes)
         body = bytearray()
         await asyncio.sleep(pause_seconds)
-        async for piece in pieces:
-            body += piece
-            await asyncio.sleep(pause_seconds)
+        try:
+            async for piece in pieces:
+                body += piece
+                await asyncio.sleep(pause_seconds)
+        except errors.VersionGoneError:
+            taken_seconds = asyncio.get_running_loop().time() - looked_up_at
+            assert taken_seconds > simulated_node.GRACE_SECONDS, (
+                f"{key} was given away under a read of {taken_seconds} s"
+            )
+            self.trace("gone", key)
+            self.gone_count += 1
+            return record
         assert body == oracle.body_of(write), f"{key} is torn: {oracle.describe(write)}"
         return record

@@ -2,7 +2,8 @@
 
 1.  Every byte of every object and part is mapped once, and nothing else is mapped.
 2.  Live-byte counters say what the map says.
-3.  A zone that is owned is a member of its owner, and the other way round; none has two owners.
+3.  A zone that is owned is a member of its owner, and the other way round; none has two owners. One
+    that a group has left names a group that has it no more.
 4.  What is mapped lies whole on every member device that may not have lost it: all k + m shards,
     all replicas. So the loss of any m devices after any answer loses nothing.
 """
@@ -111,9 +112,20 @@ def _check_zones(reader: index_port.IndexReader) -> None:
             key = media_records.zone_key(zone)
             assert key not in members, f"{zone} is a member twice"
             members[key] = (int(zone_header.ZoneRole.GROUP), group.group_id)
+    for _, value in _table(reader, media_records.CHECKPOINTS):
+        checkpoint = media_records.unpack(media_records.CheckpointRecord, value)
+        for part in checkpoint.parts:
+            for zone in media_records.zone_addresses(part):
+                key = media_records.zone_key(zone)
+                assert key not in members, f"{zone} is a member twice"
+                members[key] = (int(zone_header.ZoneRole.CHECKPOINT), checkpoint.checkpoint_id)
     owned = {}
     for key, value in _table(reader, media_records.ZONES):
         record = media_records.unpack(media_records.ZoneRecord, value)
+        if record.role == zone_header.ZoneRole.LEFT:
+            zone = media_records.zone_of_key(key)
+            assert key not in members, f"{zone} was left and is a member"
+            continue
         owned[key] = (record.role, record.owner_id)
     assert owned == members, "the zones' owners are not the owners' zones"
 

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 LIVES_COUNT: Final = 4
 START_CRASH_RATIO: Final = 0.15
-COMMANDS_PER_LIFE_MAX: Final = 500
+COMMANDS_PER_LIFE_MAX: Final = (500, 500, 2000)
 WORKER_SECONDS_MEAN: Final = 20e-3
 DEATHS: Final = (simulated_device.SimulatedCrash, simulated_node.WorkerCrash)
 LISTED_PER_PAGE: Final = 7
@@ -47,7 +47,9 @@ class Lives:
         self.faults = fault_plan.FaultPlan(self._seed, self.node)
         self.book = ledger.Ledger()
         self._starts_count = 0
+        self.node.happened = self.faults.log.append
         self._workers: list[simulated_node.Worker] = []
+        self._maintenance: simulated_node.Maintenance
         self._loop = virtual_loop.VirtualLoop("none")  # type: ignore[abstract]
         """Of the present life."""
         self._fenced = False
@@ -107,6 +109,7 @@ class Lives:
         self._fenced = False
         for slot in range(simulated_node.WORKERS_COUNT):
             self._fenced |= await self._start_worker(slot)
+        await self._start_maintenance()
         if not self._bucket_was_seen:
             with contextlib.suppress(errors.BucketAlreadyExistsError):
                 await self._workers[0].store.create_bucket(
@@ -122,28 +125,37 @@ class Lives:
         self._workers.append(worker)
         return fenced
 
-    async def _restart_workers(self) -> None:
-        """Let single workers die and start again while the others serve on, until cancelled."""
+    async def _start_maintenance(self) -> None:
+        self._maintenance = simulated_node.Maintenance(self.node)
+        await self._maintenance.start()
+
+    async def _restart_processes(self) -> None:
+        """Let single processes die and start again while the others go on, until cancelled."""
         rng = self._rng
         while True:
             await asyncio.sleep(rng.expovariate(1 / WORKER_SECONDS_MEAN))
-            victim = rng.choice(self._workers)
+            self._maintenance.check()
+            victim = rng.choice([*self._workers, self._maintenance])
             victim.dies_at_commit = rng.random() < 0.5
             if not victim.dies_at_commit:
                 victim.die()
             await asyncio.wait({victim.death}, timeout=WORKER_SECONDS_MEAN)
             if victim.death.done():
-                place = "in-commit" if victim.dies_at_commit else "worker"
-                self.faults.log.append(f"{place} {victim.slot} dies alone")
-                self._workers.remove(victim)
-                await self._start_worker(victim.slot)
+                place = "in-commit" if victim.dies_at_commit else "alone"
+                self.faults.log.append(f"{place} {victim.name} dies")
+                if isinstance(victim, simulated_node.Worker):
+                    self._workers.remove(victim)
+                    await self._start_worker(victim.slot)
+                else:
+                    await self._start_maintenance()
             victim.dies_at_commit = False
 
     def _live(self, loop: virtual_loop.VirtualLoop, number: int) -> None:
         if self._rng.random() < 0.9:
-            self._crash_within(COMMANDS_PER_LIFE_MAX)
+            self._crash_within(self._rng.choice(COMMANDS_PER_LIFE_MAX))
         with contextlib.suppress(virtual_loop.InterruptedLoop):
             self._run(loop, self._load(number))
+            self._maintenance.check()
         self._kill_all(loop)
         for problem in loop.problems:
             if not isinstance(problem.get("exception"), DEATHS):
@@ -152,7 +164,7 @@ class Lives:
     async def _load(self, number: int) -> None:
         chaos = [
             asyncio.get_running_loop().create_task(work)
-            for work in (self.faults.during_a_life(), self._restart_workers())
+            for work in (self.faults.during_a_life(), self._restart_processes())
         ]
         async with asyncio.TaskGroup() as group:
             for client in range(self._rng.randrange(4, 9)):
@@ -201,6 +213,7 @@ class Lives:
             self.book.judge.fenced()
         self._run(loop, self._check_uploads())
         self._run(loop, self._check_objects())
+        self._maintenance.check()
         media_audit.run(self.node, damaged=self.faults.damaged | self.faults.away)
 
     async def _check_objects(self) -> None:

@@ -8,13 +8,14 @@ devices and nothing else; a crash ends all of them at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import enum
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from tests.simulation import virtual_loop
 
@@ -25,16 +26,20 @@ from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
 from couchestor_daemon.services import (
+    background,
     body_writer,
+    checkpoints,
     commit_log,
     extent_reader,
     group_commit,
     log_segment,
     node_store,
     recovery_table,
+    release,
     replay,
     stripe_groups,
     stripe_reader,
+    writer_slots,
 )
 from couchestor_domain import errors, events, geometry, ids, units
 
@@ -42,7 +47,12 @@ WORKERS_COUNT: Final = 2
 POOL_BYTES: Final = 16 * units.MIB
 LEASE_BYTES: Final = units.GIB
 OPEN_GROUPS_MAX: Final = 2
-PLACES_KEPT_SECONDS: Final = 4e-3
+PLACES_KEPT_SECONDS: Final = 10e-3
+GRACE_SECONDS: Final = PLACES_KEPT_SECONDS * extent_reader.GRACE_PER_PLACES_KEPT
+RELEASE_GRACE_SECONDS = GRACE_SECONDS
+CHECKPOINT_LOG_BYTES: Final = 96 * units.KIB
+CHECKPOINT_SECONDS: Final = 2e-3
+RETRY_SECONDS: Final = 2e-3
 NODE_ID: Final = ids.NodeId("a" * 32)
 
 
@@ -186,13 +196,17 @@ class SimulatedMedia(inline_media.InlineMedia):
         return failures
 
 
-class Worker:
-    """One serving process: ``app.node.Node`` without threads."""
+class Process:
+    """One process of the node: ``app.node.Node`` without threads.
 
-    def __init__(self, node: SimulatedNode, slot: int) -> None:
+    Args:
+        writer: Its slot.
+    """
+
+    def __init__(self, node: SimulatedNode, writer: str) -> None:
         self._node = node
-        self.slot = slot
-        self._writer = f"worker-{slot}"
+        self.name = writer
+        self._writer = writer
         self._shape = node.shape
         self.index = MortalIndex(node.world, node.index, self._die_if_told)
         self.dies_at_commit = False
@@ -213,8 +227,20 @@ class Worker:
             draw_seed=node.draw_bits,
         )
         self.commits = group_commit.GroupCommit(self._run_commit)
-        self.store: node_store.NodeStore
-        """Since ``start``."""
+        self.groups = stripe_groups.StripeGroups(
+            writer=self._writer,
+            wanted=self._shape.coding,
+            open_groups_max=OPEN_GROUPS_MAX,
+            reserve_zones_count=self._shape.reserve_zones_count,
+            media=self.media,
+            index=self.index,
+            pool=self._pool,
+            choose_codec=lambda found: codec_choice.choose("rs", found),
+            submit=self.commits.submit,
+            run_codec=self._run_inline,
+            run_blocking=self._run_inline,
+            publisher=Silence(),
+        )
         self.death: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when this process has died alone."""
 
@@ -241,6 +267,16 @@ class Worker:
         await asyncio.sleep(0)
         return result
 
+
+class Worker(Process):
+    """One serving process."""
+
+    def __init__(self, node: SimulatedNode, slot: int) -> None:
+        super().__init__(node, writer_slots.worker(slot))
+        self.slot = slot
+        self.store: node_store.NodeStore
+        """Since ``start``."""
+
     async def start(self) -> bool:
         """Open the store; whether a commit of this start has fenced what went before."""
         lease = node_store.AddressLease(self.commits.submit, length_bytes=LEASE_BYTES)
@@ -249,22 +285,8 @@ class Worker:
             fenced = True
         except (errors.StoreFullError, errors.StoreReadOnlyError):
             fenced = False
-        groups = stripe_groups.StripeGroups(
-            writer=self._writer,
-            wanted=self._shape.coding,
-            open_groups_max=OPEN_GROUPS_MAX,
-            reserve_zones_count=self._shape.reserve_zones_count,
-            media=self.media,
-            index=self.index,
-            pool=self._pool,
-            choose_codec=lambda found: codec_choice.choose("rs", found),
-            submit=self.commits.submit,
-            run_codec=self._run_inline,
-            run_blocking=self._run_inline,
-            publisher=Silence(),
-        )
         bodies = body_writer.BodyWriter(
-            groups=groups,
+            groups=self.groups,
             pool=self._pool,
             stripe_bytes=self._shape.stripe_bytes,
             journal_threshold_bytes=self._shape.journal_threshold_bytes,
@@ -312,12 +334,127 @@ class Worker:
             return  # The next read queues it again.
 
 
+class Maintenance(Process):
+    """The process beside the workers: ``app.maintenance`` without threads.
+
+    Further works go into ``works``.
+    """
+
+    def __init__(self, node: SimulatedNode) -> None:
+        super().__init__(node, writer_slots.MAINTENANCE)
+        self.checkpoints = checkpoints.Checkpoints(
+            index=self.index,
+            media=self.media,
+            pool=self._pool,
+            submit=self._commit_at_once,
+            copies_count=self._shape.replicas_count,
+            reserve_zones_count=self._shape.reserve_zones_count,
+            short_reserve_zones_count=0,
+            publisher=Silence(),
+            now_ns=node.now_ns,
+            draw_seed=node.draw_bits,
+        )
+        self._running: asyncio.Task[None]
+
+    def works(self) -> list[background.BackgroundWork]:
+        """Everything that is done in the background."""
+        return [
+            CheckpointWork(self.checkpoints, self._node),
+            release.Release(
+                index=self.index,
+                media=self.media,
+                submit=self._release,
+                publisher=Silence(),
+                run_blocking=self._run_inline,
+                clock=LoopClock(),
+                trusted=self.checkpoints.trusted,
+                grace_seconds=RELEASE_GRACE_SECONDS,
+            ),
+        ]
+
+    async def start(self) -> None:
+        """Begin; the works go on until the process dies."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, virtual_loop.VirtualLoop), loop
+        self._running = loop.create_task_of(self, self._run())
+
+    def check(self) -> None:
+        """Raise what ended the works: nothing but a death should."""
+        if self._running.done() and not self._running.cancelled():
+            self._running.result()
+
+    async def _run(self) -> None:
+        # What cannot be sealed now waits for the next start.
+        with contextlib.suppress(errors.CouchestorError):
+            await writer_slots.seal_vacant(
+                self.index, self.commits.submit, workers_count=WORKERS_COUNT
+            )
+        watched = [WatchedWork(work) for work in self.works()]
+        runner = background.BackgroundRunner(watched, retry_seconds_min=RETRY_SECONDS)
+        await runner.run(asyncio.Event())
+
+    def _commit_at_once(self, operation: commit_log.Operation) -> object:
+        """As from the checkpoint thread, which waits for the result."""
+        self._log.commit([operation])
+        if operation.error is not None:
+            raise operation.error
+        return operation.result
+
+    async def _release(self, operation: commit_log.Operation) -> object:
+        released = await self.commits.submit(operation)
+        for each in cast("list[release.Unreferenced]", released):
+            self._node.happened(f"released-{each.role.name.lower()} {each.owner_id}")
+        return released
+
+
+class WatchedWork:
+    """A background work that may find no room or devices, but never an index that is wrong."""
+
+    def __init__(self, work: background.BackgroundWork) -> None:
+        self.name = work.name
+        self._work = work
+
+    async def step(self) -> float:
+        """As the work itself."""
+        try:
+            return await self._work.step()
+        except errors.IndexCorruptError as exc:
+            raise AssertionError(f"{self.name} found the index wrong: {exc}") from exc
+
+
+class CheckpointWork:
+    """What ``app.checkpointing`` does, on virtual time and after less log."""
+
+    name: Final = "checkpoints"
+
+    def __init__(self, taker: checkpoints.Checkpoints, node: SimulatedNode) -> None:
+        self._taker = taker
+        self._node = node
+        self._has_begun = False
+
+    async def step(self) -> float:
+        """Take one if it is due."""
+        await asyncio.sleep(0)
+        if not self._has_begun:
+            self._taker.release_leftovers()
+            self._has_begun = True
+        lost = not self._taker.is_newest_trusted() and not self._taker.verify_newest()
+        grown = self._taker.log_bytes_since_newest() > CHECKPOINT_LOG_BYTES
+        if grown or (lost and self._taker.can_take()):
+            record = self._taker.take(space_is_short=True)
+            assert record is not None, "nothing stops it"
+            self._node.happened(f"checkpoint {record.checkpoint_id} at {record.sequence}")
+        return CHECKPOINT_SECONDS
+
+
 class SimulatedNode:
     """The devices, the index and the marks that outlive a process, and how a start uses them."""
 
     def __init__(self, seed: str, shape: Shape) -> None:
         self.shape = shape
         self._rng = random.Random(f"{seed}/node")
+        self.happened: Callable[[str], None] = lambda what: None
+        """Told what background work has done."""
         self._clock_ns = 1_700_000_000 * units.NS_PER_SECOND
         self.world = simulated_device.SimulatedWorld(self._rng.getrandbits(64))
         self.index = memory_index.MemoryIndex()
@@ -391,7 +528,7 @@ class SimulatedNode:
             self.index = memory_index.MemoryIndex()
             index = MortalIndex(self.world, self.index)
             log = commit_log.CommitLog(
-                writer="recovery",
+                writer=writer_slots.RECOVERY,
                 index=index,
                 media=inline_media.InlineMedia(devices, lambda device_id, error: None),
                 pool=buffers.BufferPool(POOL_BYTES),
@@ -401,7 +538,9 @@ class SimulatedNode:
                 fan_out=self.in_any_order,
                 draw_seed=self.draw_bits,
             )
-            replay.rebuild(index, devices, log)
+            report = replay.rebuild(index, devices, log)
+            if report.checkpoint_sequence:
+                self.happened(f"from-checkpoint {report.checkpoint_sequence}")
             self._index_complete = True
         self._last_stop = recovery_table.LastStop.CRASH_SAME_BOOT
         return action

@@ -27,7 +27,7 @@ from tests.simulation import (
 
 from couchestor_daemon.adapters import inline_media, isal_codec
 from couchestor_daemon.formats import shard
-from couchestor_daemon.services import log_scan, log_segment
+from couchestor_daemon.services import group_sealer, log_scan, log_segment, release
 from couchestor_domain import ids, objects
 
 SEEDS_COUNT = int(os.environ.get("COUCHESTOR_SIMULATION_SEEDS", "150"))
@@ -76,7 +76,11 @@ def test_the_seeds_meet_every_kind_of_fault() -> None:
     assert seen >= {
         *("initialise", "rebuild", "use", "power", "crash,", "full", "rot", "dies"),
         *(
-            "worker",
+            "alone",
+            "checkpoint",
+            "from-checkpoint",
+            "released-group",
+            "released-segment",
             "in-commit",
             "unplug",
             "write",
@@ -208,6 +212,31 @@ def test_canary_an_index_committed_before_its_batch_is_on_the_log(
 
     monkeypatch.setattr(log_segment.LogSegment, "append", append)
     must_be_caught("a gap after sequence|is not mapped|shows")
+
+
+@pytest.mark.usefixtures("without_audit")
+def test_canary_log_segments_released_that_no_checkpoint_covers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(release, "_is_covered", lambda segment_id, covering: True)
+    must_be_caught("a gap after sequence|can be followed to sequence|does not list")
+
+
+@pytest.mark.usefixtures("without_audit")
+def test_canary_groups_sealed_while_a_commit_under_way_refers_to_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(group_sealer.GroupSealer, "_ready", lambda self: list(self._waiting))
+    # So that zones come back before a slow upload ends.
+    for name in ("PLACES_KEPT_SECONDS", "GRACE_SECONDS", "RELEASE_GRACE_SECONDS"):
+        monkeypatch.setattr(simulated_node, name, getattr(simulated_node, name) / 10)
+    must_be_caught("does not list")
+
+
+@pytest.mark.usefixtures("without_audit")
+def test_canary_zones_reset_before_readers_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulated_node, "RELEASE_GRACE_SECONDS", 0.0)
+    must_be_caught("was given away under a read")
 
 
 @pytest.mark.usefixtures("without_audit")
