@@ -6,6 +6,7 @@ into caches) and ``media-sync`` (durable writes, flushes, resets).
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -45,6 +46,9 @@ class ThreadedMedia:
         self._read_threads = worker_threads.WorkerThreads(read_threads_count, "media-read")
         self._write_threads = worker_threads.WorkerThreads(write_threads_count, "media-write")
         self._sync_threads = worker_threads.WorkerThreads(sync_threads_count, "media-sync")
+        # One device that stalls must not take every thread: the others are read around it.
+        reads_per_device = max(1, read_threads_count // 3)
+        self._read_turns = {device_id: asyncio.Semaphore(reads_per_device) for device_id in devices}
 
     def healthy_devices(self) -> Sequence[device_port.DeviceIdentity]:
         return self._roster.healthy()
@@ -53,7 +57,12 @@ class ThreadedMedia:
         return self._roster.try_read(zone, offset_bytes, buffer)
 
     async def read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None:
-        await _run(self._read_threads, self._roster.read, zone, offset_bytes, buffer)
+        turns = self._read_turns.get(zone.device_id)
+        if turns is None:
+            self._roster.device(zone.device_id)
+            raise AssertionError("a device that is in service has turns")
+        async with turns:
+            await _run(self._read_threads, self._roster.read, zone, offset_bytes, buffer)
 
     async def write(
         self, zone: ids.ZoneAddress, offset_bytes: int, data: memoryview, *, durable: bool

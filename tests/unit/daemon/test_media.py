@@ -294,3 +294,40 @@ def test_writes_of_a_set_all_end_and_each_failure_is_told(node: Node) -> None:
     for device in (node.devices[0], node.devices[2]):
         device.read(Z0, 0, buffer)
         assert bytes(buffer) == b"z" * BLOCK
+
+
+class StallingDevice(memory_device.MemoryDevice):
+    """Its reads last until they are let go."""
+
+    def __init__(self, identity: device_port.DeviceIdentity) -> None:
+        super().__init__(identity)
+        self.go_on = threading.Event()
+        self.at_once_count = 0
+        self._count_lock = threading.Lock()
+
+    def read(self, zone: ids.ZoneIndex, offset_bytes: int, buffer: memoryview) -> None:
+        with self._count_lock:
+            self.at_once_count += 1
+        self.go_on.wait(20)
+        super().read(zone, offset_bytes, buffer)
+
+
+async def test_a_device_that_stalls_leaves_threads_for_the_others() -> None:
+    stalling, other = StallingDevice(make_identity(0)), memory_device.MemoryDevice(make_identity(1))
+    by_id = {device.identity.device_id: device for device in (stalling, other)}
+    media = threaded_media.ThreadedMedia(by_id, lambda *_: None, read_threads_count=6)
+    buffers = [memoryview(bytearray(BLOCK)) for _ in range(21)]
+    reads = [
+        asyncio.create_task(
+            media.read(ids.ZoneAddress(stalling.identity.device_id, Z0), 0, buffers[number])
+        )
+        for number in range(20)
+    ]
+    async with asyncio.timeout(10):
+        await media.read(ids.ZoneAddress(other.identity.device_id, Z0), 0, buffers[20])
+        while stalling.at_once_count < 2:
+            await asyncio.sleep(0.01)
+    assert stalling.at_once_count == 2
+    stalling.go_on.set()
+    await asyncio.gather(*reads)
+    await asyncio.to_thread(media.close)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 import pytest
 
@@ -13,7 +14,7 @@ from couchestor_daemon.adapters import codec_choice, isal_codec
 from couchestor_daemon.formats import shard
 from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.ports import media as media_port
-from couchestor_daemon.services import stripe_assembly, stripe_reader
+from couchestor_daemon.services import hedging, shard_rows, stripe_assembly, stripe_reader
 from couchestor_domain import errors, events, geometry, ids, units
 
 GROUP = 42
@@ -31,6 +32,7 @@ class FakeMedia:
         self.zones: dict[ids.ZoneAddress, bytearray] = {}
         self.dead: set[ids.ZoneAddress] = set()
         self.in_memory = False
+        self.stalled: dict[ids.ZoneAddress, asyncio.Event] = {}
         self.reads: list[tuple[ids.ZoneAddress, int, int]] = []
 
     def _copy(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None:
@@ -50,6 +52,19 @@ class FakeMedia:
         return True
 
     async def read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None:
+        if (event := self.stalled.get(zone)) is not None:
+            # As a thread: it goes on to the end when nobody waits for it any more.
+            self.reads.append((zone, offset_bytes, 0))
+            cancelled = False
+            while not event.is_set():
+                try:
+                    await event.wait()
+                except asyncio.CancelledError:
+                    cancelled = True
+            self._copy(zone, offset_bytes, buffer)
+            if cancelled:
+                raise asyncio.CancelledError
+            return
         self._copy(zone, offset_bytes, buffer)
 
     async def write(
@@ -82,7 +97,13 @@ class FakeMedia:
 class Rig:
     """One written stripe and a reader."""
 
-    def __init__(self, shape: geometry.StripeGeometry, data_bytes: int, policy: str) -> None:
+    def __init__(
+        self,
+        shape: geometry.StripeGeometry,
+        data_bytes: int,
+        policy: str,
+        slow_reads: hedging.Hedging | None = None,
+    ) -> None:
         self.media = FakeMedia()
         self.events: list[events.DomainEvent] = []
         self.damage: list[tuple[int, int, int, str]] = []
@@ -113,6 +134,7 @@ class Rig:
             publisher=self,
             on_damage=lambda *report: self.damage.append(report),
             run_codec=self.run_codec,
+            slow_reads=slow_reads,
         )
         self.seal(GROUP, OFFSET)
 
@@ -318,10 +340,10 @@ async def test_lrc_reads_more_shards_when_the_first_k_do_not_suffice() -> None:
 
 
 async def test_the_header_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stripe_reader, "HEADERS_KEPT_MAX", 2)
+    monkeypatch.setattr(shard_rows, "HEADERS_KEPT_MAX", 2)
     rig = rig_of(data_bytes=90_000)
     await rig.read(0, 90_000)
-    assert len(rig.reader._headers) == 2
+    assert len(rig.reader._rows._headers) == 2
 
 
 @pytest.mark.parametrize(("start", "length"), [(90_000, 1), (-1, 2), (0, 90_001)])
@@ -347,3 +369,118 @@ async def test_whole_shards_are_read_and_verified_raw() -> None:
     with pytest.raises(errors.DeviceGoneError):
         await rig.reader.read_shard_raw(rig.location, rig.members, 5, out)
     assert rig.damage == []
+
+
+class Hedged:
+    """A rig whose reader knows that reads take a few milliseconds."""
+
+    def __init__(self) -> None:
+        self.policy = hedging.Hedging(lambda: asyncio.get_running_loop().time())
+        self.rig = Rig(geometry.StripeGeometry(4, 2), units.MIB, "rs", self.policy)
+        self.teach()
+
+    def teach(self) -> None:
+        for _ in range(hedging.SAMPLES_PER_DEVICE):
+            for zone in self.rig.members.zones:
+                self.policy.measured(zone.device_id, 5e-3)
+
+    def stall(self, *members: int) -> None:
+        for member in members:
+            self.rig.media.stalled[self.rig.members.zones[member]] = asyncio.Event()
+
+    def resume(self) -> None:
+        for event in self.rig.media.stalled.values():
+            event.set()
+
+
+@pytest.fixture
+async def hedged() -> AsyncIterator[Hedged]:
+    made = Hedged()
+    yield made
+    made.resume()
+    await made.rig.reader.drain()
+
+
+@pytest.mark.parametrize("stalled", [(1,), (0, 3), (4,), (2, 5)])
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_stalled_device_does_not_hold_a_read_up(
+    hedged: Hedged, stalled: tuple[int, ...], whole: bool
+) -> None:
+    rig = hedged.rig
+    hedged.stall(*stalled)
+    start, length = (
+        (0, len(rig.data)) if whole else (rig.location.chunk_bytes * stalled[0] // 2, 99)
+    )
+    out = bytearray(length)
+    async with asyncio.timeout(5):
+        await rig.reader.read(rig.location, rig.members, start, length, memoryview(out))
+    assert out == rig.data[start : start + length]
+    # The memory is the caller's again: what still waits must not write there.
+    out[:] = b"\x77" * length
+    hedged.resume()
+    await rig.reader.drain()
+    assert out == b"\x77" * length
+    assert rig.damage == []
+    assert rig.events == [], "slow is not damaged"
+
+
+async def test_a_device_that_stalls_on_is_not_asked_for_a_while(hedged: Hedged) -> None:
+    rig = hedged.rig
+    hedged.stall(1)
+    for _ in range(hedging.STRIKES_MAX):
+        assert await rig.read(0, len(rig.data)) == rig.data
+    rig.media.reads.clear()
+    hedges = hedged.policy.hedges_count
+    for _ in range(20):
+        assert await rig.read(0, len(rig.data)) == rig.data
+    assert 1 not in {zone.zone_index for zone, _, _ in rig.media.reads}
+    assert hedged.policy.hedges_count == hedges, "going without it is no hedge"
+    hedged.resume()
+    await rig.reader.drain()
+
+
+async def test_more_slow_devices_than_parity_are_waited_for(hedged: Hedged) -> None:
+    rig = hedged.rig
+    hedged.stall(0, 1, 2)
+    reading = asyncio.create_task(rig.read(0, len(rig.data)))
+    await asyncio.sleep(0.05)
+    assert not reading.done()
+    hedged.resume()
+    assert await reading == rig.data
+    assert hedged.policy.hedges_count == 0
+
+
+async def test_when_hedges_are_used_up_reads_wait(hedged: Hedged) -> None:
+    rig = hedged.rig
+    while hedged.policy.take():
+        pass
+    hedged.stall(2)
+    reading = asyncio.create_task(rig.read(0, len(rig.data)))
+    await asyncio.sleep(0.05)
+    assert not reading.done()
+    hedged.resume()
+    assert await reading == rig.data
+
+
+async def test_a_slow_device_and_a_dead_one_are_decoded_around_together(hedged: Hedged) -> None:
+    rig = hedged.rig
+    hedged.stall(3)
+    rig.media.dead = {rig.members.zones[0]}
+    async with asyncio.timeout(5):
+        assert await rig.read(0, len(rig.data)) == rig.data
+    assert rig.failed() == {0}
+    degraded = [event for event in rig.events if isinstance(event, events.DegradedRead)]
+    assert [event.missing_shards for event in degraded] == [(0,)]
+    hedged.resume()
+    await rig.reader.drain()
+
+
+async def test_a_slow_device_is_waited_for_when_the_others_do_not_suffice(hedged: Hedged) -> None:
+    rig = hedged.rig
+    hedged.stall(3)
+    rig.media.dead = {rig.members.zones[4], rig.members.zones[5]}
+    reading = asyncio.create_task(rig.read(0, len(rig.data)))
+    await asyncio.sleep(0.05)
+    assert not reading.done()
+    hedged.resume()
+    assert await reading == rig.data
