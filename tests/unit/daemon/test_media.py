@@ -303,11 +303,14 @@ class StallingDevice(memory_device.MemoryDevice):
         super().__init__(identity)
         self.go_on = threading.Event()
         self.at_once_count = 0
+        self.is_busy = threading.Event()
         self._count_lock = threading.Lock()
 
     def read(self, zone: ids.ZoneIndex, offset_bytes: int, buffer: memoryview) -> None:
         with self._count_lock:
             self.at_once_count += 1
+            if self.at_once_count == 2:
+                self.is_busy.set()
         self.go_on.wait(20)
         super().read(zone, offset_bytes, buffer)
 
@@ -325,8 +328,7 @@ async def test_a_device_that_stalls_leaves_threads_for_the_others() -> None:
     ]
     async with asyncio.timeout(10):
         await media.read(ids.ZoneAddress(other.identity.device_id, Z0), 0, buffers[20])
-        while stalling.at_once_count < 2:
-            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(stalling.is_busy.wait, 10)
     assert stalling.at_once_count == 2
     stalling.go_on.set()
     await asyncio.gather(*reads)
