@@ -32,6 +32,7 @@ from couchestor_daemon.services import (
     commit_log,
     extent_reader,
     group_commit,
+    hedging,
     log_segment,
     node_store,
     recovery_table,
@@ -299,6 +300,7 @@ class Worker(Process):
             publisher=Silence(),
             on_damage=self._queue_repair,
             run_codec=self._run_inline,
+            slow_reads=hedging.Hedging(asyncio.get_running_loop().time),
         )
         extents = extent_reader.ExtentReader(
             index=self.index,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from couchestor_daemon.adapters import system_clock
-from couchestor_daemon.app import checkpointing, metrics, node, settings
+from couchestor_daemon.app import checkpointing, metrics, node, pace_keeping, settings
 from couchestor_daemon.formats import media_records, zone_header
 from couchestor_daemon.services import (
     background,
@@ -47,6 +47,7 @@ class Maintenance:
         self._clock = system_clock.SystemClock()
         self.pacer = pacing.Pacer(told.background_bytes_per_second, clock=self._clock)
         """How fast works read and write devices."""
+        self._pace_keeper = pace_keeping.PaceKeeper(told, self.pacer, measured=self._counters)
         self._ending = False
         self._checkpoints = self.node.checkpoints(should_stop=lambda: stop.is_set() or self._ending)
         self._schedule = checkpointing.CheckpointSchedule(
@@ -91,6 +92,7 @@ class Maintenance:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._schedule.run(stop))
+                group.create_task(self._pace_keeper.run(stop))
                 group.create_task(background.BackgroundRunner(self.works()).run(stop))
         finally:
             self._ending = True

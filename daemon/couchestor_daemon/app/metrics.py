@@ -90,6 +90,12 @@ class NodeMetrics:
             multiprocess_mode="livemin",
             registry=target,
         )
+        self.hedged_reads = counter(
+            "couchestor_hedged_reads", "Reads that decoded around a slow device", registry=target
+        )
+        self.hedged_reads_won = counter(
+            "couchestor_hedged_reads_won", "Those in which decoding came first", registry=target
+        )
         self._by_outcome: dict[tuple[str, int], prometheus_client.Counter] = {}
         self._by_operation: dict[str, prometheus_client.Histogram] = {}
 
@@ -119,6 +125,10 @@ class NodeMetrics:
         )
         self.reclaimed_bytes = counter(
             "couchestor_reclaimed_bytes", "Bytes that were in zones reset", registry=target
+        )
+        self.background_pace = of_maintenance(
+            "couchestor_background_bytes_per_second",
+            "Device I/O that background work is granted now",
         )
         self.log_since_checkpoint_bytes = of_maintenance(
             "couchestor_log_since_checkpoint_bytes", "What a replay would read of the log"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from couchestor_daemon import buffers
@@ -29,6 +29,7 @@ from couchestor_daemon.services import (
     commit_log,
     extent_reader,
     group_commit,
+    hedging,
     node_store,
     stripe_assembly,
     stripe_groups,
@@ -108,6 +109,8 @@ class Node:
             publisher=self.publisher,
         )
         self._repairs: set[asyncio.Task[None]] = set()
+        self._drains: list[Callable[[], Awaitable[None]]] = []
+        self._counters = counters
 
     async def _run_commit(self, gather: commit_log.Gather) -> None:
         await self._commit_thread.run(self._log.commit_gathered, gather)
@@ -138,7 +141,9 @@ class Node:
             publisher=self.publisher,
             on_damage=self._queue_repair,
             run_codec=self.codec_threads.run,
+            slow_reads=hedging.Hedging(asyncio.get_running_loop().time, count=self._count_hedge),
         )
+        self._drains.append(stripes.drain)
         extents = extent_reader.ExtentReader(
             index=self.index,
             media=self.media,
@@ -155,6 +160,9 @@ class Node:
             extents=extents,
             clock=system_clock.SystemClock(),
         )
+
+    def _count_hedge(self, won: bool) -> None:
+        (self._counters.hedged_reads_won if won else self._counters.hedged_reads).inc()
 
     def _queue_repair(
         self, group_id: int, stripe_offset_bytes: int, shard_index: int, reason: str
@@ -208,6 +216,8 @@ class Node:
         await self.commits.drain()
         # What has just been settled may seal a group.
         await self.groups.drain()
+        for drain in self._drains:
+            await drain()
         self._commit_thread.close()
         self._replica_threads.close()
         self.codec_threads.close()

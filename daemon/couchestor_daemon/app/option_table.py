@@ -159,8 +159,16 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "background_bytes_per_second",
         _STORE,
         "SIZE",
-        "bytes a second that background work may read and write; 0: no limit",
+        "bytes a second that background work may read and write at most; 0: no limit but what "
+        "requests leave",
         option_values.size(64 * units.KIB, zero=True),
+    ),
+    _o(
+        "background_floor_bytes_per_second",
+        _STORE,
+        "SIZE",
+        "bytes a second it is always granted, however busy the node is, so that it ends",
+        option_values.size(64 * units.KIB),
     ),
     _o(
         "host",

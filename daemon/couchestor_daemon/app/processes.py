@@ -14,6 +14,7 @@ from couchestor_daemon.app import (
     metrics,
     node,
     node_file,
+    pace_keeping,
     preparation,
     settings,
     tls,
@@ -68,6 +69,14 @@ async def run_worker(
         if told.tls_cert and told.tls_key
         else None
     )
+    latencies = pace_keeping.RequestLatencies(slot)
+
+    def observe(operation: str, status: int, seconds: float, received: int, sent: int) -> None:
+        counters.observe_request(
+            operation, status, seconds=seconds, received_bytes=received, sent_bytes=sent
+        )
+        latencies.observe(seconds, moved_bytes=received + sent)
+
     watcher = asyncio.get_running_loop().create_task(certificate.watch()) if certificate else None
     try:
         store = await parts.store()
@@ -79,9 +88,7 @@ async def run_worker(
             region=told.region,
             clock=system_clock.SystemClock(),
             domain=told.domain or None,
-            metrics=lambda operation, status, seconds, received, sent: counters.observe_request(
-                operation, status, seconds=seconds, received_bytes=received, sent_bytes=sent
-            ),
+            metrics=observe,
             offload=parts.codec_threads.run,
             limits=server.ServerLimits(stall_seconds=told.stall_seconds),
             access_log=told.access_log,
@@ -99,6 +106,7 @@ async def run_worker(
         if watcher is not None:
             watcher.cancel()
         await parts.close()
+        latencies.close()
 
 
 async def run_maintenance(

@@ -38,6 +38,7 @@ class Settings:
     checkpoint_log_percent: int = 100
     zone_grace_seconds: float = release.ZONE_GRACE_SECONDS
     background_bytes_per_second: int = 0
+    background_floor_bytes_per_second: int = 8 * units.MIB
     host: str = "127.0.0.1"
     port: int = 9000
     workers: int = 0

@@ -104,7 +104,7 @@ class HedgedReads:
         for device_id in beaten:
             self._hedging.lost(device_id)
         if beaten:
-            self._hedging.won_count += 1
+            self._hedging.won()
 
 
 async def read_wants(

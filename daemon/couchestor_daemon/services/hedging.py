@@ -40,14 +40,18 @@ class Hedging:
 
     Args:
         now: Monotonic seconds.
+        count: Told of each hedge, with False, and once more, with True, when it came first.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(
+        self, now: Callable[[], float], *, count: Callable[[bool], None] = lambda won: None
+    ) -> None:
         self.hedges_count = 0
         """Reads that asked further shards because one was slow."""
         self.won_count = 0
         """Those in which the further shards came first."""
         self._now = now
+        self._count = count
         self._samples: dict[ids.DeviceId, deque[float]] = {}
         self._since_look_count = 0
         self._patience_seconds: float | None = None
@@ -80,7 +84,13 @@ class Hedging:
             return False
         self._saved -= 1
         self.hedges_count += 1
+        self._count(False)
         return True
+
+    def won(self) -> None:
+        """A hedge was first."""
+        self.won_count += 1
+        self._count(True)
 
     def lost(self, device_id: ids.DeviceId) -> None:
         """Others answered before this device did."""

@@ -18,12 +18,27 @@ class Pacer:
         bytes_per_second: 0: no limit.
     """
 
-    def __init__(self, bytes_per_second: int, *, clock: clock_port.MonotonicClock) -> None:
+    def __init__(self, bytes_per_second: float, *, clock: clock_port.MonotonicClock) -> None:
         assert bytes_per_second >= 0, bytes_per_second
-        self._bytes_per_second = bytes_per_second
+        self._bytes_per_second = float(bytes_per_second)
         self._now = clock.monotonic_seconds
         self._free_at = 0.0
         """When what has been taken so far is paid for."""
+
+    def set_rate(self, bytes_per_second: float) -> None:
+        """What is taken from now on is paid for at another rate; what waits goes on waiting.
+
+        Args:
+            bytes_per_second: Above 0.
+        """
+        assert bytes_per_second > 0, bytes_per_second
+        if self._bytes_per_second:
+            # The debt is one of bytes, not of time: the rate it was made at may have been a
+            # thousandth of this one.
+            now = self._now()
+            debt_bytes = max(0.0, self._free_at - now) * self._bytes_per_second
+            self._free_at = min(self._free_at, now) + debt_bytes / bytes_per_second
+        self._bytes_per_second = bytes_per_second
 
     async def take(self, bytes_count: int) -> None:
         """Wait until so many bytes may be read or written. Those who wait are served in turn.

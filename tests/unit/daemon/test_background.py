@@ -101,6 +101,27 @@ def test_no_limit_lets_others_run() -> None:
     assert paced(0, (1.0, 10**12), (0, 10**12)) == [1.0, 1.0]
 
 
+def test_a_debt_made_at_a_slow_rate_is_paid_at_the_present_one() -> None:
+    async def work() -> list[float]:
+        pacer = pacing.Pacer(1000, clock=Clock())
+        times = []
+        await asyncio.sleep(1)
+        await pacer.take(60_000)
+        pacer.set_rate(100_000)
+        for _ in range(2):
+            await pacer.take(100_000)
+            times.append(round(asyncio.get_running_loop().time(), 1))
+        pacer.set_rate(1000)
+        await pacer.take(1)
+        times.append(round(asyncio.get_running_loop().time(), 1))
+        return times
+
+    loop = virtual_loop.VirtualLoop("debt")  # type: ignore[abstract]
+    # 60,000 less the quarter of a second saved up, then 100,000 each; at last a debt of 100,000
+    # bytes at a rate of 1,000.
+    assert loop.run(work(), interrupted=lambda: False) == [1.6, 2.6, 102.6]
+
+
 def test_those_who_wait_are_served_in_turn() -> None:
     async def work() -> list[int]:
         pacer = pacing.Pacer(1000, clock=Clock())
