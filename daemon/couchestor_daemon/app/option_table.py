@@ -272,7 +272,7 @@ def default_text(option: Option) -> str:
         return ""
     if isinstance(value, bool):
         return "false" if not value else "true"
-    if option.name.endswith("_bytes") and value:
+    if option.name.endswith(("_bytes", "_bytes_per_second")) and value:
         for unit, size in (("MiB", units.MIB), ("KiB", units.KIB)):
             if value % size == 0:
                 return f"{value // size}{unit}"
