@@ -41,6 +41,7 @@ from couchestor_daemon.services import (
     stripe_groups,
     stripe_reader,
     writer_slots,
+    zone_grace,
 )
 from couchestor_domain import errors, events, geometry, ids, units
 
@@ -49,7 +50,7 @@ POOL_BYTES: Final = 16 * units.MIB
 LEASE_BYTES: Final = units.GIB
 OPEN_GROUPS_MAX: Final = 2
 PLACES_KEPT_SECONDS: Final = 10e-3
-GRACE_SECONDS: Final = PLACES_KEPT_SECONDS * extent_reader.GRACE_PER_PLACES_KEPT
+GRACE_SECONDS: Final = PLACES_KEPT_SECONDS * zone_grace.GRACE_PER_PLACES_KEPT
 RELEASE_GRACE_SECONDS = GRACE_SECONDS
 CHECKPOINT_LOG_BYTES: Final = 96 * units.KIB
 CHECKPOINT_SECONDS: Final = 2e-3

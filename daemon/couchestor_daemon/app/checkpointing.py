@@ -7,18 +7,23 @@ import contextlib
 import datetime
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from couchestor_daemon.adapters import worker_threads
 from couchestor_daemon.app import metrics
 from couchestor_daemon.formats import media_records
-from couchestor_daemon.services import checkpoint_writer, checkpoints
+from couchestor_daemon.ports import device as device_port
+from couchestor_daemon.services import checkpoint_writer, checkpoints, release
 from couchestor_domain import errors, units
 
 POLL_SECONDS: Final = 3.0
 RETRY_SECONDS_MIN: Final = 30.0
 RETRY_SECONDS_MAX: Final = 3600.0
+SHORT_DIVISOR: Final = 4
+"""Space is short when fewer than one in so many zones of a device are free beyond the reserve."""
+SEGMENTS_PER_IMAGE_ZONE_MIN: Final = 2
+"""A checkpoint for the sake of space lets go of so many segments for each zone of a copy."""
 
 _log = logging.getLogger("couchestor.checkpoints")
 
@@ -41,6 +46,36 @@ def is_due(
         return True
     image_bytes = newest.image_bytes if newest else 0
     return since_bytes > max(log_bytes, image_bytes * log_percent // 100)
+
+
+def gives_space_back(
+    usage: release.Usage | None,
+    newest: media_records.CheckpointRecord | None,
+    devices: Sequence[device_port.DeviceIdentity],
+    *,
+    reserve_zones_count: int,
+) -> bool:
+    """Whether some device runs out of zones, and a checkpoint newer than ``newest`` lets more of
+    them go than it takes.
+
+    Args:
+        usage: What the last pass of the release saw; of no use when it went by an older one.
+        devices: Those that may be given zones.
+    """
+    if usage is None or usage.covering_id != (newest.checkpoint_id if newest else 0):
+        return False
+    zone_bytes = min((device.zone_capacity_bytes for device in devices), default=1)
+    image_zones_count = 1 + (newest.image_bytes if newest else 0) // zone_bytes
+    if usage.waiting_segments_count < SEGMENTS_PER_IMAGE_ZONE_MIN * image_zones_count:
+        return False
+    used: dict[str, int] = {}
+    for (device_id, _), count in usage.zones.items():
+        used[device_id] = used.get(device_id, 0) + count
+    return any(
+        device.zone_count - used.get(device.device_id, 0) - reserve_zones_count
+        < device.zone_count // SHORT_DIVISOR
+        for device in devices
+    )
 
 
 class CheckpointSchedule:
@@ -90,11 +125,15 @@ class CheckpointSchedule:
         retry_at = 0.0
         await self._thread.run(self._begin)
         while not stop.is_set():
-            if loop.time() >= retry_at:
+            if loop.time() >= retry_at or await self._thread.run(self._may_make_room):
                 wait = await self._thread.run(self.step)
                 retry_at = loop.time() + wait
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), POLL_SECONDS)
+
+    def _may_make_room(self) -> bool:
+        """Whether one that was put off for want of room is wanted for the sake of room by now."""
+        return self._full_was_said and self._space_is_short(self._taker.newest())
 
     def close(self) -> None:
         """End the thread, once ``run`` has ended. Blocking."""

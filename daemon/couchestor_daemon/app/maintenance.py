@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from couchestor_daemon.adapters import system_clock
 from couchestor_daemon.app import checkpointing, metrics, node, pace_keeping, settings
-from couchestor_daemon.formats import media_records, zone_header
+from couchestor_daemon.formats import zone_header
 from couchestor_daemon.services import (
     background,
     pacing,
@@ -20,9 +19,6 @@ from couchestor_daemon.services import (
 from couchestor_domain import errors
 
 _log = logging.getLogger("couchestor.maintenance")
-
-SHORT_DIVISOR: Final = 4
-"""Space is short when fewer than one in so many zones of a device are free beyond the reserve."""
 
 Report = Callable[[dict[str, object]], None]
 
@@ -56,7 +52,12 @@ class Maintenance:
             log_percent=told.checkpoint_log_percent,
             report=report,
             measured=self._counters,
-            space_is_short=self._checkpoint_gives_space,
+            space_is_short=lambda newest: checkpointing.gives_space_back(
+                self._usage,
+                newest,
+                self.node.media.healthy_devices(),
+                reserve_zones_count=told.reserve_zones_count,
+            ),
         )
         self._usage: release.Usage | None = None
         self._told_zones: dict[str, object] = {}
@@ -121,23 +122,6 @@ class Maintenance:
         if zones != self._told_zones:
             self._told_zones = zones
             self._report({"zones": zones})
-
-    def _checkpoint_gives_space(self, newest: media_records.CheckpointRecord | None) -> bool:
-        """Whether some device runs out of zones, and a new checkpoint lets more of them go than it
-        takes. Any thread."""
-        usage = self._usage
-        if usage is None or usage.covering_id != (newest.checkpoint_id if newest else 0):
-            return False  # Looked at before the newest one was there.
-        image_bytes = newest.image_bytes if newest else 0
-        image_zones_count = 1 + image_bytes // self._told.zone_bytes
-        if usage.waiting_segments_count < 2 * image_zones_count:
-            return False
-        return any(
-            identity.zone_count - used - self._told.reserve_zones_count
-            < identity.zone_count // SHORT_DIVISOR
-            for identity in self.node.media.healthy_devices()
-            for used in [sum(n for (d, _), n in usage.zones.items() if d == identity.device_id)]
-        )
 
 
 async def run(

@@ -8,7 +8,7 @@ import os
 import pathlib
 from typing import Any, Final
 
-from couchestor_daemon.services import extent_reader, release
+from couchestor_daemon.services import zone_grace
 from couchestor_domain import units
 
 EMBEDDED_DEVICE_COUNT: Final = 6
@@ -36,7 +36,7 @@ class Settings:
     stripe_bytes: int = 4 * units.MIB
     checkpoint_log_bytes: int = 64 * units.MIB
     checkpoint_log_percent: int = 100
-    zone_grace_seconds: float = release.ZONE_GRACE_SECONDS
+    zone_grace_seconds: float = zone_grace.ZONE_GRACE_SECONDS
     background_bytes_per_second: int = 0
     background_floor_bytes_per_second: int = 8 * units.MIB
     host: str = "127.0.0.1"
@@ -99,7 +99,7 @@ class Settings:
     @property
     def places_kept_seconds(self) -> float:
         """How long a read uses places it looked up: zones are left alone for longer."""
-        return self.zone_grace_seconds / extent_reader.GRACE_PER_PLACES_KEPT
+        return zone_grace.places_kept_seconds(self.zone_grace_seconds)
 
     @property
     def worker_count(self) -> int:

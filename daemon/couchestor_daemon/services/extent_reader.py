@@ -21,7 +21,7 @@ from couchestor_daemon.formats import l2p_record, media_records
 from couchestor_daemon.ports import clock as clock_port
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
-from couchestor_daemon.services import stripe_reader, uninterrupted
+from couchestor_daemon.services import stripe_reader, uninterrupted, zone_grace
 from couchestor_daemon.services.catalogue import l2p
 from couchestor_domain import errors, geometry, ids, units
 
@@ -30,9 +30,6 @@ PIECE_BYTES_MAX: Final = units.MIB
 LOCATED_EXTENTS_MAX: Final = 16
 LOCATED_BYTES_MAX: Final = 64 * units.MIB
 """Objects up to these are located as a whole when they are looked up."""
-PLACES_KEPT_SECONDS: Final = 30.0
-GRACE_PER_PLACES_KEPT: Final = 2
-"""Zones are left alone for so many times as long as readers keep places."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -69,7 +66,7 @@ class ExtentReader:
 
     Args:
         places_kept_seconds: How long looked-up places are used; zones must be left alone for
-            ``GRACE_PER_PLACES_KEPT`` times as long after nothing refers to them.
+            longer than that after nothing refers to them.
     """
 
     def __init__(
@@ -80,7 +77,7 @@ class ExtentReader:
         stripes: stripe_reader.StripeReader,
         pool: buffers.BufferPool,
         clock: clock_port.MonotonicClock,
-        places_kept_seconds: float = PLACES_KEPT_SECONDS,
+        places_kept_seconds: float = zone_grace.PLACES_KEPT_SECONDS,
     ) -> None:
         self._index = index
         self._media = media

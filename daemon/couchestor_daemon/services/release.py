@@ -18,14 +18,12 @@ from couchestor_daemon.formats import media_records, zone_header
 from couchestor_daemon.ports import clock as clock_port
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
-from couchestor_daemon.services import commit_log, extent_reader, log_growth
+from couchestor_daemon.services import commit_log, log_growth, zone_grace
 from couchestor_daemon.services.catalogue import liveness
 from couchestor_domain import errors, event_publisher, events, ids
 
 logger = logging.getLogger(__name__)
 
-ZONE_GRACE_SECONDS: Final = 60.0
-assert ZONE_GRACE_SECONDS == extent_reader.GRACE_PER_PLACES_KEPT * extent_reader.PLACES_KEPT_SECONDS
 ROWS_PER_STEP_MAX: Final = 4096
 OWNERS_PER_STEP_MAX: Final = 8
 POLL_SECONDS_MAX: Final = 5.0
@@ -85,7 +83,7 @@ class Release:
         run_blocking: Callable[..., Awaitable[object]],
         clock: clock_port.MonotonicClock,
         trusted: Callable[[], media_records.CheckpointRecord | None],
-        grace_seconds: float = ZONE_GRACE_SECONDS,
+        grace_seconds: float = zone_grace.ZONE_GRACE_SECONDS,
         on_usage: Callable[[Usage], None] = lambda usage: None,
     ) -> None:
         self._index = index

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import log_node
 import prometheus_client
@@ -11,7 +12,8 @@ import pytest
 
 from couchestor_daemon.app import checkpointing, metrics
 from couchestor_daemon.formats import media_records
-from couchestor_daemon.services import checkpoint_image
+from couchestor_daemon.ports import device as device_port
+from couchestor_daemon.services import checkpoint_image, release
 from couchestor_domain import errors, ids, units
 
 
@@ -39,6 +41,45 @@ def test_due_is_what_the_log_outgrew(
     assert checkpointing.is_due(
         since_bytes, newest, log_bytes=100, log_percent=log_percent, copies_lost=True
     )
+
+
+def usage(*, used: int = 20, waiting: int = 10, covering_id: int = 1) -> release.Usage:
+    return release.Usage(
+        {(DEVICE.device_id, 1): used // 2, (DEVICE.device_id, 2): used // 2}, waiting, covering_id
+    )
+
+
+DEVICE = device_port.DeviceIdentity(
+    node_id=ids.NodeId("a" * 32),
+    device_id=ids.DeviceId("b" * 32),
+    label="d0",
+    failure_domain="d0",
+    zone_count=24,
+    zone_capacity_bytes=units.MIB,
+    joined_epoch=1,
+)
+
+
+@pytest.mark.parametrize(
+    ("seen", "newest", "gives"),
+    [
+        (usage(), record(100), True),
+        (None, record(100), False),
+        (usage(covering_id=0), record(100), False),
+        (usage(covering_id=0), None, True),
+        (usage(waiting=1), record(100), False),
+        (usage(waiting=2), record(100), True),
+        (usage(waiting=7), record(3 * units.MIB), False),
+        (usage(waiting=8), record(3 * units.MIB), True),
+        (usage(used=14), record(100), False),
+        (usage(used=16), record(100), True),
+    ],
+)
+def test_zones_that_run_out_call_for_one_that_gives_back_more_than_it_takes(
+    seen: release.Usage | None, newest: media_records.CheckpointRecord | None, gives: bool
+) -> None:
+    found = checkpointing.gives_space_back(seen, newest, [DEVICE], reserve_zones_count=4)
+    assert found is gives
 
 
 class Rig:
@@ -192,6 +233,33 @@ def fill(node: log_node.LogNode) -> None:
         except errors.StoreFullError:
             return
     raise AssertionError("the store does not fill")
+
+
+async def test_one_that_found_no_room_is_not_put_off_any_more_when_it_makes_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checkpointing, "POLL_SECONDS", 0.01)
+    node = log_node.LogNode(zones_count=16)
+    node.start(reserve_zones_count=4)
+    fill(node)
+    rig = Rig(node)
+    stop = asyncio.Event()
+    running = asyncio.get_running_loop().create_task(rig.schedule.run(stop))
+    await within_two_seconds(lambda: rig.schedule._full_was_said)
+    assert node.checkpoints.newest() is None
+    rig.short = True
+    await within_two_seconds(lambda: node.checkpoints.trusted() is not None)
+    stop.set()
+    await running
+    await asyncio.to_thread(rig.schedule.close)
+
+
+async def within_two_seconds(condition: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come to that")
 
 
 async def test_a_stop_ends_the_schedule_at_once() -> None:

@@ -7,13 +7,13 @@ import pytest
 import stripe_node
 
 from couchestor_daemon.formats import l2p_record, media_records
-from couchestor_daemon.services import extent_reader
+from couchestor_daemon.services import extent_reader, zone_grace
 from couchestor_daemon.services.catalogue import l2p
 from couchestor_domain import errors, ids, objects, units
 
 DATA = bytes(range(256)) * 1024  # Four stripes.
 SMALL = bytes(range(256)) * 8
-OLD = extent_reader.PLACES_KEPT_SECONDS + 0.1
+OLD = zone_grace.PLACES_KEPT_SECONDS + 0.1
 
 
 @pytest.fixture
