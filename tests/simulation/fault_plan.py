@@ -30,14 +30,16 @@ def choose_shape(rng: random.Random) -> simulated_node.Shape:
             (geometry.StripeGeometry(2, 1), 4),
         ]
     )
+    zone_count = rng.choice([24, 64, 128])
     return simulated_node.Shape(
         coding=coding,
         devices_count=devices_count,
-        zone_count=rng.choice([24, 64, 128]),
+        zone_count=zone_count,
         zone_bytes=rng.choice([96, 128, 192, 256]) * units.KIB,
         stripe_bytes=rng.choice([16, 32, 64]) * units.KIB,
         journal_threshold_bytes=rng.choice([4, 6, 8]) * units.KIB,
-        reserve_zones_count=rng.choice([0, 3]),
+        # Where zones run out a start without a reserve has no room for its last batch.
+        reserve_zones_count=max(rng.choice([0, 3]), 3 if zone_count == 24 else 0),
     )
 
 

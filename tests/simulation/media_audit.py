@@ -3,7 +3,7 @@
 1.  Every byte of every object and part is mapped once, and nothing else is mapped.
 2.  Live-byte counters say what the map says.
 3.  A zone that is owned is a member of its owner, and the other way round; none has two owners. One
-    that a group has left names a group that has it no more.
+    that a group has left is no member of anything.
 4.  What is mapped lies whole on every member device that may not have lost it: all k + m shards,
     all replicas. So the loss of any m devices after any answer loses nothing.
 """

@@ -32,6 +32,10 @@ DEATHS: Final = (simulated_device.SimulatedCrash, simulated_node.WorkerCrash)
 LISTED_PER_PAGE: Final = 7
 
 
+class NoRoomLeftError(Exception):
+    """A node whose zones are all taken cannot be started again: the run ends here."""
+
+
 class Lives:
     """One seed's run.
 
@@ -58,21 +62,24 @@ class Lives:
     def run(self) -> str:
         """All lives; returns the hash of the trace. Raises at the first broken promise."""
         try:
-            return self._run_lives()
+            self._run_lives()
+        except NoRoomLeftError:
+            self.faults.log.append("no-room")
         finally:
             # Tasks that are left must not be collected, and complained of, in another test's time.
             self.node.world.crashed = True
             with contextlib.suppress(virtual_loop.DeadlockError):
                 self._loop.abandon()
 
-    def _run_lives(self) -> str:
+        return self.book.trace_hash()
+
+    def _run_lives(self) -> None:
         for number in range(LIVES_COUNT):
             loop = self._start()
             self._check(loop)
             self._live(loop, number)
             self._end()
         self._check(self._start())
-        return self.book.trace_hash()
 
     # -- the parts of a life ------------------------------------------------------------------
 
@@ -95,6 +102,8 @@ class Lives:
             except errors.StoreFullError:
                 # The log's last batch must be written again and there is no room: refused.
                 if not self.faults.room_is_short:
+                    if self._room_may_run_out():
+                        raise NoRoomLeftError from None
                     raise
                 self.faults.make_room()
                 continue

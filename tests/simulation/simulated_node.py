@@ -352,7 +352,7 @@ class Maintenance(Process):
             submit=self._commit_at_once,
             copies_count=self._shape.replicas_count,
             reserve_zones_count=self._shape.reserve_zones_count,
-            short_reserve_zones_count=0,
+            short_reserve_zones_count=min(1, self._shape.reserve_zones_count),
             publisher=Silence(),
             now_ns=node.now_ns,
             draw_seed=node.draw_bits,
