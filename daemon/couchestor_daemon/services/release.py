@@ -28,6 +28,8 @@ ROWS_PER_STEP_MAX: Final = 4096
 OWNERS_PER_STEP_MAX: Final = 8
 POLL_SECONDS_MAX: Final = 5.0
 POLLS_PER_GRACE: Final = 10
+LOOKING_SHARE_MAX: Final = 0.05
+"""Part of the time that looking may take: a large store is looked at less often."""
 
 _TABLES: Final = (media_records.GROUPS, media_records.SEGMENTS, media_records.ZONES)
 _SEALED: Final = int(media_records.ZoneSetState.SEALED)
@@ -103,6 +105,8 @@ class Release:
         """The same of what this pass has been at."""
         self._zones_counts: dict[tuple[bytes, int], int] = {}
         self._waiting_count = 0
+        self._looked_seconds = 0.0
+        """What the present pass has taken so far."""
 
     async def step(self) -> float:
         """Look at a part of the tables; release what is due in it.
@@ -111,7 +115,9 @@ class Release:
             CouchestorError: the commit failed. The zones are empty and released by a later step.
         """
         covering = self._trusted()
+        begun = self._clock.monotonic_seconds()
         due, ended = self._look(covering)
+        self._looked_seconds += self._clock.monotonic_seconds() - begun
         if due:
             await self._release(due, covering)
         if not ended:
@@ -119,7 +125,9 @@ class Release:
         poll = min(POLL_SECONDS_MAX, self._grace_seconds / POLLS_PER_GRACE)
         now = self._clock.monotonic_seconds()
         waits = [since + self._grace_seconds - now for since in self._seen.values()]
-        return max(0.0, min([poll, *waits]))
+        rest_seconds = self._looked_seconds * (1 / LOOKING_SHARE_MAX - 1)
+        self._looked_seconds = 0.0
+        return max(rest_seconds, min([poll, *waits]), 0.0)
 
     def _look(
         self, covering: media_records.CheckpointRecord | None

@@ -378,6 +378,31 @@ async def test_a_step_is_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> N
     assert rig.owned(media_records.zone_addresses(group.members)) == 0
 
 
+async def test_a_store_that_takes_long_to_look_at_is_looked_at_less_often(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.fill()
+    monkeypatch.setattr(release, "ROWS_PER_STEP_MAX", 2)
+    honest = release._unreferenced
+
+    def slow(
+        reader: index_port.IndexReader,
+        key: bytes,
+        value: bytes,
+        covering: media_records.CheckpointRecord | None,
+    ) -> release.Unreferenced | None:
+        rig.node.now_seconds += 1
+        return honest(reader, key, value, covering)
+
+    monkeypatch.setattr(release, "_unreferenced", slow)
+    begun = rig.node.now_seconds
+    while (wait := await rig.release.step()) == 0.0:
+        pass
+    took = rig.node.now_seconds - begun
+    assert took > 5
+    assert wait == pytest.approx(19 * took)
+
+
 async def test_repairs_of_a_released_group_are_forgotten(rig: Rig) -> None:
     group = await rig.fill()
 
