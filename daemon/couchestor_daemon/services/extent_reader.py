@@ -14,14 +14,12 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Hashable, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
 
-import xxhash
-
 from couchestor_daemon import buffers
 from couchestor_daemon.formats import l2p_record, media_records
 from couchestor_daemon.ports import clock as clock_port
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
-from couchestor_daemon.services import stripe_reader, uninterrupted, zone_grace
+from couchestor_daemon.services import payload_reader, stripe_reader, uninterrupted, zone_grace
 from couchestor_daemon.services.catalogue import l2p
 from couchestor_domain import errors, geometry, ids, units
 
@@ -251,14 +249,7 @@ class ExtentReader:
     def _segment_zones(
         self, reader: index_port.IndexReader, segment_id: int
     ) -> tuple[ids.ZoneAddress, ...]:
-        value = reader.get(media_records.segment_key(segment_id))
-        if value is None:
-            raise errors.IndexCorruptError(
-                f"the index names log segment {segment_id}, which it does not list; "
-                "run `couchestor recover`"
-            )
-        record = media_records.unpack(media_records.SegmentRecord, value)
-        found = media_records.zone_addresses(record.members)
+        found = payload_reader.segment_zones(reader, segment_id)
         self._segments.put(segment_id, found)
         return found
 
@@ -316,27 +307,10 @@ class ExtentReader:
         self, location: l2p_record.JournalLocation, held: Places, address: ids.ExtentAddress
     ) -> memoryview | None:
         """The payload; None when it is not there because it is elsewhere now."""
-        start = units.align_down(location.offset_bytes, units.BLOCK_BYTES)
-        end = units.align_up(location.offset_bytes + location.length_bytes, units.BLOCK_BYTES)
-        window = memoryview(bytearray(end - start))
-        inside = location.offset_bytes - start
-        payload = window[inside : inside + location.length_bytes]
-        problems: list[str] = []
-        for zone in held.segments[location.segment_id]:
-            try:
-                if not self._media.try_read(zone, start, window):
-                    await self._media.read(zone, start, window)
-            except errors.DeviceError as exc:
-                problems.append(str(exc))
-                continue
-            if xxhash.xxh3_64_intdigest(payload) == location.checksum:
-                return payload
-            problems.append(f"the replica on device {zone.device_id} does not verify")
-        if not self._is_named(address, location, held):
+        zones = held.segments[location.segment_id]
+        try:
+            return await payload_reader.read_journal(self._media, zones, location)
+        except errors.InsufficientShardsError:
+            if self._is_named(address, location, held):
+                raise
             return None
-        raise errors.InsufficientShardsError(
-            f"no replica of log segment {location.segment_id} at {location.offset_bytes} can be "
-            f"read: {'; '.join(problems)}",
-            segment=location.segment_id,
-            offset=location.offset_bytes,
-        )

@@ -7,11 +7,28 @@ never overlap, and those of one extent cover it without a hole.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from couchestor_daemon.formats import l2p_record
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services.catalogue import liveness
 from couchestor_domain import errors, ids
+
+
+class Entry(NamedTuple):
+    """What the L2P says, or said at one moment, of the range that begins at ``address``."""
+
+    address: ids.ExtentAddress
+    location: l2p_record.Location
+
+
+class Move(NamedTuple):
+    """An entry to be led to a copy of its bytes."""
+
+    address: ids.ExtentAddress
+    expected: l2p_record.Location
+    location: l2p_record.Location
+
 
 Resolved = tuple[ids.ExtentAddress, l2p_record.Location, int, int]
 """Address of the entry, its location, the first byte wanted inside it, how many."""
@@ -41,19 +58,31 @@ def replace(
     expected: l2p_record.Location,
     location: l2p_record.Location,
 ) -> bool:
-    """Move an entry to a copy of its bytes, if it is still where ``expected`` says.
+    """Move one entry; whether it was still where ``expected`` says. See ``replace_all``."""
+    return bool(replace_all(txn, [Move(address, expected, location)]))
+
+
+def replace_all(txn: index_port.IndexWriter, moves: Iterable[Move]) -> list[Move]:
+    """Lead entries to copies of their bytes, each if it is still where ``expected`` says.
 
     Returns:
-        False, with nothing changed, when it was punched or moved meanwhile.
+        The moves made. The others were punched or moved meanwhile and are left alone.
+
+    Raises:
+        IndexCorruptError: the live bytes do not add up; nothing has been written then.
     """
-    assert expected.length_bytes == location.length_bytes, (expected, location)
-    key = l2p_record.key(address)
-    if txn.get(key) != l2p_record.pack(expected):
-        return False
-    liveness.subtract(txn, [expected])
-    txn.put(key, l2p_record.pack(location))
-    liveness.add(txn, [location])
-    return True
+    made: dict[bytes, Move] = {}
+    for move in moves:
+        assert move.expected.length_bytes == move.location.length_bytes, move
+        key = l2p_record.key(move.address)
+        # The first of several moves of one entry is made: after it the entry is elsewhere.
+        if key not in made and txn.get(key) == l2p_record.pack(move.expected):
+            made[key] = move
+    liveness.subtract(txn, (move.expected for move in made.values()))
+    for key, move in made.items():
+        txn.put(key, l2p_record.pack(move.location))
+    liveness.add(txn, (move.location for move in made.values()))
+    return list(made.values())
 
 
 def resolve(

@@ -44,14 +44,17 @@ def subtract(txn: index_port.IndexWriter, locations: Iterable[l2p_record.Locatio
 
 
 def _totals(locations: Iterable[l2p_record.Location]) -> dict[bytes, int]:
-    totals: dict[bytes, int] = {}
+    segments: dict[int, int] = {}
+    groups: dict[int, int] = {}
     for location in locations:
         if isinstance(location, l2p_record.JournalLocation):
-            key = index_keys.segment_live(location.segment_id)
+            owner_id, totals = location.segment_id, segments
         else:
-            key = index_keys.group_live(location.group_id)
-        totals[key] = totals.get(key, 0) + location.length_bytes
-    return totals
+            owner_id, totals = location.group_id, groups
+        totals[owner_id] = totals.get(owner_id, 0) + location.length_bytes
+    return {index_keys.segment_live(owner_id): total for owner_id, total in segments.items()} | {
+        index_keys.group_live(owner_id): total for owner_id, total in groups.items()
+    }
 
 
 def _get(reader: index_port.IndexReader, key: bytes) -> int:
