@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypeVar
 
 from couchestor_daemon import buffers
@@ -19,15 +20,20 @@ from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.services import (
     body_writer,
     commit_log,
+    destage,
+    evacuation,
     extent_reader,
     group_commit,
+    group_source,
     node_store,
     payload_reader,
+    reclaim,
     relocation,
+    segment_source,
     stripe_groups,
     stripe_reader,
 )
-from couchestor_daemon.services.catalogue import l2p
+from couchestor_daemon.services.catalogue import l2p, liveness
 from couchestor_domain import errors, events, geometry, ids, objects, units
 
 BUCKET = "photos"
@@ -55,6 +61,10 @@ class TroubledDevice(memory_device.MemoryDevice):
             self.lost_writes_count -= 1
             data = memoryview(bytes(len(data)))
         super().write(zone, offset_bytes, data, durable=durable)
+
+    def retire(self) -> None:
+        """Nothing new on this device from the next start on."""
+        self.write_identity(dataclasses.replace(self.identity, retiring=True))
 
     def rot(self, zone: int, offset_bytes: int) -> None:
         """Change one byte."""
@@ -94,11 +104,13 @@ class SpaceNode:
         stripe_bytes: int = 256 * units.KIB,
         journal_threshold_bytes: int = 64 * units.KIB,
         reserve_zones_count: int = 0,
+        reserve_share_count: int = 0,
     ) -> None:
         self.coding = coding or geometry.StripeGeometry(4, 2)
         self.stripe_bytes = stripe_bytes
         self._threshold_bytes = journal_threshold_bytes
         self._reserve_zones_count = reserve_zones_count
+        self._reserve_share_count = reserve_share_count
         self.devices = {}
         for number in range(devices_count):
             identity = device_port.DeviceIdentity(
@@ -111,7 +123,6 @@ class SpaceNode:
                 joined_epoch=1,
             )
             self.devices[identity.device_id] = TroubledDevice(identity)
-        self.media = inline_media.InlineMedia(self.devices, lambda device_id, error: None)
         self.index = memory_index.MemoryIndex()
         self.pool = buffers.BufferPool(32 * units.MIB)
         self.published: list[events.DomainEvent] = []
@@ -121,6 +132,12 @@ class SpaceNode:
         self.damage: list[tuple[int, int, int]] = []
         self.seconds = 1000.0
         self._now_ns = 1_700_000_000 * units.NS_PER_SECOND
+        self.start()
+
+    def start(self, *, away: Collection[ids.DeviceId] = ()) -> None:
+        """The parts of new processes, over what is on the devices that are not away."""
+        present = {found: device for found, device in self.devices.items() if found not in away}
+        self.media = inline_media.InlineMedia(present, lambda device_id, error: None)
         self.worker = self._commits("worker-0")
         self.maintenance = self._commits("maintenance")
         self.stripes = stripe_reader.StripeReader(
@@ -140,8 +157,8 @@ class SpaceNode:
         bodies = body_writer.BodyWriter(
             groups=self._groups("worker-0", self.worker),
             pool=self.pool,
-            stripe_bytes=stripe_bytes,
-            journal_threshold_bytes=journal_threshold_bytes,
+            stripe_bytes=self.stripe_bytes,
+            journal_threshold_bytes=self._threshold_bytes,
             in_flight_bytes_max=8 * units.MIB,
             lease_address=lease.take,
         )
@@ -156,14 +173,16 @@ class SpaceNode:
         self.payloads = payload_reader.PayloadReader(
             index=self.index, media=self.media, stripes=self.stripes
         )
-        self.groups = self._groups("maintenance", self.maintenance)
+        self.groups = self._groups(
+            "maintenance", self.maintenance, reserve_share_count=self._reserve_share_count
+        )
         self.relocation = relocation.Relocation(
             groups=self.groups,
             index=self.index,
             payloads=self.payloads,
             stripes=self.stripes,
             pool=self.pool,
-            stripe_bytes=stripe_bytes,
+            stripe_bytes=self.stripe_bytes,
             submit=self.submit,
             pace=self.pace,
             publisher=self,
@@ -208,12 +227,15 @@ class SpaceNode:
 
         return group_commit.GroupCommit(run_commit)
 
-    def _groups(self, writer: str, commits: group_commit.GroupCommit) -> stripe_groups.StripeGroups:
+    def _groups(
+        self, writer: str, commits: group_commit.GroupCommit, *, reserve_share_count: int = 0
+    ) -> stripe_groups.StripeGroups:
         return stripe_groups.StripeGroups(
             writer=writer,
             wanted=self.coding,
             open_groups_max=1,
             reserve_zones_count=self._reserve_zones_count,
+            reserve_share_count=reserve_share_count,
             media=self.media,
             index=self.index,
             pool=self.pool,
@@ -222,6 +244,51 @@ class SpaceNode:
             run_codec=self.run,
             run_blocking=self.run,
             publisher=self,
+        )
+
+    # -- background work ------------------------------------------------------------------------
+
+    def destage(self, limits: destage.DestageLimits) -> destage.Destage:
+        """Ready to step."""
+        return destage.Destage(
+            index=self.index,
+            media=self.media,
+            emptying=evacuation.Evacuation(self.relocation, stripe_bytes=self.stripe_bytes),
+            source=lambda record: segment_source.SegmentSource(
+                record,
+                index=self.index,
+                media=self.media,
+                run_blocking=self.run,
+                pace=self.pace,
+            ),
+            limits=limits,
+            clock=self,
+        )
+
+    def reclaim(
+        self,
+        limits: reclaim.ReclaimLimits,
+        *,
+        must_move: reclaim.MustMove = lambda reader, record: False,
+    ) -> reclaim.Reclaim:
+        """Ready to step."""
+        return reclaim.Reclaim(
+            index=self.index,
+            media=self.media,
+            emptying=evacuation.Evacuation(self.relocation, stripe_bytes=self.stripe_bytes),
+            source=lambda record: group_source.GroupSource(
+                record,
+                index=self.index,
+                media=self.media,
+                stripes=self.stripes,
+                run_blocking=self.run,
+                pace=self.pace,
+            ),
+            must_move=must_move,
+            wanted=self.coding,
+            reserve_zones_count=self._reserve_zones_count,
+            limits=limits,
+            clock=self,
         )
 
     # -- what clients do ----------------------------------------------------------------------
@@ -250,6 +317,19 @@ class SpaceNode:
                 l2p.Entry(l2p_record.address_of(key), l2p_record.unpack(value))
                 for key, value in reader.scan(*media_records.table_range(l2p_record.TABLE))
             ]
+
+    def journaled(self) -> list[l2p.Entry]:
+        """Entries whose bytes are in the log."""
+        return [
+            entry
+            for entry in self.entries()
+            if isinstance(entry.location, l2p_record.JournalLocation)
+        ]
+
+    def live_bytes(self, group_id: int) -> int:
+        """Of a group."""
+        with self.index.read() as reader:
+            return liveness.group_bytes(reader, group_id)
 
     def segments(self) -> list[media_records.SegmentRecord]:
         """By id."""

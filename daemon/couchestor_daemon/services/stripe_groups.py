@@ -56,6 +56,8 @@ class StripeGroups:
 
     Args:
         reserve_zones_count: Zones of each device that groups leave free for the log.
+        reserve_share_count: How many of those these groups may take all the same, because what
+            they hold leaves more zones than it takes.
         submit: Commits an operation through the group commit.
         run_codec: Runs a CPU-heavy function on the codec pool.
         run_blocking: Runs device commands that are not in the media port on a pool.
@@ -68,6 +70,7 @@ class StripeGroups:
         wanted: geometry.StripeGeometry,
         open_groups_max: int,
         reserve_zones_count: int = 0,
+        reserve_share_count: int = 0,
         media: media_port.Media,
         index: index_port.IndexStore,
         pool: buffers.BufferPool,
@@ -81,6 +84,7 @@ class StripeGroups:
         self._wanted = wanted
         self._open_groups_max = open_groups_max
         self._reserve_zones_count = reserve_zones_count
+        self._reserve_share_count = reserve_share_count
         self._media = media
         self._index = index
         self._pool = pool
@@ -300,6 +304,7 @@ class StripeGroups:
                 role=zone_header.ZoneRole.GROUP,
                 owner_id=group_id,
                 keep_free_count=self._reserve_zones_count,
+                reserve_share_count=self._reserve_share_count,
             )
             record = media_records.GroupRecord(
                 group_id,
@@ -313,7 +318,9 @@ class StripeGroups:
             txn.put(media_records.group_key(group_id), media_records.pack(record))
             return record
 
-        record = await self._submit(commit_log.Operation(apply=apply))
+        record = await self._submit(
+            commit_log.Operation(apply=apply, uses_reserve=self._reserve_share_count > 0)
+        )
         assert isinstance(record, media_records.GroupRecord), record
         zones = media_records.zone_addresses(record.members)
         capacity = min(

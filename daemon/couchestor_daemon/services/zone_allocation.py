@@ -23,6 +23,11 @@ def free_zones(
     return [ids.ZoneIndex(index) for index in range(identity.zone_count) if index not in used]
 
 
+def kept_free_count(identity: device_port.DeviceIdentity, keep_free_count: int) -> int:
+    """How many zones of a device the reserve is: as many as asked for, or its largest part."""
+    return min(keep_free_count, identity.zone_count // RESERVE_DIVISOR)
+
+
 def allocate(
     txn: index_port.IndexWriter,
     devices: Sequence[device_port.DeviceIdentity],
@@ -31,6 +36,7 @@ def allocate(
     role: zone_header.ZoneRole,
     owner_id: int,
     keep_free_count: int = 0,
+    reserve_share_count: int = 0,
     avoid: Collection[ids.ZoneAddress] = (),
 ) -> tuple[ids.ZoneAddress, ...]:
     """Take one zone on each of ``count`` distinct devices and record the ownership.
@@ -38,6 +44,8 @@ def allocate(
     Args:
         keep_free_count: Zones of each device that must stay free: a reserve for what may not fail
             on a full store, such as deletes.
+        reserve_share_count: How many of those may be taken all the same: by what gives more zones
+            back than it takes.
 
     Raises:
         StoreReadOnlyError: fewer than ``count`` devices are healthy.
@@ -58,7 +66,7 @@ def allocate(
                 free_zones_count=max(
                     0,
                     len(free[identity.device_id])
-                    - min(keep_free_count, identity.zone_count // RESERVE_DIVISOR),
+                    - max(0, kept_free_count(identity, keep_free_count) - reserve_share_count),
                 ),
                 open_zones_count=0,
             )

@@ -1,0 +1,198 @@
+"""Taking space back from groups that are half dead: what lives in them moves, so that they go.
+
+Victims are chosen among SEALED groups with live bytes:
+
+    groups that have to go (``must_move``: too narrow, on a retiring device, ...)   always
+    groups of which more than ``dead_percent`` is dead                              always
+    the best of the others, by cost and benefit                                     when room is low
+
+Cost and benefit after Rosenblum and Ousterhout, "The Design and Implementation of a Log-Structured
+File System" (1992): age x dead share / live share, for what is moved is read and written once and
+what is dead is neither. What has lived long goes on living, so its space stays free for longer once
+it is compact: an old group is worth moving at a smaller dead share than a young one, whose objects
+are still being deleted. Group ids are drawn from the node's sequence, so they tell the age.
+
+Room is low when fewer groups can be opened than ``free_percent`` of a device's zones; groups that
+are empty and only wait for their release count as room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from couchestor_daemon.formats import media_records, zone_header
+from couchestor_daemon.ports import clock as clock_port
+from couchestor_daemon.ports import index as index_port
+from couchestor_daemon.ports import media as media_port
+from couchestor_daemon.services import commit_log, evacuation, zone_allocation
+from couchestor_daemon.services.catalogue import liveness
+from couchestor_domain import geometry
+
+POLL_SECONDS: Final = 10.0
+LOOK_AGAIN_SECONDS: Final = 600.0
+"""Before a group is walked again in which something stayed, because it does not verify."""
+DEAD_SHARE_MIN: Final = 0.1
+"""Below it a group is not moved for its space: headers and padding are as much of a new one."""
+
+MustMove = Callable[[index_port.IndexReader, media_records.GroupRecord], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReclaimLimits:
+    """When groups are victims."""
+
+    dead_percent: int = 50
+    free_percent: int = 15
+
+
+class Victim(NamedTuple):
+    """A sealed group with live bytes."""
+
+    record: media_records.GroupRecord
+    live_share: float
+    """Of the data bytes that its zones can hold."""
+    must_move: bool
+
+    @property
+    def dead_share(self) -> float:
+        """What moving the group gives back."""
+        return 1.0 - self.live_share
+
+    def benefit(self, applied_sequence: int) -> float:
+        """What is gained for what it costs; the higher the better."""
+        age = applied_sequence - self.record.group_id + 1
+        return age * self.dead_share / self.live_share
+
+
+def choose(
+    victims: Sequence[Victim],
+    *,
+    applied_sequence: int,
+    room_is_low: bool,
+    limits: ReclaimLimits,
+) -> Victim | None:
+    """The next group to move, or None."""
+    forced = [victim for victim in victims if victim.must_move]
+    mostly_dead = [victim for victim in victims if 100 * victim.dead_share >= limits.dead_percent]
+    worthwhile = [victim for victim in victims if victim.dead_share >= DEAD_SHARE_MIN]
+    # Space first, when that is short: moving what has to go anyhow takes more of it at first.
+    order = [mostly_dead, worthwhile if room_is_low else [], forced]
+    for candidates in order:
+        if candidates:
+            return max(candidates, key=lambda victim: victim.benefit(applied_sequence))
+    return None
+
+
+class Reclaim:
+    """Background work (see ``services.background``).
+
+    Args:
+        source: Finds the live entries of a group.
+        must_move: Whether a sealed group has to go whatever is dead in it (see ``departures``).
+        reserve_zones_count: Zones of each device that are no room for groups.
+    """
+
+    name = "reclaim"
+
+    def __init__(
+        self,
+        *,
+        index: index_port.IndexStore,
+        media: media_port.Media,
+        emptying: evacuation.Evacuation,
+        source: Callable[[media_records.GroupRecord], evacuation.Source],
+        must_move: MustMove,
+        wanted: geometry.StripeGeometry,
+        reserve_zones_count: int,
+        limits: ReclaimLimits,
+        clock: clock_port.MonotonicClock,
+    ) -> None:
+        self._index = index
+        self._media = media
+        self._evacuation = emptying
+        self._source = source
+        self._must_move = must_move
+        self._wanted = wanted
+        self._reserve_zones_count = reserve_zones_count
+        self._limits = limits
+        self._clock = clock
+        self._walked_at: dict[int, float] = {}
+
+    async def step(self) -> float:
+        """Move one stripe, if there is a victim. Returns seconds until the next look.
+
+        Raises:
+            CouchestorError: as ``Relocation.move``.
+        """
+        moved = await self._evacuation.step(self._next_source)
+        return POLL_SECONDS if moved is None else 0.0
+
+    def _next_source(self) -> evacuation.Source | None:
+        now = self._clock.monotonic_seconds()
+        with self._index.read() as reader:
+            records = self._sealed(reader)
+            live = {
+                record.group_id: liveness.group_bytes(reader, record.group_id) for record in records
+            }
+            victims = [
+                Victim(
+                    record,
+                    min(live[record.group_id] / self._room_bytes(record), 1.0),
+                    self._must_move(reader, record),
+                )
+                for record in records
+                if live[record.group_id] and not self._was_walked(record, now)
+            ]
+            empty_count = sum(not live_bytes for live_bytes in live.values())
+            chosen = choose(
+                victims,
+                applied_sequence=commit_log.applied_sequence(reader),
+                room_is_low=self._room_is_low(reader, empty_count),
+                limits=self._limits,
+            )
+        self._walked_at = {key: at for key, at in self._walked_at.items() if key in live}
+        if chosen is None:
+            return None
+        self._walked_at[chosen.record.group_id] = now
+        return self._source(chosen.record)
+
+    def _was_walked(self, record: media_records.GroupRecord, now: float) -> bool:
+        # Nothing is added to a sealed group: what a walk left does not verify, or is on its way.
+        walked_at = self._walked_at.get(record.group_id)
+        return walked_at is not None and now - walked_at < LOOK_AGAIN_SECONDS
+
+    @staticmethod
+    def _sealed(reader: index_port.IndexReader) -> list[media_records.GroupRecord]:
+        start, stop = media_records.table_range(media_records.GROUPS)
+        records = [
+            media_records.unpack(media_records.GroupRecord, value)
+            for _, value in reader.scan(start, stop)
+        ]
+        return [record for record in records if record.state == media_records.ZoneSetState.SEALED]
+
+    def _room_bytes(self, record: media_records.GroupRecord) -> int:
+        """Data bytes that the zones of a group can hold, headers of shards aside."""
+        capacity = max(
+            (identity.zone_capacity_bytes for identity in self._media.healthy_devices()),
+            default=2 * zone_header.ZONE_HEADER_BYTES,
+        )
+        return record.data_shards * (capacity - zone_header.ZONE_HEADER_BYTES)
+
+    def _room_is_low(self, reader: index_port.IndexReader, empty_count: int) -> bool:
+        devices = self._media.healthy_devices()
+        wanted = geometry.shrink_to_healthy(self._wanted, len(devices))
+        if wanted is None:
+            return False
+        room = sorted(
+            (
+                len(zone_allocation.free_zones(reader, identity))
+                - zone_allocation.kept_free_count(identity, self._reserve_zones_count)
+                for identity in devices
+            ),
+            reverse=True,
+        )
+        groups_count = max(room[wanted.shards_count - 1], 0) + empty_count
+        zones_count = min(identity.zone_count for identity in devices)
+        return 100 * groups_count < self._limits.free_percent * zones_count
