@@ -20,6 +20,7 @@ from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.services import (
     body_writer,
     commit_log,
+    compression,
     destage,
     evacuation,
     extent_reader,
@@ -170,6 +171,7 @@ class SpaceNode:
             clock=self,
             part_bytes_min=1,
         )
+        self.compression = compression.Compression(saving_percent=30)
         self.payloads = payload_reader.PayloadReader(
             index=self.index, media=self.media, stripes=self.stripes
         )
@@ -183,6 +185,8 @@ class SpaceNode:
             stripes=self.stripes,
             pool=self.pool,
             stripe_bytes=self.stripe_bytes,
+            squeeze=self.compression,
+            run_codec=self.run,
             submit=self.submit,
             pace=self.pace,
             publisher=self,
@@ -356,7 +360,7 @@ class SpaceNode:
                 if isinstance(location, l2p_record.JournalLocation)
                 else b"lg" + media_records.U64.pack(location.group_id)
             )
-            expected[owner] = expected.get(owner, 0) + location.length_bytes
+            expected[owner] = expected.get(owner, 0) + location.stored_bytes
         with self.index.read() as reader:
             found = {
                 key: media_records.U64.unpack(value)[0] for key, value in reader.scan(b"l", b"m")

@@ -88,7 +88,7 @@ def _check_live_bytes(
             key = index_keys.segment_live(location.segment_id)
         else:
             key = index_keys.group_live(location.group_id)
-        expected[key] = expected.get(key, 0) + location.length_bytes
+        expected[key] = expected.get(key, 0) + location.stored_bytes
     found = {
         key: index_keys.U64.unpack(value)[0] for key, value in _table(reader, index_keys.LIVE_BYTES)
     }
@@ -157,7 +157,7 @@ def _check_payload(
 def _check_stripe(
     reader: index_port.IndexReader,
     node: simulated_node.SimulatedNode,
-    location: l2p_record.StripeLocation,
+    location: l2p_record.StripeLocation | l2p_record.Lz4Location,
     damaged: Collection[ids.DeviceId],
 ) -> None:
     value = reader.get(media_records.group_key(location.group_id))

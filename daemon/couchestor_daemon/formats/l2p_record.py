@@ -10,6 +10,10 @@ kind 1, payload of a log batch            kind 2, part of a stripe
 21  8  XXH3-64 of the payload             21  4  data bytes of the whole stripe
                                           25  4  start inside the stripe's data
                                           29  4  length
+
+kind 3, the same stored as one LZ4 block
+1   32 as in kind 2; the length is that of the extent
+33  4  stored bytes
 """
 
 from __future__ import annotations
@@ -23,8 +27,10 @@ TABLE: Final = b"p"
 ADDRESS: Final = struct.Struct(">Q")
 JOURNAL: Final = struct.Struct("<BQQIQ")
 STRIPE: Final = struct.Struct("<BQQIIII")
+LZ4: Final = struct.Struct("<BQQIIIII")
 JOURNAL_KIND: Final = 1
 STRIPE_KIND: Final = 2
+LZ4_KIND: Final = 3
 
 
 class JournalLocation(NamedTuple):
@@ -34,6 +40,11 @@ class JournalLocation(NamedTuple):
     offset_bytes: int
     length_bytes: int
     checksum: int
+
+    @property
+    def stored_bytes(self) -> int:
+        """What the payload takes of the log."""
+        return self.length_bytes
 
 
 class StripeLocation(NamedTuple):
@@ -46,8 +57,27 @@ class StripeLocation(NamedTuple):
     start_bytes: int
     length_bytes: int
 
+    @property
+    def stored_bytes(self) -> int:
+        """What the extent takes of the stripe's data."""
+        return self.length_bytes
 
-Location = JournalLocation | StripeLocation
+
+class Lz4Location(NamedTuple):
+    """A range of a stripe's data that holds an extent as one LZ4 block."""
+
+    group_id: int
+    stripe_offset_bytes: int
+    chunk_bytes: int
+    data_bytes: int
+    start_bytes: int
+    length_bytes: int
+    """Of the extent."""
+    stored_bytes: int
+    """Of the block."""
+
+
+Location = JournalLocation | StripeLocation | Lz4Location
 
 
 def key(address: ids.ExtentAddress) -> bytes:
@@ -69,6 +99,8 @@ def pack(location: Location) -> bytes:
     """Encode a location."""
     if isinstance(location, JournalLocation):
         return JOURNAL.pack(JOURNAL_KIND, *location)
+    if isinstance(location, Lz4Location):
+        return LZ4.pack(LZ4_KIND, *location)
     return STRIPE.pack(STRIPE_KIND, *location)
 
 
@@ -79,6 +111,8 @@ def unpack(value: bytes) -> Location:
             return JournalLocation(*JOURNAL.unpack(value)[1:])
         if value[:1] == bytes([STRIPE_KIND]):
             return StripeLocation(*STRIPE.unpack(value)[1:])
+        if value[:1] == bytes([LZ4_KIND]):
+            return Lz4Location(*LZ4.unpack(value)[1:])
     except struct.error as exc:
         raise errors.IndexCorruptError(
             f"an L2P entry of {len(value)} bytes does not decode; run `couchestor recover`"

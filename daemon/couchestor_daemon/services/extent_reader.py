@@ -19,7 +19,13 @@ from couchestor_daemon.formats import l2p_record, media_records
 from couchestor_daemon.ports import clock as clock_port
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
-from couchestor_daemon.services import payload_reader, stripe_reader, uninterrupted, zone_grace
+from couchestor_daemon.services import (
+    compression,
+    payload_reader,
+    stripe_reader,
+    uninterrupted,
+    zone_grace,
+)
 from couchestor_daemon.services.catalogue import l2p
 from couchestor_domain import errors, geometry, ids, units
 
@@ -123,7 +129,7 @@ class ExtentReader:
             places: What ``locate`` gave for these extents; looked up in the index if None.
 
         Raises:
-            IndexCorruptError, InsufficientShardsError, DeviceCorruptError.
+            IndexCorruptError, InsufficientShardsError, DeviceCorruptError, DecompressionError.
             VersionGoneError: the version is no longer stored, and neither are its bytes.
         """
         position = 0
@@ -152,7 +158,7 @@ class ExtentReader:
                 address, location, inside, length = parts[0]
                 step = min(length, PIECE_BYTES_MAX)
                 lent = None
-                if isinstance(location, l2p_record.JournalLocation):
+                if not isinstance(location, l2p_record.StripeLocation):
                     payload = await self._read_payload(location, held, address)
                     found = payload is not None
                     out = (
@@ -275,7 +281,7 @@ class ExtentReader:
 
     async def _read_stripe(
         self,
-        location: l2p_record.StripeLocation,
+        location: l2p_record.StripeLocation | l2p_record.Lz4Location,
         held: Places,
         address: ids.ExtentAddress,
         inside_bytes: int,
@@ -304,9 +310,17 @@ class ExtentReader:
         return True
 
     async def _read_payload(
-        self, location: l2p_record.JournalLocation, held: Places, address: ids.ExtentAddress
+        self,
+        location: l2p_record.JournalLocation | l2p_record.Lz4Location,
+        held: Places,
+        address: ids.ExtentAddress,
     ) -> memoryview | None:
-        """The payload; None when it is not there because it is elsewhere now."""
+        """A whole payload; None when it is not there because it is elsewhere now."""
+        if isinstance(location, l2p_record.Lz4Location):
+            block = memoryview(bytearray(location.stored_bytes))
+            if not await self._read_stripe(location, held, address, 0, block):
+                return None
+            return compression.decompressed(block, length_bytes=location.length_bytes)
         zones = held.segments[location.segment_id]
         try:
             return await payload_reader.read_journal(self._media, zones, location)

@@ -101,11 +101,7 @@ class GroupSource:
                 if value is None:
                     continue
                 location = l2p_record.unpack(value)
-                if (
-                    _leads_to(location, stripe)
-                    and isinstance(location, l2p_record.StripeLocation)
-                    and location.start_bytes == part.start_bytes
-                ):
+                if _leads_to(location, stripe) and _is_part(location, part):
                     entries.append(l2p.Entry(address, location))
         return entries
 
@@ -123,6 +119,14 @@ class GroupSource:
             if wanted == stripe.data_bytes:
                 return None
             wanted = announced
+
+
+def _is_part(location: l2p_record.Location, part: packed_stripe.Entry) -> bool:
+    return (
+        not isinstance(location, l2p_record.JournalLocation)
+        and (location.start_bytes, location.stored_bytes, location.length_bytes) == part[1:4]
+        and isinstance(location, l2p_record.Lz4Location) == part.is_lz4
+    )
 
 
 def _leads_to(location: l2p_record.Location, stripe: stripe_reader.StripeLocation) -> bool:

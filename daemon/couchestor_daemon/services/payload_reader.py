@@ -20,7 +20,7 @@ RUN_BYTES_MAX: Final = units.MIB
 """How far apart the ends of what is read together may lie; a longer payload is read alone."""
 
 Payload = memoryview | errors.CouchestorError
-"""The bytes of an entry, or why they cannot be had."""
+"""The bytes of an entry as stored, or why they cannot be had."""
 
 
 async def read_journal(
@@ -86,7 +86,7 @@ def segment_zones(reader: index_port.IndexReader, segment_id: int) -> tuple[ids.
 
 def window_bytes(locations: Sequence[l2p_record.Location]) -> int:
     """Length of a window that every run of these locations fits in."""
-    longest = max(location.length_bytes for location in locations)
+    longest = max(location.stored_bytes for location in locations)
     return max(RUN_BYTES_MAX, longest + 2 * units.BLOCK_BYTES)
 
 
@@ -123,7 +123,8 @@ class PayloadReader:
     async def read_run(
         self, locations: Sequence[l2p_record.Location], window: memoryview
     ) -> list[Payload]:
-        """Payloads of a run (see ``run_length``), valid until ``window`` is used again.
+        """Payloads of a run (see ``run_length``) as they are stored, valid until ``window`` is used
+        again.
 
         What does not verify where it is read with its neighbours is read alone, from every place.
         """
@@ -219,7 +220,7 @@ def _follows(previous: l2p_record.Location, location: l2p_record.Location) -> bo
     return (
         not isinstance(location, l2p_record.JournalLocation)
         and location[:4] == previous[:4]
-        and location.start_bytes >= previous.start_bytes + previous.length_bytes
+        and location.start_bytes >= previous.start_bytes + previous.stored_bytes
     )
 
 
@@ -233,4 +234,4 @@ def _window(first: l2p_record.Location, last: l2p_record.Location) -> tuple[int,
             units.align_up(last.offset_bytes + last.length_bytes, units.BLOCK_BYTES),
         )
     assert not isinstance(last, l2p_record.JournalLocation), last
-    return first.start_bytes, last.start_bytes + last.length_bytes
+    return first.start_bytes, last.start_bytes + last.stored_bytes

@@ -16,13 +16,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from couchestor_daemon import buffers
 from couchestor_daemon.formats import l2p_record, packed_stripe, shard
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import (
     commit_log,
+    compression,
     payload_reader,
     stripe_assembly,
     stripe_groups,
@@ -42,6 +43,7 @@ ENTRIES_PER_STRIPE_MAX: Final = 1024
 
 Submit = Callable[[commit_log.Operation], Awaitable[object]]
 Pace = Callable[[int], Awaitable[None]]
+RunCodec = Callable[..., Awaitable[Any]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,6 +81,8 @@ class Relocation:
         groups: Of this process alone.
         stripes: Reads, and verifies what was written.
         stripe_bytes: Data bytes of a stripe; one longer entry makes a longer stripe.
+        squeeze: Decides what is compressed.
+        run_codec: Runs work for the processor on the codec pool.
         pace: Awaited with a number of bytes before as many are read or written.
     """
 
@@ -91,6 +95,8 @@ class Relocation:
         stripes: stripe_reader.StripeReader,
         pool: buffers.BufferPool,
         stripe_bytes: int,
+        squeeze: compression.Compression,
+        run_codec: RunCodec,
         submit: Submit,
         pace: Pace,
         publisher: event_publisher.EventPublisher,
@@ -101,6 +107,8 @@ class Relocation:
         self._stripes = stripes
         self._pool = pool
         self._stripe_bytes = stripe_bytes
+        self._compression = squeeze
+        self._run_codec = run_codec
         self._submit = submit
         self._pace = pace
         self._publisher = publisher
@@ -123,7 +131,7 @@ class Relocation:
         """
         taken = entries[: self._fitting_count(entries)]
         moved = Moved(taken_count=len(taken))
-        room = sum(packed_stripe.payload_bytes(entry.location.length_bytes) for entry in taken)
+        room = sum(packed_stripe.payload_bytes(entry.location.stored_bytes) for entry in taken)
         async with self._turn:
             await self._pace(room)
             with self._pool.acquire(packed_stripe.table_bytes(len(taken)) + room) as buffer:
@@ -137,7 +145,7 @@ class Relocation:
         count = 0
         total = 0
         for entry in entries[:ENTRIES_PER_STRIPE_MAX]:
-            total += packed_stripe.payload_bytes(entry.location.length_bytes)
+            total += packed_stripe.payload_bytes(entry.location.stored_bytes)
             if total + packed_stripe.table_bytes(count + 1) > self._stripe_bytes:
                 break
             count += 1
@@ -152,44 +160,63 @@ class Relocation:
         started_at = asyncio.get_running_loop().time()
         first = position = packed_stripe.table_bytes(len(entries))
         locations = [entry.location for entry in entries]
-        held: list[tuple[l2p.Entry, int]] = []
+        held: list[tuple[l2p.Entry, packed_stripe.Entry]] = []
         wanted = payload_reader.window_bytes(locations)
         with self._pool.acquire(wanted) as buffer:
             window = buffer.view[:wanted]
             at = 0
             while at < len(entries):
                 count = payload_reader.run_length(locations, at, window_bytes=wanted)
+                run = entries[at : at + count]
                 found = await self._payloads.read_run(locations[at : at + count], window)
-                for entry, payload in zip(entries[at : at + count], found, strict=True):
+                readable: list[tuple[l2p.Entry, memoryview]] = []
+                for entry, payload in zip(run, found, strict=True):
                     if isinstance(payload, errors.CouchestorError):
                         self._pass_over(entry, payload, moved)
-                        continue
-                    end = position + len(payload)
-                    scratch[position:end] = payload
-                    held.append((entry, position))
-                    position = packed_stripe.payload_bytes(end)
-                    scratch[end:position] = bytes(position - end)
+                    else:
+                        readable.append((entry, payload))
+                placed, position = await self._run_codec(self._place, readable, scratch, position)
+                held += placed
                 at += count
         if not held:
             return None
-        if len(held) == 1:
+        if len(held) == 1 and not held[0][1].is_lz4:
             # As a plain stripe: no table, and the bytes begin where a chunk does.
-            entry, _ = held[0]
-            length = entry.location.length_bytes
-            part = packed_stripe.Entry(entry.address, 0, length, length, False)
-            data = scratch[first : first + length]
-            return _Packed(data, entry.address, [(entry, part)], started_at)
-        table_bytes = packed_stripe.table_bytes(len(held))
-        begin = first - table_bytes
-        parts = []
-        for entry, start in held:
-            length = entry.location.length_bytes
-            parts.append(
-                (entry, packed_stripe.Entry(entry.address, start - begin, length, length, False))
-            )
+            entry, part = held[0]
+            data = scratch[first : first + part.stored_bytes]
+            return _Packed(data, entry.address, [(entry, part._replace(start_bytes=0))], started_at)
+        begin = first - packed_stripe.table_bytes(len(held))
+        parts = [
+            (entry, part._replace(start_bytes=part.start_bytes - begin)) for entry, part in held
+        ]
         scratch[begin:first] = packed_stripe.pack([part for _, part in parts])
         address = ids.ExtentAddress(packed_stripe.ADDRESS)
         return _Packed(scratch[begin:position], address, parts, started_at)
+
+    def _place(
+        self,
+        payloads: Sequence[tuple[l2p.Entry, memoryview]],
+        scratch: memoryview,
+        position: int,
+    ) -> tuple[list[tuple[l2p.Entry, packed_stripe.Entry]], int]:
+        """Put payloads side by side from ``position`` on, compressed where that is worth it; where
+        they lie, and the position behind them. CPU only: it runs on the codec pool."""
+        placed = []
+        for entry, payload in payloads:
+            stored: bytes | memoryview = payload
+            is_lz4 = isinstance(entry.location, l2p_record.Lz4Location)
+            if not is_lz4 and (block := self._compression.compressed(payload)) is not None:
+                stored, is_lz4 = block, True
+            end = position + len(stored)
+            scratch[position:end] = stored
+            part = packed_stripe.Entry(
+                entry.address, position, len(stored), entry.location.length_bytes, is_lz4
+            )
+            placed.append((entry, part))
+            position = packed_stripe.payload_bytes(end)
+            if end != position:
+                scratch[end:position] = bytes(position - end)
+        return placed, position
 
     def _pass_over(self, entry: l2p.Entry, why: errors.CouchestorError, moved: Moved) -> None:
         with self._index.read() as reader:
@@ -283,7 +310,11 @@ class Relocation:
             l2p.Move(
                 entry.address,
                 entry.location,
-                l2p_record.StripeLocation(*stripe, part.start_bytes, part.logical_bytes),
+                l2p_record.Lz4Location(
+                    *stripe, part.start_bytes, part.logical_bytes, part.stored_bytes
+                )
+                if part.is_lz4
+                else l2p_record.StripeLocation(*stripe, part.start_bytes, part.logical_bytes),
             )
             for entry, part in packed.parts
         ]

@@ -1,4 +1,7 @@
-"""Live bytes of stripe groups and log segments: what reclaim and destage choose by."""
+"""Live bytes of stripe groups and log segments: what reclaim and destage choose by.
+
+Counted as stored: of an extent that is compressed, what its block takes.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ def segment_bytes(reader: index_port.IndexReader, segment_id: int) -> int:
 
 def add(txn: index_port.IndexWriter, locations: Iterable[l2p_record.Location]) -> None:
     """Count locations that entered the L2P."""
-    for key, length_bytes in _totals(locations).items():
-        _set(txn, key, _get(txn, key) + length_bytes)
+    for key, stored_bytes in _totals(locations).items():
+        _set(txn, key, _get(txn, key) + stored_bytes)
 
 
 def subtract(txn: index_port.IndexWriter, locations: Iterable[l2p_record.Location]) -> None:
@@ -33,7 +36,7 @@ def subtract(txn: index_port.IndexWriter, locations: Iterable[l2p_record.Locatio
             reclaim reset zones that hold live data, so it is never clamped.
     """
     totals = _totals(locations)
-    left = {key: _get(txn, key) - length_bytes for key, length_bytes in totals.items()}
+    left = {key: _get(txn, key) - stored_bytes for key, stored_bytes in totals.items()}
     for key, remaining in left.items():
         if remaining < 0:
             raise errors.IndexCorruptError(
@@ -51,7 +54,7 @@ def _totals(locations: Iterable[l2p_record.Location]) -> dict[bytes, int]:
             owner_id, totals = location.segment_id, segments
         else:
             owner_id, totals = location.group_id, groups
-        totals[owner_id] = totals.get(owner_id, 0) + location.length_bytes
+        totals[owner_id] = totals.get(owner_id, 0) + location.stored_bytes
     return {index_keys.segment_live(owner_id): total for owner_id, total in segments.items()} | {
         index_keys.group_live(owner_id): total for owner_id, total in groups.items()
     }
