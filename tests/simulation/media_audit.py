@@ -6,6 +6,8 @@
     that a group has left is no member of anything.
 4.  What is mapped lies whole on every member device that may not have lost it: all k + m shards,
     all replicas. So the loss of any m devices after any answer loses nothing.
+5.  A stripe says what lies in it: its shards name the address of the one extent it holds, or its
+    table names each; what is compressed decompresses to its length.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ from couchestor_daemon.formats import (
     index_records,
     l2p_record,
     media_records,
+    packed_stripe,
     shard,
     zone_header,
 )
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services.catalogue import liveness
+from couchestor_daemon.services import compression
+from couchestor_daemon.services.catalogue import l2p, liveness
 from couchestor_domain import ids, units
 
 
@@ -38,18 +42,18 @@ def run(node: simulated_node.SimulatedNode, *, damaged: Collection[ids.DeviceId]
         mapped = _check_map(reader)
         _check_live_bytes(reader, mapped)
         _check_zones(reader)
-        for location in mapped:
-            if isinstance(location, l2p_record.JournalLocation):
-                _check_payload(reader, node, location, damaged)
+        for entry in mapped:
+            if isinstance(entry.location, l2p_record.JournalLocation):
+                _check_payload(reader, node, entry.location, damaged)
             else:
-                _check_stripe(reader, node, location, damaged)
+                _check_stripe(reader, node, entry, damaged)
 
 
 def _table(reader: index_port.IndexReader, table: bytes) -> Iterator[tuple[bytes, bytes]]:
     return iter(list(reader.scan(*media_records.table_range(table))))
 
 
-def _check_map(reader: index_port.IndexReader) -> list[l2p_record.Location]:
+def _check_map(reader: index_port.IndexReader) -> list[l2p.Entry]:
     wanted: list[tuple[int, int]] = []
     for key, value in _table(reader, index_keys.OBJECTS):
         if len(key) == 1 + 8 + index_keys.KEY_PART_BYTES + 1 and len(value) == 8:
@@ -62,7 +66,7 @@ def _check_map(reader: index_port.IndexReader) -> list[l2p_record.Location]:
         part = index_records.unpack(index_records.Part, value)
         wanted.extend(part.extents)
     entries = [
-        (int(l2p_record.address_of(key)), l2p_record.unpack(value))
+        l2p.Entry(l2p_record.address_of(key), l2p_record.unpack(value))
         for key, value in _table(reader, l2p_record.TABLE)
     ]
     position = 0
@@ -76,14 +80,12 @@ def _check_map(reader: index_port.IndexReader) -> list[l2p_record.Location]:
             position += 1
         assert address == end, f"an entry reaches past its extent, to {address} from {end}"
     assert position == len(entries), f"{len(entries) - position} entries belong to nothing"
-    return [location for _, location in entries]
+    return entries
 
 
-def _check_live_bytes(
-    reader: index_port.IndexReader, mapped: Collection[l2p_record.Location]
-) -> None:
+def _check_live_bytes(reader: index_port.IndexReader, mapped: Collection[l2p.Entry]) -> None:
     expected: dict[bytes, int] = {}
-    for location in mapped:
+    for _, location in mapped:
         if isinstance(location, l2p_record.JournalLocation):
             key = index_keys.segment_live(location.segment_id)
         else:
@@ -157,13 +159,17 @@ def _check_payload(
 def _check_stripe(
     reader: index_port.IndexReader,
     node: simulated_node.SimulatedNode,
-    location: l2p_record.StripeLocation | l2p_record.Lz4Location,
+    entry: l2p.Entry,
     damaged: Collection[ids.DeviceId],
 ) -> None:
+    location = entry.location
+    assert not isinstance(location, l2p_record.JournalLocation), location
     value = reader.get(media_records.group_key(location.group_id))
     assert value is not None, f"{location} is in a group that is not listed"
     group = media_records.unpack(media_records.GroupRecord, value)
     header_bytes = shard.header_bytes(location.chunk_bytes)
+    headers: set[int] = set()
+    chunks: dict[int, memoryview] = {}
     for index, zone in enumerate(media_records.zone_addresses(group.members)):
         if zone.device_id in damaged:
             continue
@@ -176,6 +182,34 @@ def _check_stripe(
         assert header is not None, missing
         assert (header.group_id, header.shard_index) == (group.group_id, index), missing
         assert shard.verify_blocks(header, 0, whole[header_bytes:]), missing
+        headers.add(header.extent_address)
+        chunks[index] = whole[header_bytes:]
+    if all(index in chunks for index in range(group.data_shards)):
+        (named,) = headers
+        data = b"".join(chunks[index] for index in range(group.data_shards))
+        _check_content(entry, named, memoryview(data)[: location.data_bytes])
+
+
+def _check_content(entry: l2p.Entry, named_address: int, data: memoryview) -> None:
+    """What the stripe of an entry says of it."""
+    address, location = entry
+    assert not isinstance(location, l2p_record.JournalLocation), location
+    is_lz4 = isinstance(location, l2p_record.Lz4Location)
+    if named_address == packed_stripe.ADDRESS:
+        table = packed_stripe.unpack(data, data_bytes=location.data_bytes)
+        assert table is not None, f"the table of the stripe of {entry} does not verify"
+        part = packed_stripe.Entry(
+            address, location.start_bytes, location.stored_bytes, location.length_bytes, is_lz4
+        )
+        assert part in table, f"{entry} is not in the table of its stripe"
+    else:
+        assert (named_address, location.start_bytes) == (address, 0), entry
+        assert not is_lz4, entry
+    if is_lz4:
+        end = location.start_bytes + location.stored_bytes
+        block = data[location.start_bytes : end]
+        payload = compression.decompressed(block, length_bytes=location.length_bytes)
+        assert len(payload) == location.length_bytes
 
 
 def _check_header(
