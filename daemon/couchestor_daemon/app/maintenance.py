@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from couchestor_daemon.adapters import system_clock
-from couchestor_daemon.app import checkpointing, metrics, node, pace_keeping, settings
+from couchestor_daemon.app import checkpointing, metrics, moving, node, pace_keeping, settings
 from couchestor_daemon.formats import zone_header
 from couchestor_daemon.services import (
     background,
@@ -38,7 +38,7 @@ class Maintenance:
             told,
             writer=writer_slots.MAINTENANCE,
             counters=self._counters,
-            groups_reserve_zones_count=told.background_reserve_zones_count,
+            groups_reserve_share_count=told.background_reserve_share_count,
         )
         self._clock = system_clock.SystemClock()
         self.pacer = pacing.Pacer(told.background_bytes_per_second, clock=self._clock)
@@ -79,7 +79,8 @@ class Maintenance:
                 trusted=self._checkpoints.trusted,
                 grace_seconds=self._told.zone_grace_seconds,
                 on_usage=self._show_usage,
-            )
+            ),
+            *moving.works(self.node, self._told, counters=self._counters, pace=self.pacer.take),
         ]
 
     async def run(self, stop: asyncio.Event) -> None:

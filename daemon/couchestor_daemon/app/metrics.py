@@ -75,6 +75,20 @@ class NodeMetrics:
             registry=target,
         )
         self.stripes = counter("couchestor_stripes", "Stripes made durable", registry=target)
+        self.destaged_bytes = counter(
+            "couchestor_destaged_bytes", "Bytes moved from the log to stripes", registry=target
+        )
+        self.compression_payloads = counter(
+            "couchestor_compression_payloads",
+            "Payloads moved: not tried, tried in vain, or kept compressed",
+            ["outcome"],
+            registry=target,
+        )
+        self.compression_saved_bytes = counter(
+            "couchestor_compression_saved_bytes",
+            "What payloads take less for being compressed",
+            registry=target,
+        )
         self.degraded_reads = counter(
             "couchestor_degraded_reads", "Reads served by decoding", registry=target
         )
@@ -177,6 +191,8 @@ class CountingPublisher:
             case events.ZoneReset(reclaimed_bytes=reclaimed_bytes):
                 counters.zones_reset.inc()
                 counters.reclaimed_bytes.inc(reclaimed_bytes)
+            case events.StripeDestaged(data_bytes=data_bytes):
+                counters.destaged_bytes.inc(data_bytes)
             case events.DegradedRead():
                 counters.degraded_reads.inc()
             case events.ShardFailed():

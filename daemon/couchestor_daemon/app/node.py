@@ -52,7 +52,8 @@ class Node:
     """The parts of one process that reads and writes the store, and their end.
 
     Args:
-        groups_reserve_zones_count: Zones of each device that its stripe groups leave free.
+        groups_reserve_share_count: Zones of each device that its stripe groups may take out of the
+            reserve.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Node:
         *,
         writer: str,
         counters: metrics.NodeMetrics,
-        groups_reserve_zones_count: int,
+        groups_reserve_share_count: int = 0,
     ) -> None:
         self._told = told
         self.publisher = metrics.CountingPublisher(counters, log_events.LogEventPublisher())
@@ -98,7 +99,8 @@ class Node:
             writer=writer,
             wanted=self._wanted,
             open_groups_max=OPEN_GROUPS_MAX,
-            reserve_zones_count=groups_reserve_zones_count,
+            reserve_zones_count=told.reserve_zones_count,
+            reserve_share_count=groups_reserve_share_count,
             media=self.media,
             index=self.index,
             pool=self.pool,
@@ -135,19 +137,10 @@ class Node:
             in_flight_bytes_max=self._pool_bytes - LOG_BUFFERS_BYTES,
             lease_address=lease.take,
         )
-        stripes = stripe_reader.StripeReader(
-            self.media,
-            codecs=codec_choice.by_id,
-            publisher=self.publisher,
-            on_damage=self._queue_repair,
-            run_codec=self.codec_threads.run,
-            slow_reads=hedging.Hedging(asyncio.get_running_loop().time, count=self._count_hedge),
-        )
-        self._drains.append(stripes.drain)
         extents = extent_reader.ExtentReader(
             index=self.index,
             media=self.media,
-            stripes=stripes,
+            stripes=self.stripes(),
             # Apart from that of writes: clients that do not take what they asked for hold it.
             pool=buffers.BufferPool(READ_POOL_BYTES),
             clock=system_clock.SystemClock(),
@@ -160,6 +153,19 @@ class Node:
             extents=extents,
             clock=system_clock.SystemClock(),
         )
+
+    def stripes(self) -> stripe_reader.StripeReader:
+        """A reader of stripes that queues what it finds damaged for repair."""
+        stripes = stripe_reader.StripeReader(
+            self.media,
+            codecs=codec_choice.by_id,
+            publisher=self.publisher,
+            on_damage=self._queue_repair,
+            run_codec=self.codec_threads.run,
+            slow_reads=hedging.Hedging(asyncio.get_running_loop().time, count=self._count_hedge),
+        )
+        self._drains.append(stripes.drain)
+        return stripes
 
     def _count_hedge(self, won: bool) -> None:
         (self._counters.hedged_reads_won if won else self._counters.hedged_reads).inc()

@@ -62,7 +62,6 @@ async def run_worker(
         told,
         writer=writer_slots.worker(slot),
         counters=counters,
-        groups_reserve_zones_count=told.reserve_zones_count,
     )
     certificate = (
         tls.ReloadingCertificate(cert=told.tls_cert, key=told.tls_key)

@@ -34,6 +34,12 @@ class Settings:
     codec: str = "rs"
     journal_threshold_bytes: int = 128 * units.KIB
     stripe_bytes: int = 4 * units.MIB
+    compression_saving_percent: int = 30
+    destage_log_bytes: int = 256 * units.MIB
+    destage_age_seconds: int = 3600
+    destage_idle_seconds: int = 30
+    reclaim_dead_percent: int = 50
+    reclaim_free_percent: int = 15
     checkpoint_log_bytes: int = 64 * units.MIB
     checkpoint_log_percent: int = 100
     zone_grace_seconds: float = zone_grace.ZONE_GRACE_SECONDS
@@ -91,10 +97,10 @@ class Settings:
         return (self.reserve_zones_count + 1) // 3
 
     @property
-    def background_reserve_zones_count(self) -> int:
-        """What background work that moves data, so that zones come back, leaves of the reserve:
-        more than a checkpoint does, which that needs in the end."""
-        return (2 * self.reserve_zones_count + 1) // 3
+    def background_reserve_share_count(self) -> int:
+        """What background work that moves data may take of the reserve, because more zones come
+        back by it: one for the group it fills, one for the segment of the log its commits need."""
+        return 2
 
     @property
     def places_kept_seconds(self) -> float:
