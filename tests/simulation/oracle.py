@@ -24,6 +24,8 @@ from typing import Final
 
 ABSENT: Final = 0
 """The version of a key that is not there."""
+LINE_BYTES: Final = 64
+"""Of bodies that compress."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -43,8 +45,13 @@ class Write:
 
 
 def content(version: int, size_bytes: int) -> bytes:
-    """The bytes of a version."""
-    return random.Random(version).randbytes(size_bytes)
+    """The bytes of a version. Those of every third one compress; no two lines of it are alike."""
+    rng = random.Random(version)
+    if version % 3:
+        return rng.randbytes(size_bytes)
+    line = rng.randbytes(LINE_BYTES - 8)
+    lines = (number.to_bytes(8, "big") + line for number in range(size_bytes // LINE_BYTES + 1))
+    return b"".join(lines)[:size_bytes]
 
 
 def body_of(write: Write) -> bytes:

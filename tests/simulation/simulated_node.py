@@ -30,14 +30,23 @@ from couchestor_daemon.services import (
     body_writer,
     checkpoints,
     commit_log,
+    compression,
+    departures,
+    destage,
+    evacuation,
     extent_reader,
     group_commit,
+    group_source,
     hedging,
     log_segment,
     node_store,
+    payload_reader,
+    reclaim,
     recovery_table,
     release,
+    relocation,
     replay,
+    segment_source,
     stripe_groups,
     stripe_reader,
     writer_slots,
@@ -55,6 +64,12 @@ RELEASE_GRACE_SECONDS = GRACE_SECONDS
 CHECKPOINT_LOG_BYTES: Final = 96 * units.KIB
 CHECKPOINT_SECONDS: Final = 2e-3
 RETRY_SECONDS: Final = 2e-3
+COMPRESSION_SAVING_PERCENT: Final = 10
+"""The bodies of clients repeat themselves: some payloads save so much, others do not."""
+DESTAGE_LIMITS: Final = destage.DestageLimits(log_bytes=0, age_seconds=1e-3, idle_seconds=2e-3)
+RECLAIM_LIMITS: Final = reclaim.ReclaimLimits(dead_percent=20, free_percent=50)
+PACE_SECONDS_PER_BYTE: Final = 1e-9
+POLL_FACTOR: Final = 2e-3
 NODE_ID: Final = ids.NodeId("a" * 32)
 
 
@@ -203,9 +218,10 @@ class Process:
 
     Args:
         writer: Its slot.
+        reserve_share_count: Zones that its stripe groups may take out of the reserve.
     """
 
-    def __init__(self, node: SimulatedNode, writer: str) -> None:
+    def __init__(self, node: SimulatedNode, writer: str, *, reserve_share_count: int = 0) -> None:
         self._node = node
         self.name = writer
         self._writer = writer
@@ -234,6 +250,7 @@ class Process:
             wanted=self._shape.coding,
             open_groups_max=OPEN_GROUPS_MAX,
             reserve_zones_count=self._shape.reserve_zones_count,
+            reserve_share_count=reserve_share_count,
             media=self.media,
             index=self.index,
             pool=self._pool,
@@ -242,6 +259,14 @@ class Process:
             run_codec=self._run_inline,
             run_blocking=self._run_inline,
             publisher=Silence(),
+        )
+        self.stripes = stripe_reader.StripeReader(
+            self.media,
+            codecs=codec_choice.by_id,
+            publisher=Silence(),
+            on_damage=self._queue_repair,
+            run_codec=self._run_inline,
+            slow_reads=hedging.Hedging(asyncio.get_running_loop().time),
         )
         self.death: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when this process has died alone."""
@@ -269,6 +294,20 @@ class Process:
         await asyncio.sleep(0)
         return result
 
+    def _queue_repair(self, group_id: int, offset: int, shard_index: int, reason: str) -> None:
+        record = media_records.pack(
+            media_records.RepairRecord(group_id, offset, shard_index, reason, 0)
+        )
+        key = media_records.repair_key(group_id, offset, shard_index)
+        operation = commit_log.Operation(apply=lambda txn, _: txn.put(key, record))
+        asyncio.get_running_loop().create_task(self._submit_repair(operation))
+
+    async def _submit_repair(self, operation: commit_log.Operation) -> None:
+        try:
+            await self.commits.submit(operation)
+        except errors.CouchestorError:
+            return  # The next read queues it again.
+
 
 class Worker(Process):
     """One serving process."""
@@ -295,18 +334,10 @@ class Worker(Process):
             in_flight_bytes_max=256 * units.KIB,
             lease_address=lease.take,
         )
-        stripes = stripe_reader.StripeReader(
-            self.media,
-            codecs=codec_choice.by_id,
-            publisher=Silence(),
-            on_damage=self._queue_repair,
-            run_codec=self._run_inline,
-            slow_reads=hedging.Hedging(asyncio.get_running_loop().time),
-        )
         extents = extent_reader.ExtentReader(
             index=self.index,
             media=self.media,
-            stripes=stripes,
+            stripes=self.stripes,
             pool=self._pool,
             clock=LoopClock(),
             places_kept_seconds=PLACES_KEPT_SECONDS,
@@ -322,20 +353,6 @@ class Worker(Process):
         )
         return fenced
 
-    def _queue_repair(self, group_id: int, offset: int, shard_index: int, reason: str) -> None:
-        record = media_records.pack(
-            media_records.RepairRecord(group_id, offset, shard_index, reason, 0)
-        )
-        key = media_records.repair_key(group_id, offset, shard_index)
-        operation = commit_log.Operation(apply=lambda txn, _: txn.put(key, record))
-        asyncio.get_running_loop().create_task(self._submit_repair(operation))
-
-    async def _submit_repair(self, operation: commit_log.Operation) -> None:
-        try:
-            await self.commits.submit(operation)
-        except errors.CouchestorError:
-            return  # The next read queues it again.
-
 
 class Maintenance(Process):
     """The process beside the workers: ``app.maintenance`` without threads.
@@ -344,7 +361,7 @@ class Maintenance(Process):
     """
 
     def __init__(self, node: SimulatedNode) -> None:
-        super().__init__(node, writer_slots.MAINTENANCE)
+        super().__init__(node, writer_slots.MAINTENANCE, reserve_share_count=2)
         self.checkpoints = checkpoints.Checkpoints(
             index=self.index,
             media=self.media,
@@ -373,7 +390,63 @@ class Maintenance(Process):
                 trusted=self.checkpoints.trusted,
                 grace_seconds=RELEASE_GRACE_SECONDS,
             ),
+            *self._moving(),
         ]
+
+    def _moving(self) -> list[background.BackgroundWork]:
+        """What ``app.moving`` does, in a hurry."""
+        shape = self._shape
+        squeeze = compression.Compression(saving_percent=COMPRESSION_SAVING_PERCENT)
+        moving = relocation.Relocation(
+            groups=self.groups,
+            index=self.index,
+            payloads=payload_reader.PayloadReader(
+                index=self.index, media=self.media, stripes=self.stripes
+            ),
+            stripes=self.stripes,
+            pool=self._pool,
+            stripe_bytes=shape.stripe_bytes,
+            squeeze=squeeze,
+            run_codec=self._run_inline,
+            submit=self.commits.submit,
+            pace=_pace,
+            publisher=Silence(),
+        )
+        works: list[background.BackgroundWork] = [
+            destage.Destage(
+                index=self.index,
+                media=self.media,
+                emptying=evacuation.Evacuation(moving, stripe_bytes=shape.stripe_bytes),
+                source=lambda record: segment_source.SegmentSource(
+                    record,
+                    index=self.index,
+                    media=self.media,
+                    run_blocking=self._run_inline,
+                    pace=_pace,
+                ),
+                limits=DESTAGE_LIMITS,
+                clock=LoopClock(),
+            ),
+            reclaim.Reclaim(
+                index=self.index,
+                media=self.media,
+                emptying=evacuation.Evacuation(moving, stripe_bytes=shape.stripe_bytes),
+                source=lambda record: group_source.GroupSource(
+                    record,
+                    index=self.index,
+                    media=self.media,
+                    stripes=self.stripes,
+                    run_blocking=self._run_inline,
+                    pace=_pace,
+                ),
+                must_move=lambda _, record: departures.is_narrow(self.media, record, shape.coding),
+                wanted=shape.coding,
+                reserve_zones_count=shape.reserve_zones_count,
+                limits=RECLAIM_LIMITS,
+                clock=LoopClock(),
+            ),
+        ]
+        return [HurriedWork(work, squeeze.counters, self._node.happened) for work in works]
 
     async def start(self) -> None:
         """Begin; the works go on until the process dies."""
@@ -408,6 +481,35 @@ class Maintenance(Process):
         for each in cast("list[release.Unreferenced]", released):
             self._node.happened(f"released-{each.role.name.lower()} {each.owner_id}")
         return released
+
+
+class HurriedWork:
+    """A work that polls by the second, on virtual time, and tells what it has moved."""
+
+    def __init__(
+        self,
+        work: background.BackgroundWork,
+        counters: compression.CompressionCounters,
+        happened: Callable[[str], None],
+    ) -> None:
+        self.name = work.name
+        self._work = work
+        self._counters = counters
+        self._happened = happened
+
+    async def step(self) -> float:
+        """As the work itself; the wait is shorter."""
+        kept_count = self._counters.kept_count
+        wait_seconds = await self._work.step()
+        if wait_seconds == 0.0:
+            self._happened(f"{self.name}-moved")
+        if self._counters.kept_count > kept_count:
+            self._happened("compressed")
+        return POLL_FACTOR * wait_seconds
+
+
+async def _pace(bytes_count: int) -> None:
+    await asyncio.sleep(bytes_count * PACE_SECONDS_PER_BYTE)
 
 
 class WatchedWork:

@@ -26,8 +26,10 @@ from tests.simulation import (
 )
 
 from couchestor_daemon.adapters import inline_media, isal_codec
-from couchestor_daemon.formats import shard
+from couchestor_daemon.formats import l2p_record, packed_stripe, shard
+from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import group_sealer, log_scan, log_segment, release
+from couchestor_daemon.services.catalogue import l2p, liveness
 from couchestor_domain import ids, objects
 
 SEEDS_COUNT = int(os.environ.get("COUCHESTOR_SIMULATION_SEEDS", "150"))
@@ -81,6 +83,9 @@ def test_the_seeds_meet_every_kind_of_fault() -> None:
             "from-checkpoint",
             "released-group",
             "released-segment",
+            "destage-moved",
+            "reclaim-moved",
+            "compressed",
             "in-commit",
             "unplug",
             "write",
@@ -230,13 +235,43 @@ def test_canary_groups_sealed_while_a_commit_under_way_refers_to_them(
     # So that zones come back before a slow upload ends.
     for name in ("PLACES_KEPT_SECONDS", "GRACE_SECONDS", "RELEASE_GRACE_SECONDS"):
         monkeypatch.setattr(simulated_node, name, getattr(simulated_node, name) / 10)
-    must_be_caught("does not list")
+    must_be_caught("does not list|is referred to again")
 
 
 @pytest.mark.usefixtures("without_audit")
 def test_canary_zones_reset_before_readers_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulated_node, "RELEASE_GRACE_SECONDS", 0.0)
     must_be_caught("was given away under a read")
+
+
+def test_canary_an_entry_switched_although_a_client_changed_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def replace_all(txn: index_port.IndexWriter, moves: Sequence[l2p.Move]) -> list[l2p.Move]:
+        for move in moves:
+            now = txn.get(l2p_record.key(move.address))
+            if now is not None:
+                liveness.subtract(txn, [l2p_record.unpack(now)])
+            txn.put(l2p_record.key(move.address), l2p_record.pack(move.location))
+            liveness.add(txn, [move.location])
+        return list(moves)
+
+    monkeypatch.setattr(l2p, "replace_all", replace_all)
+    must_be_caught("belong to nothing|is not mapped; next is|reaches past its extent")
+
+
+def _packed_shards_not_durable(data: memoryview, durable: bool) -> tuple[memoryview, bool]:
+    header = shard.unpack(data)
+    is_packed = header is not None and header.extent_address == packed_stripe.ADDRESS
+    return data, durable and not is_packed
+
+
+@pytest.mark.usefixtures("without_audit")
+def test_canary_entries_switched_before_the_shards_are_durable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    patch_media_writes(monkeypatch, _packed_shards_not_durable)
+    must_be_caught("cannot be read")
 
 
 @pytest.mark.usefixtures("without_audit")
