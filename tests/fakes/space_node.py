@@ -288,6 +288,7 @@ class SpaceNode:
                 run_blocking=self.run,
                 pace=self.pace,
             ),
+            writer="maintenance",
             must_move=must_move,
             wanted=self.coding,
             reserve_zones_count=self._reserve_zones_count,

@@ -439,6 +439,7 @@ class Maintenance(Process):
                     run_blocking=self._run_inline,
                     pace=_pace,
                 ),
+                writer=self.name,
                 must_move=lambda _, record: departures.is_narrow(self.media, record, shape.coding),
                 wanted=shape.coding,
                 reserve_zones_count=shape.reserve_zones_count,

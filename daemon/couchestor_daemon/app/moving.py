@@ -20,6 +20,7 @@ from couchestor_daemon.services import (
     reclaim,
     relocation,
     segment_source,
+    writer_slots,
 )
 from couchestor_domain import geometry
 
@@ -94,6 +95,7 @@ def works(
         media=parts.media,
         emptying=evacuation.Evacuation(moving, stripe_bytes=told.stripe_bytes),
         source=of_group,
+        writer=writer_slots.MAINTENANCE,
         must_move=must_move,
         wanted=wanted,
         reserve_zones_count=told.reserve_zones_count,

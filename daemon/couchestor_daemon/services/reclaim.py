@@ -12,6 +12,10 @@ what is dead is neither. What has lived long goes on living, so its space stays 
 it is compact: an old group is worth moving at a smaller dead share than a young one, whose objects
 are still being deleted. Group ids are drawn from the node's sequence, so they tell the age.
 
+A group that this process has filled is as compact as its extents allow, which for very small ones
+is not much: their table and padding are as long as they are. Moving it again would gain nothing,
+for ever; so it is no victim before a part of what was alive in it has died.
+
 Room is low when fewer groups can be opened than ``free_percent`` of a device's zones; groups that
 are empty and only wait for their release count as room.
 """
@@ -36,6 +40,9 @@ LOOK_AGAIN_SECONDS: Final = 600.0
 DEAD_SHARE_MIN: Final = 0.1
 """Below it a group is not moved for its space: headers and padding are as much of a new one."""
 
+COMPACT_SHARE_MIN: Final = 0.25
+"""A group of our own with less was sealed before it was full."""
+
 MustMove = Callable[[index_port.IndexReader, media_records.GroupRecord], bool]
 
 
@@ -54,6 +61,8 @@ class Victim(NamedTuple):
     live_share: float
     """Of the data bytes that its zones can hold."""
     must_move: bool
+    is_compact: bool = False
+    """Whether moving it gains nothing."""
 
     @property
     def dead_share(self) -> float:
@@ -75,8 +84,9 @@ def choose(
 ) -> Victim | None:
     """The next group to move, or None."""
     forced = [victim for victim in victims if victim.must_move]
-    mostly_dead = [victim for victim in victims if 100 * victim.dead_share >= limits.dead_percent]
-    worthwhile = [victim for victim in victims if victim.dead_share >= DEAD_SHARE_MIN]
+    loose = [victim for victim in victims if not victim.is_compact]
+    mostly_dead = [victim for victim in loose if 100 * victim.dead_share >= limits.dead_percent]
+    worthwhile = [victim for victim in loose if victim.dead_share >= DEAD_SHARE_MIN]
     # Space first, when that is short: moving what has to go anyhow takes more of it at first.
     order = [mostly_dead, worthwhile if room_is_low else [], forced]
     for candidates in order:
@@ -90,6 +100,7 @@ class Reclaim:
 
     Args:
         source: Finds the live entries of a group.
+        writer: Slot of this process: whose groups it fills.
         must_move: Whether a sealed group has to go whatever is dead in it (see ``departures``).
         reserve_zones_count: Zones of each device that are no room for groups.
     """
@@ -103,6 +114,7 @@ class Reclaim:
         media: media_port.Media,
         emptying: evacuation.Evacuation,
         source: Callable[[media_records.GroupRecord], evacuation.Source],
+        writer: str,
         must_move: MustMove,
         wanted: geometry.StripeGeometry,
         reserve_zones_count: int,
@@ -113,12 +125,15 @@ class Reclaim:
         self._media = media
         self._evacuation = emptying
         self._source = source
+        self._writer = writer
         self._must_move = must_move
         self._wanted = wanted
         self._reserve_zones_count = reserve_zones_count
         self._limits = limits
         self._clock = clock
         self._walked_at: dict[int, float] = {}
+        self._first_live: dict[int, int] = {}
+        """Live bytes of a group of our own when it was first seen sealed."""
 
     async def step(self) -> float:
         """Move one stripe, if there is a victim. Returns seconds until the next look.
@@ -141,6 +156,7 @@ class Reclaim:
                     record,
                     min(live[record.group_id] / self._room_bytes(record), 1.0),
                     self._must_move(reader, record),
+                    self._is_compact(record, live[record.group_id]),
                 )
                 for record in records
                 if live[record.group_id] and not self._was_walked(record, now)
@@ -153,10 +169,20 @@ class Reclaim:
                 limits=self._limits,
             )
         self._walked_at = {key: at for key, at in self._walked_at.items() if key in live}
+        self._first_live = {key: count for key, count in self._first_live.items() if key in live}
         if chosen is None:
             return None
         self._walked_at[chosen.record.group_id] = now
         return self._source(chosen.record)
+
+    def _is_compact(self, record: media_records.GroupRecord, live_bytes: int) -> bool:
+        if record.writer != self._writer:
+            return False
+        first_bytes = self._first_live.setdefault(record.group_id, live_bytes)
+        return (
+            first_bytes >= COMPACT_SHARE_MIN * self._room_bytes(record)
+            and live_bytes > (1 - DEAD_SHARE_MIN) * first_bytes
+        )
 
     def _was_walked(self, record: media_records.GroupRecord, now: float) -> bool:
         # Nothing is added to a sealed group: what a walk left does not verify, or is on its way.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
@@ -165,6 +166,33 @@ async def test_room_that_waits_for_its_release_counts_as_room() -> None:
         await node.delete(key)
     assert sum(node.live_bytes(group_id) == 0 for group_id in groups) > 3
     assert await work_off(node.reclaim(ONLY_LOW)) == 0
+
+
+async def test_what_is_as_compact_as_it_can_be_is_not_moved_for_ever() -> None:
+    node = space_node.SpaceNode(zone_bytes=256 * units.KIB, stripe_bytes=128 * units.KIB)
+    await node.create_bucket()
+    keys = [f"k{number:05}" for number in range(9000)]
+    for first in range(0, len(keys), 100):
+        await asyncio.gather(*(node.put(key, RNG.randbytes(90)) for key in keys[first:][:100]))
+    left = node.entries()
+    while left:
+        left = left[(await node.relocation.move(left)).taken_count :]
+    groups = by_state(node, media_records.ZoneSetState.SEALED)
+    assert groups
+    record = next(found for found in node.group_records() if found.group_id == groups[0])
+    assert record.writer == "maintenance"
+    limits = reclaim.ReclaimLimits(dead_percent=10, free_percent=90)
+    work = node.reclaim(limits)
+    assert node.live_bytes(groups[0]) < 0.7 * work._room_bytes(record), "loose, as it looks"
+    assert await work_off(work) == 0
+    for key in keys[: 9000 // 4]:
+        await node.delete(key)
+    node.check_live_bytes()
+    assert await work_off(work) > 0
+    assert node.live_bytes(groups[0]) == 0
+    before = node.entries()
+    assert await work_off(work) == 0
+    assert node.entries() == before
 
 
 async def test_narrow_groups_get_their_full_width_back() -> None:
