@@ -66,5 +66,48 @@ def choose_devices(candidates: Sequence[Candidate], count: int) -> tuple[ids.Dev
     return tuple(candidate.device_id for _, _, candidate in ranked[:count])
 
 
+def choose_spare(
+    candidates: Sequence[Candidate],
+    *,
+    preferred: ids.DeviceId,
+    taken_domains: Sequence[str],
+) -> ids.DeviceId:
+    """Choose the device that takes the place of one member of a group.
+
+    The preferred device if it has room, so that a group stays where it was placed; else one whose
+    failure domain holds the fewest of the other members, then as ``choose_devices`` does.
+
+    Args:
+        candidates: Healthy devices that hold no other member, each once, in any order.
+        preferred: The device of the member that is replaced; it need not be a candidate.
+        taken_domains: Failure domain of each other member.
+
+    Raises:
+        StoreReadOnlyError: there is no candidate.
+        StoreFullError: none of them has a free zone.
+    """
+    if not candidates:
+        raise errors.StoreReadOnlyError(
+            "every healthy device holds a member of the group already: add a device", needed=1
+        )
+    usable = [candidate for candidate in candidates if candidate.free_zones_count > 0]
+    if not usable:
+        raise errors.StoreFullError(
+            f"none of {len(candidates)} devices has a free zone for a member of the group; "
+            "delete objects or add devices",
+            needed=1,
+        )
+    for candidate in usable:
+        if candidate.device_id == preferred:
+            return preferred
+    return min(
+        usable,
+        key=lambda candidate: (
+            taken_domains.count(candidate.failure_domain),
+            _preference(candidate),
+        ),
+    ).device_id
+
+
 def _preference(candidate: Candidate) -> tuple[int, int, str]:
     return (-candidate.free_zones_count, candidate.open_zones_count, candidate.device_id)

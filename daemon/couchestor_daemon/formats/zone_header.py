@@ -41,6 +41,9 @@ class ZoneRole(enum.IntEnum):
     LEFT = 4
     """Of index records alone, never in a header: no member of the group that owns the zone any
     more, but readers may still look at it."""
+    REBUILD = 5
+    """Of index records alone: being filled to take the place of a member of the group that owns
+    the zone."""
 
 
 KNOWN_ROLES: Final = frozenset({ZoneRole.SEGMENT, ZoneRole.GROUP, ZoneRole.CHECKPOINT})
@@ -61,6 +64,7 @@ class ZoneHeader(NamedTuple):
 def pack(header: ZoneHeader) -> bytes:
     """One block."""
     assert header.role is not ZoneRole.LEFT, header
+    assert header.role is not ZoneRole.REBUILD, header
     payload = bytearray(
         FIXED.pack(
             header.role,

@@ -64,13 +64,27 @@ async def stripes(
         if header is None:
             offset += units.BLOCK_BYTES
             continue
-        yield FoundStripe(
-            stripe_reader.StripeLocation(
-                record.group_id, offset, header.chunk_bytes, header.data_bytes
-            ),
-            header.extent_address,
-        )
+        yield found_stripe(header)
         offset += shard.shard_bytes(header.chunk_bytes)
+
+
+async def stripe_at(
+    media: media_port.Media, record: media_records.GroupRecord, *, offset_bytes: int
+) -> FoundStripe | None:
+    """The stripe that some member shows at an offset."""
+    zones = media_records.zone_addresses(record.members)
+    header = await _written_at(media, record, zones, offset_bytes)
+    return None if header is None else found_stripe(header)
+
+
+def found_stripe(header: shard.ShardHeader) -> FoundStripe:
+    """The stripe that a shard says it is part of."""
+    return FoundStripe(
+        stripe_reader.StripeLocation(
+            header.group_id, header.stripe_offset_bytes, header.chunk_bytes, header.data_bytes
+        ),
+        header.extent_address,
+    )
 
 
 async def _written_at(

@@ -81,3 +81,49 @@ def allocate(
     for zone in zones:
         txn.put(media_records.zone_key(zone), record)
     return zones
+
+
+def allocate_replacement(
+    txn: index_port.IndexWriter,
+    devices: Sequence[device_port.DeviceIdentity],
+    *,
+    replaced: ids.ZoneAddress,
+    taken_domains: Sequence[str],
+    owner_id: int,
+    keep_free_count: int,
+) -> ids.ZoneAddress:
+    """Take a zone for what a rebuild writes in place of a member of group ``owner_id``.
+
+    Args:
+        devices: Healthy ones that hold no other member and whose zones are large enough.
+        taken_domains: Failure domain of each other member.
+
+    Raises:
+        StoreReadOnlyError, StoreFullError: as ``placement.choose_spare``.
+    """
+    free = {identity.device_id: free_zones(txn, identity) for identity in devices}
+    device_id = placement.choose_spare(
+        [
+            _candidate(identity, len(free[identity.device_id]), keep_free_count)
+            for identity in devices
+        ],
+        preferred=replaced.device_id,
+        taken_domains=taken_domains,
+    )
+    zone = ids.ZoneAddress(device_id, free[device_id][0])
+    txn.put(
+        media_records.zone_key(zone),
+        media_records.pack(media_records.ZoneRecord(int(zone_header.ZoneRole.REBUILD), owner_id)),
+    )
+    return zone
+
+
+def _candidate(
+    identity: device_port.DeviceIdentity, free_count: int, keep_free_count: int
+) -> placement.Candidate:
+    kept = kept_free_count(identity, keep_free_count)
+    return placement.Candidate(
+        device_id=identity.device_id,
+        failure_domain=identity.failure_domain,
+        free_zones_count=max(0, free_count - kept),
+    )

@@ -113,3 +113,37 @@ def test_too_few_devices_and_too_little_room_are_told_apart() -> None:
 def test_asking_for_nothing_is_a_programming_fault(count: int) -> None:
     with pytest.raises(AssertionError):
         placement.choose_devices([candidate("a", "a", free=1)], count)
+
+
+# -- a spare for one member ------------------------------------------------------------------------
+
+
+def test_a_spare_is_the_same_device_while_it_has_room() -> None:
+    found = [candidate("a", "x", free=1), candidate("b", "y", free=9)]
+    chosen = placement.choose_spare(found, preferred=ids.DeviceId("a"), taken_domains=["x"])
+    assert chosen == "a"
+    found[0] = candidate("a", "x", free=0)
+    chosen = placement.choose_spare(found, preferred=ids.DeviceId("a"), taken_domains=["x"])
+    assert chosen == "b"
+
+
+def test_a_spare_is_where_the_fewest_other_members_are() -> None:
+    found = [
+        candidate("a", "x", free=9),
+        candidate("b", "y", free=5),
+        candidate("c", "z", free=2),
+        candidate("d", "z", free=3),
+    ]
+    gone = ids.DeviceId("e")
+    assert placement.choose_spare(found, preferred=gone, taken_domains=["x", "y", "x"]) == "d"
+    assert placement.choose_spare(found, preferred=gone, taken_domains=["x", "z"]) == "b"
+    assert placement.choose_spare(found, preferred=gone, taken_domains=["x", "y", "z"]) == "a"
+
+
+def test_no_spare_says_what_is_missing() -> None:
+    with pytest.raises(errors.StoreReadOnlyError, match="add a device"):
+        placement.choose_spare([], preferred=ids.DeviceId("e"), taken_domains=[])
+    with pytest.raises(errors.StoreFullError, match="free zone"):
+        placement.choose_spare(
+            [candidate("a", "x", free=0)], preferred=ids.DeviceId("a"), taken_domains=[]
+        )

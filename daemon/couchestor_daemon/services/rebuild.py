@@ -1,0 +1,378 @@
+"""Rebuild: groups get back the members they lost, the most endangered first.
+
+A member is replaced as a whole, because zones only grow: every shard of it is copied or decoded
+into a fresh zone, which is swapped in by one commit (docs/adr/0007). What was found damaged is
+looked at again first; what nothing leads to is not repaired.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from couchestor_daemon.formats import media_records
+from couchestor_daemon.ports import index as index_port
+from couchestor_daemon.services import (
+    commit_log,
+    group_walk,
+    member_rebuild,
+    rebuild_order,
+    rebuild_survey,
+    repair_queue,
+    replacement_zones,
+    shard_check,
+)
+from couchestor_domain import errors, event_publisher, events, ids
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 5.0
+"""Between looks at the repair queue and at the devices."""
+SURVEY_SECONDS: Final = 600.0
+"""Between looks at all groups when nothing is known to be missing."""
+RESURVEY_SECONDS: Final = 30.0
+"""The same while something is."""
+RETRY_SECONDS: Final = 600.0
+"""After a rebuild that cannot succeed as things are."""
+ROOM_RETRY_SECONDS: Final = 60.0
+CHECKS_PER_STEP: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What people see of it."""
+
+    groups_waiting_count: int = 0
+    """At least; more may be found when these are done."""
+    groups_rebuilt_count: int = 0
+    """By this process."""
+    groups_failed_count: int = 0
+    """Cannot be rebuilt as things are."""
+    done_bytes: int = 0
+    """Written by this process."""
+    left_bytes: int = 0
+    """To write, at most."""
+    seconds_left: float = 0.0
+    """At the present speed; 0 while that is not known."""
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    """A rebuild under way."""
+
+    work: member_rebuild.MemberRebuild
+    started_seconds: float
+
+
+class Rebuild:
+    """Background work (see ``services.background``).
+
+    Args:
+        delay_seconds: How long a device may be away before its members are replaced.
+        now_seconds: Monotonic clock.
+        now_ns: Wall clock.
+        report: Told when the progress has changed.
+    """
+
+    name = "rebuild"
+
+    def __init__(
+        self,
+        tools: member_rebuild.Tools,
+        *,
+        submit: replacement_zones.Submit,
+        reserve_zones_count: int,
+        delay_seconds: float,
+        publisher: event_publisher.EventPublisher,
+        now_seconds: Callable[[], float],
+        now_ns: Callable[[], int],
+        report: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        self._tools = tools
+        self._submit = submit
+        self._publisher = publisher
+        self._now_seconds = now_seconds
+        self._report = report
+        self._zones = replacement_zones.ReplacementZones(
+            index=tools.index,
+            media=tools.media,
+            submit=submit,
+            reserve_zones_count=reserve_zones_count,
+            publisher=publisher,
+        )
+        self._check = shard_check.ShardCheck(
+            index=tools.index,
+            media=tools.media,
+            pool=tools.pool,
+            codecs=tools.codecs,
+            run_codec=tools.run_codec,
+            pace=tools.pace,
+        )
+        self._absent = rebuild_survey.AbsentDevices(
+            tools.media, delay_seconds=delay_seconds, now_seconds=now_seconds, now_ns=now_ns
+        )
+        self._survey = rebuild_survey.RebuildSurvey(index=tools.index, absent=self._absent)
+        self._attempt: _Attempt | None = None
+        self._is_clean = False
+        """Whether no zone is taken but those of the attempt under way."""
+        self._queue: list[rebuild_order.Need] = []
+        self._members_waiting_count = 0
+        self._healthy: frozenset[ids.DeviceId] = frozenset()
+        self._survey_at = 0.0
+        self._retry_at: dict[int, float] = {}
+        self._failed: set[int] = set()
+        self._rebuilt_count = 0
+        self._done_bytes = 0
+        self._busy_seconds = 0.0
+        self._shown = Progress()
+
+    @property
+    def progress(self) -> Progress:
+        """As of the last step."""
+        return self._shown
+
+    async def step(self) -> float:
+        """Go on with a rebuild, or look for the next one.
+
+        Raises:
+            CouchestorError: it could not go on; what was under way has been given up, and its
+                zones are freed by the next step.
+        """
+        goes_on = False
+        started = self._now_seconds()
+        try:
+            wait_seconds = await self._step()
+            goes_on = True
+        except errors.OverloadedError:
+            goes_on = True  # Memory comes back when others are done.
+            wait_seconds = 1.0
+        finally:
+            if not goes_on:
+                self._give_up()
+        if self._attempt is not None:
+            self._busy_seconds += self._now_seconds() - started
+        self._show()
+        return wait_seconds
+
+    async def _step(self) -> float:
+        if self._attempt is not None:
+            await self._go_on(self._attempt)
+            return 0.0
+        if not self._is_clean:
+            await self._zones.give_back(await self._zones.leftovers())
+            self._is_clean = True
+        await self._look()
+        while self._queue:
+            need = self._queue.pop(0)
+            if self._retry_at.get(need.group_id, 0.0) > self._now_seconds():
+                continue
+            await self._begin(need.group_id)
+            return 0.0
+        return LOOK_SECONDS
+
+    def _give_up(self) -> None:
+        """Forget the attempt under way; the next step frees its zones."""
+        attempt, self._attempt = self._attempt, None
+        self._is_clean = False
+        if attempt is not None:
+            attempt.work.close()
+
+    # -- what to do -----------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        """Fill the queue when it is empty."""
+        now = self._now_seconds()
+        healthy = frozenset(i.device_id for i in self._tools.media.healthy_devices())
+        if healthy != self._healthy:
+            self._healthy = healthy
+            self._queue, self._survey_at = [], now
+            self._retry_at.clear()
+        if self._queue:
+            return
+        if now >= self._survey_at:
+            self._queue, self._members_waiting_count = await self._survey.of_all_groups()
+            self._survey_at = now + (
+                RESURVEY_SECONDS if self._members_waiting_count else SURVEY_SECONDS
+            )
+            given_up_at = self._absent.next_change_seconds()
+            if given_up_at is not None:
+                self._survey_at = min(self._survey_at, given_up_at)
+        queued, gone = await self._survey.queued()
+        if gone:
+            await self._drop_groups(gone)
+        known = {need.group_id for need in self._queue}
+        self._queue = rebuild_order.most_urgent(
+            [*self._queue, *(need for need in queued if need.group_id not in known)]
+        )
+        self._members_waiting_count = max(
+            self._members_waiting_count,
+            sum(len(need.missing) + len(need.suspects) for need in self._queue),
+        )
+        if not self._queue:
+            self._members_waiting_count = 0
+
+    async def _drop_groups(self, group_ids: list[int]) -> None:
+        def apply(txn: index_port.IndexWriter, _: commit_log.Placement) -> None:
+            for group_id in group_ids:
+                if txn.get(media_records.group_key(group_id)) is None:
+                    repair_queue.delete_of_group(txn, group_id)
+
+        await self._submit(commit_log.Operation(apply=apply, uses_reserve=True))
+
+    async def _begin(self, group_id: int) -> None:
+        """Start on a group, if it still needs it."""
+        with self._tools.index.read() as reader:
+            value = reader.get(media_records.group_key(group_id))
+            if value is None:
+                return
+            record = media_records.unpack(media_records.GroupRecord, value)
+            need = self._survey.need_of(reader, record)
+            if need is None:
+                return
+            waiting = list(repair_queue.of_group(reader, group_id))
+        damaged, are_all_checked = await self._damaged(record, need, waiting)
+        wanted = sorted({*need.missing, *(index for _, index in damaged)})
+        if not wanted:
+            if not are_all_checked:
+                self._queue.insert(0, need)
+            return
+        zones = media_records.zone_addresses(record.members)
+        end_bytes = await self._tools.run_blocking(group_walk.end_bytes, self._tools.media, zones)
+        try:
+            fresh = await self._zones.take(record, wanted, bytes_min=end_bytes)
+        except (errors.StoreFullError, errors.StoreReadOnlyError) as exc:
+            if group_id not in self._retry_at:
+                logger.warning("group %d waits for its rebuild: %s", group_id, exc)
+            self._retry_at[group_id] = self._now_seconds() + ROOM_RETRY_SECONDS
+            return
+        self._is_clean = False
+        self._attempt = _Attempt(
+            member_rebuild.MemberRebuild(
+                self._tools, record, fresh, distrusted=damaged, end_bytes=end_bytes
+            ),
+            self._now_seconds(),
+        )
+        self._publisher.publish(
+            events.ReconstructionTriggered(
+                group_id=ids.GroupId(group_id), missing_shards=tuple(sorted(fresh))
+            )
+        )
+
+    async def _damaged(
+        self,
+        record: media_records.GroupRecord,
+        need: rebuild_order.Need,
+        waiting: list[media_records.RepairRecord],
+    ) -> tuple[list[tuple[int, int]], bool]:
+        """The shards among those waiting that are damaged indeed, as (offset, index); and whether
+        all were looked at.
+
+        Of each member one is enough to rebuild it all, but a wrong parity that verifies must be
+        known, so that it is not copied. What proves whole, or is missed by nobody, is taken off.
+        """
+        damaged: list[tuple[int, int]] = []
+        needless: list[media_records.RepairRecord] = []
+        checked_count = 0
+        are_all_checked = True
+        for item in waiting:
+            if item.shard_index not in need.suspects:
+                continue
+            if checked_count >= CHECKS_PER_STEP and item.shard_index < record.data_shards:
+                are_all_checked = False
+                continue
+            checked_count += 1
+            verdict = await self._check.verdict(
+                record, offset_bytes=item.stripe_offset_bytes, shard_index=item.shard_index
+            )
+            if verdict is shard_check.Verdict.DAMAGED:
+                damaged.append((item.stripe_offset_bytes, item.shard_index))
+            elif verdict is not shard_check.Verdict.AWAY:
+                needless.append(item)
+        if needless:
+            drop = repair_queue.drop(needless)
+            await self._submit(
+                commit_log.Operation(apply=lambda txn, _: drop(txn), uses_reserve=True)
+            )
+        return damaged, are_all_checked
+
+    # -- doing it -------------------------------------------------------------------------------
+
+    async def _go_on(self, attempt: _Attempt) -> None:
+        work = attempt.work
+        group_id = work.record.group_id
+        before_bytes = work.moved_bytes
+        try:
+            ended = await work.advance()
+        except member_rebuild.LostStripeError as exc:
+            self._give_up()
+            self._retry_at[group_id] = self._now_seconds() + RETRY_SECONDS
+            self._failed.add(group_id)
+            self._fail(group_id, str(exc))
+            return
+        except errors.OverloadedError:
+            raise
+        except errors.CouchestorError as exc:
+            self._retry_at[group_id] = self._now_seconds() + ROOM_RETRY_SECONDS
+            self._fail(group_id, str(exc))
+            raise
+        finally:
+            self._done_bytes += work.moved_bytes - before_bytes
+        if not ended:
+            return
+        if await self._zones.swap(work.record, work.fresh):
+            self._finish(attempt)
+        else:
+            self._give_up()
+
+    def _finish(self, attempt: _Attempt) -> None:
+        self._attempt = None
+        self._is_clean = True
+        attempt.work.close()
+        group_id = attempt.work.record.group_id
+        self._failed.discard(group_id)
+        self._retry_at.pop(group_id, None)
+        self._rebuilt_count += 1
+        self._members_waiting_count -= min(self._members_waiting_count, len(attempt.work.fresh))
+        for zone in attempt.work.fresh.values():
+            self._publisher.publish(
+                events.ZoneClosed(
+                    device_id=zone.device_id,
+                    zone_index=zone.zone_index,
+                    role="group",
+                    owner_id=group_id,
+                    written_bytes=attempt.work.moved_bytes // len(attempt.work.fresh),
+                )
+            )
+        self._publisher.publish(
+            events.ReconstructionCompleted(
+                group_id=ids.GroupId(group_id),
+                rebuilt_bytes=attempt.work.moved_bytes,
+                duration_seconds=self._now_seconds() - attempt.started_seconds,
+            )
+        )
+
+    def _fail(self, group_id: int, reason: str) -> None:
+        self._publisher.publish(
+            events.ReconstructionFailed(group_id=ids.GroupId(group_id), reason=reason)
+        )
+
+    def _show(self) -> None:
+        capacity_bytes = max(
+            (i.zone_capacity_bytes for i in self._tools.media.healthy_devices()), default=0
+        )
+        moved_bytes = self._attempt.work.moved_bytes if self._attempt else 0
+        left_bytes = max(0, self._members_waiting_count * capacity_bytes - moved_bytes)
+        speed = self._done_bytes / self._busy_seconds if self._busy_seconds else 0.0
+        fresh = Progress(
+            groups_waiting_count=len(self._queue) + (self._attempt is not None),
+            groups_rebuilt_count=self._rebuilt_count,
+            groups_failed_count=len(self._failed),
+            done_bytes=self._done_bytes,
+            left_bytes=left_bytes,
+            seconds_left=left_bytes / speed if speed else 0.0,
+        )
+        if fresh != self._shown:
+            self._shown = fresh
+            self._report(fresh)

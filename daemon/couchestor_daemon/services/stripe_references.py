@@ -1,0 +1,65 @@
+"""What of the L2P leads to a stripe: whether it is worth repairing, and how much goes with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+from couchestor_daemon.formats import l2p_record, media_records
+from couchestor_daemon.ports import index as index_port
+from couchestor_daemon.services import group_walk
+from couchestor_daemon.services.catalogue import liveness
+from couchestor_domain import ids
+
+PACKED_ADDRESS: Final = 2**64 - 1
+"""In the shards of a stripe whose data names its extents itself."""
+ENTRIES_PER_SLICE: Final = 2048
+"""Looked at in one go, with the event loop waiting."""
+
+
+def live_bytes(reader: index_port.IndexReader, found: group_walk.FoundStripe) -> int:
+    """Bytes of a stripe that the L2P leads to; of a packed one, those of its whole group."""
+    location = found.location
+    if found.extent_address == PACKED_ADDRESS:
+        return liveness.group_bytes(reader, location.group_id)
+    start = l2p_record.key(ids.ExtentAddress(found.extent_address))
+    # An address from a place that only looks like a stripe may be any number.
+    end = min(found.extent_address + location.data_bytes, PACKED_ADDRESS)
+    stop = l2p_record.key(ids.ExtentAddress(end))
+    total = 0
+    for _, value in reader.scan(start, stop):
+        entry = l2p_record.unpack(value)
+        if isinstance(entry, l2p_record.StripeLocation) and (
+            entry.group_id,
+            entry.stripe_offset_bytes,
+        ) == (location.group_id, location.stripe_offset_bytes):
+            total += entry.length_bytes
+    return total
+
+
+async def search(
+    index: index_port.IndexStore, group_id: int
+) -> AsyncIterator[tuple[ids.ExtentAddress, l2p_record.StripeLocation]]:
+    """Every L2P entry that leads to a group, found by looking at all entries there are.
+
+    For what no stripe tells by itself. Entries that change meanwhile may be missed.
+    """
+    start, stop = media_records.table_range(l2p_record.TABLE)
+    while True:
+        looked_at = 0
+        found: list[tuple[ids.ExtentAddress, l2p_record.StripeLocation]] = []
+        with index.read() as reader:
+            for key, value in reader.scan(start, stop):
+                looked_at += 1
+                entry = l2p_record.unpack(value)
+                if isinstance(entry, l2p_record.StripeLocation) and entry.group_id == group_id:
+                    found.append((l2p_record.address_of(key), entry))
+                start = key + b"\0"
+                if looked_at == ENTRIES_PER_SLICE:
+                    break
+        for item in found:
+            yield item
+        if looked_at < ENTRIES_PER_SLICE:
+            return
+        await asyncio.sleep(0)

@@ -1,0 +1,25 @@
+"""Zone headers say only what may stand on media."""
+
+from __future__ import annotations
+
+import pytest
+
+from couchestor_daemon.formats import frame, zone_header
+from couchestor_domain import ids
+
+MEMBERS = tuple(
+    ids.ZoneAddress(ids.DeviceId(f"{number:032x}"), ids.ZoneIndex(number)) for number in range(3)
+)
+
+
+@pytest.mark.parametrize("role", sorted(zone_header.KNOWN_ROLES))
+def test_a_header_reads_back(role: zone_header.ZoneRole) -> None:
+    header = zone_header.ZoneHeader(role, 1, 2, 1, 77, 5, MEMBERS)
+    assert zone_header.unpack(memoryview(zone_header.pack(header))) == header
+
+
+@pytest.mark.parametrize("role", [zone_header.ZoneRole.LEFT, zone_header.ZoneRole.REBUILD, 99])
+def test_what_only_the_index_knows_is_not_read_from_media(role: int) -> None:
+    payload = zone_header.FIXED.pack(role, 0, 0, 2, 1, 77, 5)
+    block = frame.pack(zone_header.MAGIC, version=zone_header.VERSION, payload=payload)
+    assert zone_header.unpack(memoryview(block.ljust(4096, b"\0"))) is None
