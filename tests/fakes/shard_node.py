@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
+import xxhash
 
 from couchestor_daemon import buffers
 from couchestor_daemon.adapters import (
@@ -169,6 +170,64 @@ class ShardNode:
             await self.change(lambda txn: l2p.insert(txn, address, location))
             self.data[address] = data
         return address
+
+    async def put_small(self, length_bytes: int) -> ids.ExtentAddress:
+        """A payload of the log."""
+        address = ids.ExtentAddress(self._next_address)
+        self._next_address += length_bytes
+        data = self.rng.randbytes(length_bytes)
+
+        def apply(txn: index_port.IndexWriter, place: commit_log.Placement) -> None:
+            location = l2p_record.JournalLocation(
+                place.segment_id,
+                place.offset_bytes,
+                place.length_bytes,
+                xxhash.xxh3_64_intdigest(data),
+            )
+            l2p.insert(txn, address, location)
+
+        await self.commits.submit(commit_log.Operation(apply=apply, payload=data))
+        return address
+
+    async def seal_segments(self) -> None:
+        """Seal every log segment; the next commit opens another one."""
+        self.start()
+        with self.index.read() as reader:
+            found = [
+                media_records.unpack(media_records.SegmentRecord, value)
+                for _, value in reader.scan(*media_records.table_range(media_records.SEGMENTS))
+            ]
+
+        def apply(txn: index_port.IndexWriter) -> None:
+            for record in found:
+                sealed = msgspec.structs.replace(
+                    record, state=int(media_records.ZoneSetState.SEALED), writer="gone"
+                )
+                txn.put(media_records.segment_key(record.segment_id), media_records.pack(sealed))
+
+        await self.change(apply)
+        self.start()
+
+    def journal(self, address: ids.ExtentAddress) -> l2p_record.JournalLocation:
+        """Where a payload of the log is."""
+        with self.index.read() as reader:
+            value = reader.get(l2p_record.key(address))
+        assert value is not None
+        found = l2p_record.unpack(value)
+        assert isinstance(found, l2p_record.JournalLocation), found
+        return found
+
+    async def forget(self, address: ids.ExtentAddress) -> None:
+        """Nothing leads to a payload of the log any more."""
+        length = self.journal(address).length_bytes
+        await self.change(lambda txn: l2p.punch(txn, ids.Extent(address, length)))
+
+    def segment_of(self, address: ids.ExtentAddress) -> media_records.SegmentRecord:
+        """Where a payload is."""
+        with self.index.read() as reader:
+            found = reader.get(media_records.segment_key(self.journal(address).segment_id))
+        assert found is not None
+        return media_records.unpack(media_records.SegmentRecord, found)
 
     async def delete(self, address: ids.ExtentAddress) -> None:
         """Nothing leads to a stripe any more."""

@@ -1,4 +1,4 @@
-"""Index records about media: segments, groups, checkpoints, zones in use, devices, repairs.
+"""Index records about media: segments, groups, checkpoints, zones in use, devices, repairs, scrub.
 
 Every value is one version byte followed by a MessagePack array of the fields in order.
 """
@@ -31,6 +31,8 @@ FENCE_KEY: Final = META + b"fence"
 """Segment of the last fence: written for its place in the order, not for its value."""
 ADDRESS_KEY: Final = META + b"address"
 """First extent address that was never leased to a writer (u64)."""
+SCRUB_KEY: Final = META + b"scrub"
+"""How far the scrub is, and what its last pass found (``ScrubRecord``)."""
 
 U64: Final = struct.Struct(">Q")
 ZONE_KEY: Final = struct.Struct(">1s16sI")
@@ -122,6 +124,34 @@ class RepairRecord(msgspec.Struct, array_like=True, frozen=True):
     found_ns: int
 
 
+class ScrubCounts(msgspec.Struct, array_like=True, frozen=True):
+    """What one pass of the scrub has done."""
+
+    started_ns: int = 0
+    ended_ns: int = 0
+    """0: not at its end yet."""
+    read_bytes: int = 0
+    shards_count: int = 0
+    """Shards that verified."""
+    damaged_count: int = 0
+    """Shards that did not, and that something leads to."""
+    findings_count: int = 0
+    """Everything else that was not as it should be; the log has a line for each."""
+
+
+class ScrubRecord(msgspec.Struct, array_like=True, frozen=True):
+    """The scrub's place, so that a restart goes on there."""
+
+    phase: int
+    position: int
+    """Id of the last group, segment or address that is done in this phase."""
+    doubtful_groups: tuple[int, ...]
+    """Groups of which more is alive than their members show."""
+    counts: ScrubCounts
+    last: ScrubCounts
+    """The pass before."""
+
+
 Record = TypeVar(
     "Record",
     SegmentRecord,
@@ -130,6 +160,7 @@ Record = TypeVar(
     ZoneRecord,
     DeviceRecord,
     RepairRecord,
+    ScrubRecord,
 )
 ENCODER: Final = msgspec.msgpack.Encoder()
 

@@ -23,7 +23,6 @@ from couchestor_daemon.services import (
     stripe_references,
     stripe_shards,
 )
-from couchestor_daemon.services.catalogue import liveness
 from couchestor_domain import errors, geometry, ids, units
 
 STEP_BYTES: Final = 32 * units.MIB
@@ -103,8 +102,6 @@ class MemberRebuild:
         self._offset_bytes = 0
         """Write pointer of the fresh zones, which grow in lockstep."""
         self._unflushed_bytes = 0
-        self._seen: list[group_walk.FoundStripe] = []
-        """Every stripe of the group, for the account at the end."""
         self._written: list[group_walk.FoundStripe] = []
         self._read_back_count = 0
         self._walk_ended = False
@@ -188,7 +185,6 @@ class MemberRebuild:
             except BaseException:
                 buffer.release()
                 raise
-            self._seen.append(found)
             if shards is not None:
                 self._ahead = _Ready(shards, buffer)
                 return
@@ -348,15 +344,7 @@ class MemberRebuild:
         group_id = self.record.group_id
         written = {found.location.stripe_offset_bytes for found in self._written}
         with self._tools.index.read() as reader:
-            live_bytes = 0
-            for found in self._seen:
-                if found.location.stripe_offset_bytes not in written:
-                    continue
-                if found.extent_address == stripe_references.PACKED_ADDRESS:
-                    live_bytes = -1
-                    break
-                live_bytes += stripe_references.live_bytes(reader, found)
-            if live_bytes == liveness.group_bytes(reader, group_id):
+            if stripe_references.accounts_for_all(reader, group_id, self._written):
                 return
         lost: dict[int, int] = {}
         async for _, location in stripe_references.search(self._tools.index, group_id):

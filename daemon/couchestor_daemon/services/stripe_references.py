@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
 from couchestor_daemon.formats import l2p_record, media_records
@@ -36,6 +36,20 @@ def live_bytes(reader: index_port.IndexReader, found: group_walk.FoundStripe) ->
         ) == (location.group_id, location.stripe_offset_bytes):
             total += entry.length_bytes
     return total
+
+
+def accounts_for_all(
+    reader: index_port.IndexReader, group_id: int, found: Iterable[group_walk.FoundStripe]
+) -> bool:
+    """Whether the L2P leads to nothing in a group but to these stripes; False when only a search
+    through the whole map can tell.
+    """
+    total = 0
+    for item in found:
+        if item.extent_address == PACKED_ADDRESS:
+            return False
+        total += live_bytes(reader, item)
+    return total == liveness.group_bytes(reader, group_id)
 
 
 async def search(

@@ -1,0 +1,197 @@
+"""Whether the tables of the index that speak of media fit one another.
+
+Shared by the scrub of a running node and by ``couchestor check``. Everything here looks at one
+snapshot, so a running node gives no false findings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from couchestor_daemon.formats import index_keys, l2p_record, media_records, zone_header
+from couchestor_daemon.ports import index as index_port
+from couchestor_domain import ids
+
+
+class Finding(NamedTuple):
+    """Something that is not as it should be."""
+
+    text: str
+    """What is wrong, where, and what to do."""
+    is_damage: bool
+    """Whether bytes are lost or may be; else something is only left over."""
+    zone: ids.ZoneAddress | None = None
+    """A zone that nothing owns, safe to be freed while the node is stopped."""
+
+
+class Slice(NamedTuple):
+    """Findings of a part of the L2P, and where the next part begins."""
+
+    findings: list[Finding]
+    next_address: int | None
+    """None: this was the last part."""
+    entries: list[tuple[ids.ExtentAddress, l2p_record.StripeLocation]]
+    """Those of them that lead to groups that were asked for."""
+
+
+def zone_findings(reader: index_port.IndexReader) -> Iterator[Finding]:
+    """Zones whose owner does not exist or does not list them, and members that are not owned."""
+    expected: dict[bytes, tuple[int, int]] = {}
+    for zone, owner in _members(reader):
+        key = media_records.zone_key(zone)
+        if key in expected:
+            yield Finding(
+                f"{_name(zone)} is a member of {_owner(*owner)} and of {_owner(*expected[key])}: "
+                "one of them has lost its bytes there; a scrub says which shards",
+                True,
+            )
+        expected[key] = owner
+    start, stop = media_records.table_range(media_records.ZONES)
+    for key, value in reader.scan(start, stop):
+        record = media_records.unpack(media_records.ZoneRecord, value)
+        zone = media_records.zone_of_key(key)
+        if key in expected:
+            owner = expected.pop(key)
+            if owner == (record.role, record.owner_id):
+                continue
+            yield Finding(
+                f"{_name(zone)} is a member of {_owner(*owner)}, but is recorded as that of "
+                f"{_owner(record.role, record.owner_id)}; run `couchestor recover`",
+                True,
+            )
+        elif record.role == zone_header.ZoneRole.REBUILD:
+            yield Finding(
+                f"{_name(zone)} was being filled to take the place of a member of group "
+                f"{record.owner_id} when the node stopped; its next start frees it",
+                False,
+            )
+        elif record.role != zone_header.ZoneRole.LEFT:
+            yield Finding(
+                f"{_name(zone)} is kept for {_owner(record.role, record.owner_id)}, which does not "
+                "exist or does not list it; `couchestor check --repair` frees it",
+                False,
+                zone,
+            )
+    for key, owner in expected.items():
+        yield Finding(
+            f"{_name(media_records.zone_of_key(key))} is a member of {_owner(*owner)}, but is "
+            "recorded as free, so it may be given away; run `couchestor recover`",
+            True,
+        )
+
+
+def repair_findings(reader: index_port.IndexReader, group_ids: list[int]) -> Iterator[Finding]:
+    """Groups in the repair queue that do not exist."""
+    for group_id in group_ids:
+        if reader.get(media_records.group_key(group_id)) is None:
+            yield Finding(
+                f"shards of group {group_id} wait for repair, and there is no such group any more; "
+                "the running node drops them, and so does `couchestor check --repair`",
+                False,
+            )
+
+
+def l2p_slice(
+    reader: index_port.IndexReader,
+    *,
+    start_address: int,
+    entries_count: int,
+    groups: frozenset[int] = frozenset(),
+) -> Slice:
+    """Look at some entries of the L2P: each must lead to a group or segment that is listed.
+
+    Args:
+        groups: Entries that lead to these are given back, for a look at the media.
+    """
+    findings: list[Finding] = []
+    entries: list[tuple[ids.ExtentAddress, l2p_record.StripeLocation]] = []
+    known: dict[bytes, bool] = {}
+    _, stop = media_records.table_range(l2p_record.TABLE)
+    start = l2p_record.key(ids.ExtentAddress(start_address))
+    for number, (key, value) in enumerate(reader.scan(start, stop)):
+        address = l2p_record.address_of(key)
+        if number == entries_count:
+            return Slice(findings, int(address), entries)
+        location = l2p_record.unpack(value)
+        if isinstance(location, l2p_record.JournalLocation):
+            owner_key = media_records.segment_key(location.segment_id)
+            owner = f"log segment {location.segment_id}"
+        else:
+            owner_key = media_records.group_key(location.group_id)
+            owner = f"group {location.group_id}"
+            if location.group_id in groups:
+                entries.append((address, location))
+        if owner_key not in known:
+            known[owner_key] = reader.get(owner_key) is not None
+        if not known[owner_key]:
+            findings.append(
+                Finding(
+                    f"{location.length_bytes} bytes at address {address} are said to be in "
+                    f"{owner}, which does not exist; run `couchestor recover`",
+                    True,
+                )
+            )
+    return Slice(findings, None, entries)
+
+
+def live_bytes_findings(reader: index_port.IndexReader) -> Iterator[Finding]:
+    """Counters of live bytes that do not say what the L2P says. Looks at every entry."""
+    expected: dict[bytes, int] = {}
+    for _, value in reader.scan(*media_records.table_range(l2p_record.TABLE)):
+        location = l2p_record.unpack(value)
+        if isinstance(location, l2p_record.JournalLocation):
+            key = index_keys.segment_live(location.segment_id)
+        else:
+            key = index_keys.group_live(location.group_id)
+        expected[key] = expected.get(key, 0) + location.length_bytes
+    for key, value in reader.scan(*media_records.table_range(index_keys.LIVE_BYTES)):
+        counted = int(index_keys.U64.unpack(value)[0])
+        mapped = expected.pop(key, 0)
+        if counted != mapped:
+            yield _miscounted(key, counted, mapped)
+    for key, mapped in expected.items():
+        yield _miscounted(key, 0, mapped)
+
+
+def _miscounted(key: bytes, counted: int, mapped: int) -> Finding:
+    kind = "group" if key[1:2] == b"g" else "log segment"
+    owner_id = int(index_keys.U64.unpack(key[2:])[0])
+    return Finding(
+        f"{counted} bytes of {kind} {owner_id} are counted as alive, and {mapped} are; too few "
+        "would let its zones be emptied: run `couchestor recover`",
+        True,
+    )
+
+
+def _members(
+    reader: index_port.IndexReader,
+) -> Iterator[tuple[ids.ZoneAddress, tuple[int, int]]]:
+    for _, value in reader.scan(*media_records.table_range(media_records.SEGMENTS)):
+        segment = media_records.unpack(media_records.SegmentRecord, value)
+        for zone in media_records.zone_addresses(segment.members):
+            yield zone, (int(zone_header.ZoneRole.SEGMENT), segment.segment_id)
+    for _, value in reader.scan(*media_records.table_range(media_records.GROUPS)):
+        group = media_records.unpack(media_records.GroupRecord, value)
+        for zone in media_records.zone_addresses(group.members):
+            yield zone, (int(zone_header.ZoneRole.GROUP), group.group_id)
+    for _, value in reader.scan(*media_records.table_range(media_records.CHECKPOINTS)):
+        record = media_records.unpack(media_records.CheckpointRecord, value)
+        for part in record.parts:
+            for zone in media_records.zone_addresses(part):
+                yield zone, (int(zone_header.ZoneRole.CHECKPOINT), record.checkpoint_id)
+
+
+def _name(zone: ids.ZoneAddress) -> str:
+    return f"zone {zone.zone_index} of device {zone.device_id}"
+
+
+def _owner(role: int, owner_id: int) -> str:
+    names = {
+        int(zone_header.ZoneRole.SEGMENT): "log segment",
+        int(zone_header.ZoneRole.GROUP): "group",
+        int(zone_header.ZoneRole.CHECKPOINT): "checkpoint",
+        int(zone_header.ZoneRole.LEFT): "the former members of group",
+        int(zone_header.ZoneRole.REBUILD): "a rebuild of group",
+    }
+    return f"{names.get(role, f'an owner of the unknown kind {role}')} {owner_id}"
