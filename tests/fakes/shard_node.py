@@ -28,7 +28,7 @@ from couchestor_daemon.services import (
     commit_log,
     group_commit,
     group_zones,
-    member_rebuild,
+    repair_tools,
     stripe_assembly,
     stripe_groups,
     stripe_reader,
@@ -133,9 +133,9 @@ class ShardNode:
         return [event for event in self.published if isinstance(event, kind)]
 
     @property
-    def tools(self) -> member_rebuild.Tools:
+    def tools(self) -> repair_tools.Tools:
         """For a rebuild."""
-        return member_rebuild.Tools(
+        return repair_tools.Tools(
             index=self.index,
             media=self.media,
             pool=self.pool,

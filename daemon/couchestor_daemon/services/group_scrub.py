@@ -15,7 +15,7 @@ from couchestor_daemon.formats import media_records
 from couchestor_daemon.services import (
     group_walk,
     group_zones,
-    member_rebuild,
+    repair_tools,
     shard_check,
     stripe_shards,
 )
@@ -42,7 +42,7 @@ class GroupScrub:
     """The shards of one group, from its first stripe to the last."""
 
     def __init__(
-        self, tools: member_rebuild.Tools, record: media_records.GroupRecord, *, end_bytes: int
+        self, tools: repair_tools.Tools, record: media_records.GroupRecord, *, end_bytes: int
     ) -> None:
         self.record = record
         self.found: list[group_walk.FoundStripe] = []

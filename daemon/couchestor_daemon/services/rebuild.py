@@ -21,8 +21,10 @@ from couchestor_daemon.services import (
     rebuild_order,
     rebuild_survey,
     repair_queue,
+    repair_tools,
     replacement_zones,
     shard_check,
+    stripe_runs,
 )
 from couchestor_domain import errors, event_publisher, events, ids
 
@@ -80,7 +82,7 @@ class Rebuild:
 
     def __init__(
         self,
-        tools: member_rebuild.Tools,
+        tools: repair_tools.Tools,
         *,
         submit: replacement_zones.Submit,
         reserve_zones_count: int,
@@ -102,14 +104,7 @@ class Rebuild:
             reserve_zones_count=reserve_zones_count,
             publisher=publisher,
         )
-        self._check = shard_check.ShardCheck(
-            index=tools.index,
-            media=tools.media,
-            pool=tools.pool,
-            codecs=tools.codecs,
-            run_codec=tools.run_codec,
-            pace=tools.pace,
-        )
+        self._check = shard_check.ShardCheck(tools)
         self._absent = rebuild_survey.AbsentDevices(
             tools.media, delay_seconds=delay_seconds, now_seconds=now_seconds, now_ns=now_ns
         )
@@ -305,7 +300,7 @@ class Rebuild:
         before_bytes = work.moved_bytes
         try:
             ended = await work.advance()
-        except member_rebuild.LostStripeError as exc:
+        except stripe_runs.LostStripeError as exc:
             self._give_up()
             self._retry_at[group_id] = self._now_seconds() + RETRY_SECONDS
             self._failed.add(group_id)

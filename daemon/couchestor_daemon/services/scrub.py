@@ -30,7 +30,7 @@ from couchestor_daemon.services import (
     group_scrub,
     group_walk,
     index_audit,
-    member_rebuild,
+    repair_tools,
     replacement_zones,
     scrub_position,
     segment_scrub,
@@ -63,7 +63,7 @@ class Scrub:
 
     def __init__(
         self,
-        tools: member_rebuild.Tools,
+        tools: repair_tools.Tools,
         *,
         submit: replacement_zones.Submit,
         period_seconds: float,
@@ -79,14 +79,7 @@ class Scrub:
         self._now_seconds = now_seconds
         self._now_ns = now_ns
         self._report = report
-        self._check = shard_check.ShardCheck(
-            index=tools.index,
-            media=tools.media,
-            pool=tools.pool,
-            codecs=tools.codecs,
-            run_codec=tools.run_codec,
-            pace=tools.pace,
-        )
+        self._check = shard_check.ShardCheck(tools)
         self._position = scrub_position.ScrubPosition(
             index=tools.index,
             submit=submit,

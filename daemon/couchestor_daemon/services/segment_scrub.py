@@ -8,7 +8,11 @@ from typing import Final, NamedTuple
 
 from couchestor_daemon.formats import batch, l2p_record, media_records, zone_header
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services import log_segment, member_rebuild, shard_check
+from couchestor_daemon.services import (
+    log_segment,
+    repair_tools,
+    shard_check,
+)
 from couchestor_daemon.services.catalogue import liveness
 from couchestor_domain import errors, units
 
@@ -44,7 +48,7 @@ class SegmentScrub:
     """
 
     def __init__(
-        self, tools: member_rebuild.Tools, record: media_records.SegmentRecord, *, end_bytes: int
+        self, tools: repair_tools.Tools, record: media_records.SegmentRecord, *, end_bytes: int
     ) -> None:
         self.record = record
         self.read_bytes = 0

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 from typing import Final
 
-from couchestor_daemon import buffers
 from couchestor_daemon.formats import media_records
-from couchestor_daemon.ports import codec as codec_port
-from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
 from couchestor_daemon.services import (
     group_walk,
     group_zones,
+    repair_tools,
     stripe_references,
     stripe_shards,
 )
@@ -21,8 +18,6 @@ from couchestor_domain import errors, geometry, ids
 
 ZONE_HEADER_OFFSET: Final = 0
 """Stripe offset under which a damaged zone header waits for repair: no stripe begins there."""
-
-Codecs = Callable[[geometry.StripeGeometry, int], codec_port.EcCodec]
 
 
 class Verdict(enum.Enum):
@@ -35,28 +30,15 @@ class Verdict(enum.Enum):
 
 
 class ShardCheck:
-    """Reads shards a second time, so that nothing is rebuilt for a read that failed once.
+    """Reads shards a second time, so that nothing is rebuilt for a read that failed once."""
 
-    Args:
-        codecs: Codec of a geometry and codec id.
-    """
-
-    def __init__(
-        self,
-        *,
-        index: index_port.IndexStore,
-        media: media_port.Media,
-        pool: buffers.BufferPool,
-        codecs: Codecs,
-        run_codec: stripe_shards.RunBlocking,
-        pace: stripe_shards.Pace,
-    ) -> None:
-        self._index = index
-        self._media = media
-        self._pool = pool
-        self._codecs = codecs
-        self._run_codec = run_codec
-        self._pace = pace
+    def __init__(self, tools: repair_tools.Tools) -> None:
+        self._index = tools.index
+        self._media = tools.media
+        self._pool = tools.pool
+        self._codecs = tools.codecs
+        self._run_codec = tools.run_codec
+        self._pace = tools.pace
 
     async def verdict(
         self, record: media_records.GroupRecord, *, offset_bytes: int, shard_index: int

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from couchestor_daemon.formats import media_records, shard
 from couchestor_daemon.ports import codec as codec_port
 from couchestor_daemon.ports import media as media_port
-from couchestor_daemon.services import group_walk
+from couchestor_daemon.services import group_walk, repair_tools
 from couchestor_domain import errors, geometry
-
-RunBlocking = Callable[..., Awaitable[Any]]
-Pace = Callable[[int], Awaitable[None]]
 
 
 def memory_bytes(record: media_records.GroupRecord, found: group_walk.FoundStripe) -> int:
@@ -47,6 +43,7 @@ class StripeShards:
 
     Args:
         memory: ``memory_bytes`` long, aligned; lent until the caller is done.
+        places: Shards that are wanted elsewhere than in ``memory``, each a whole shard long.
         distrusted: Shards that are neither read nor decoded from.
         run_codec: Runs CPU-heavy work on the codec pool.
     """
@@ -58,9 +55,10 @@ class StripeShards:
         found: group_walk.FoundStripe,
         *,
         memory: memoryview,
+        places: Mapping[int, memoryview] | None = None,
         distrusted: Collection[int] = (),
-        run_codec: RunBlocking,
-        pace: Pace,
+        run_codec: repair_tools.RunBlocking,
+        pace: repair_tools.Pace,
     ) -> None:
         self.found = found
         self.headers: dict[int, shard.ShardHeader] = {}
@@ -69,6 +67,7 @@ class StripeShards:
         self._record = record
         self._zones = media_records.zone_addresses(record.members)
         self._memory = memory
+        self._places = places or {}
         self._run_codec = run_codec
         self._pace = pace
         self._untried = [i for i in range(len(self._zones)) if i not in distrusted]
@@ -77,6 +76,9 @@ class StripeShards:
 
     def shard(self, index: int) -> memoryview:
         """Header and chunk; whole once it verified or was rebuilt."""
+        place = self._places.get(index)
+        if place is not None:
+            return place
         return self._memory[index * self._shard_bytes : (index + 1) * self._shard_bytes]
 
     def chunk(self, index: int) -> memoryview:

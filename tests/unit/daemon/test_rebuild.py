@@ -11,7 +11,11 @@ from shard_node import ShardNode
 
 from couchestor_daemon.adapters import memory_device
 from couchestor_daemon.formats import media_records, shard, zone_header
-from couchestor_daemon.services import member_rebuild, rebuild, shard_check
+from couchestor_daemon.services import (
+    rebuild,
+    shard_check,
+    zone_read_back,
+)
 from couchestor_domain import errors, events, geometry, ids, units
 
 SHAPE = geometry.StripeGeometry(4, 2)
@@ -410,14 +414,14 @@ async def test_a_fresh_zone_that_does_not_keep_its_bytes_is_not_swapped_in(
     addresses = await bench.filled()
     before = bench.record()
     await bench.rot_and_queue(addresses[3], 1)
-    honest = member_rebuild.MemberRebuild._read_back
+    honest = zone_read_back.ZoneReadBack.advance
 
-    async def rotten(self: member_rebuild.MemberRebuild) -> None:
-        (zone,) = self.fresh.values()
+    async def rotten(self: zone_read_back.ZoneReadBack, limit_bytes: int) -> None:
+        (zone,) = self._fresh.values()
         bench.content(zone)[-1] ^= 0xFF
-        await honest(self)
+        await honest(self, limit_bytes)
 
-    monkeypatch.setattr(member_rebuild.MemberRebuild, "_read_back", rotten)
+    monkeypatch.setattr(zone_read_back.ZoneReadBack, "advance", rotten)
     with pytest.raises(errors.DeviceIoError, match="just written there"):
         await bench.settle()
     assert bench.record() == before
