@@ -173,11 +173,18 @@ def build_parser() -> argparse.ArgumentParser:
     checking = add(
         commands,
         "check",
-        "verify devices and log without changing anything",
+        "verify devices, log, index and every shard",
         groups=storage,
-        detail="The node must be stopped. Looks at the identity of every device and at every\n"
-        "batch of the log on every replica, and tells which shards wait for repair.\n"
-        "Exit status 0: all is well, 1: something was found.",
+        detail="The node must be stopped. Looks at the identity of every device, at every batch\n"
+        "of the log on every replica, at the tables of the index against one another, and reads\n"
+        "every shard that something leads to. Changes nothing unless told to repair.\n"
+        "Exit status 0: all is well or only something is left over, 1: damage was found.",
+    )
+    checking.add_argument(
+        "--repair",
+        action="store_true",
+        help="free zones that nothing owns and drop repairs of groups that are gone; damaged "
+        "shards are rebuilt by the running node",
     )
     checking.add_argument("--json", action="store_true", help="print JSON")
     add(
@@ -247,12 +254,13 @@ def _act(arguments: argparse.Namespace, told: settings.Settings) -> int:
     elif arguments.command == "recover":
         print(commands.recover(told))
     elif arguments.command == "check":
-        findings = list(commands.check(told))
+        checked = commands.check(told, repair=arguments.repair)
         if arguments.json:
-            print(json.dumps({"findings": findings}))
+            print(json.dumps(checked._asdict()))
         else:
-            print("\n".join(findings) or "everything verified")
-        return 1 if findings else 0
+            lines = [*checked.repaired, *checked.findings, *checked.notes]
+            print("\n".join(lines) or "everything verified")
+        return 1 if checked.findings else 0
     elif arguments.command == "device":
         return _act_on_devices(arguments, told)
     return 0

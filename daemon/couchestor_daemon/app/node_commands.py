@@ -9,10 +9,12 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from couchestor_daemon.app import (
     device_listing,
     device_set,
+    node_check,
     node_file,
     preparation,
     settings,
@@ -65,15 +67,44 @@ def recover(told: settings.Settings) -> str:
     )
 
 
-def check(told: settings.Settings) -> list[str]:
-    """Findings about devices and the log, one sentence each; empty when everything verified.
+class Checked(NamedTuple):
+    """What ``check`` has to say, a sentence each."""
+
+    findings: list[str]
+    """Damage, and what may become damage: empty when everything verified."""
+    notes: list[str]
+    """What is left over and harms nothing."""
+    repaired: list[str]
+    """What was done about it."""
+
+
+def check(told: settings.Settings, *, repair: bool = False) -> Checked:
+    """Look at devices, log, index and every shard of a stopped node.
+
+    Args:
+        repair: Also free zones that nothing owns and drop repairs of groups that are gone.
 
     Raises:
-        ConfigurationError: there is no node, or it is running.
+        ConfigurationError: there is no node, or it is running; or the index is not to be trusted
+            and ``repair`` was asked for.
         DeviceInUseError: another daemon holds a device.
     """
     with _stopped(told) as told:
-        return _findings(told)
+        devices = device_set.open_all(told, node_file.load(told))
+        repaired = node_check.repair(told, devices) if repair else []
+        findings = _findings(told)
+        notes: list[str] = []
+        if node_check.is_index_trusted(told):
+            for finding in node_check.findings(told, devices):
+                (findings if finding.is_damage else notes).append(finding.text)
+        elif preparation.has_index(told):
+            findings.append(
+                "the index was not synced before the machine stopped, so shards were not compared "
+                "with it: start the node, which rebuilds it, stop it and check again"
+            )
+        for device in devices.values():
+            device.close()
+        return Checked(findings, notes, repaired)
 
 
 def _findings(told: settings.Settings) -> list[str]:

@@ -42,7 +42,7 @@ def zone_findings(reader: index_port.IndexReader) -> Iterator[Finding]:
         key = media_records.zone_key(zone)
         if key in expected:
             yield Finding(
-                f"{_name(zone)} is a member of {_owner(*owner)} and of {_owner(*expected[key])}: "
+                f"{name_of(zone)} is a member of {_owner(*owner)} and of {_owner(*expected[key])}: "
                 "one of them has lost its bytes there; a scrub says which shards",
                 True,
             )
@@ -56,26 +56,26 @@ def zone_findings(reader: index_port.IndexReader) -> Iterator[Finding]:
             if owner == (record.role, record.owner_id):
                 continue
             yield Finding(
-                f"{_name(zone)} is a member of {_owner(*owner)}, but is recorded as that of "
+                f"{name_of(zone)} is a member of {_owner(*owner)}, but is recorded as that of "
                 f"{_owner(record.role, record.owner_id)}; run `couchestor recover`",
                 True,
             )
         elif record.role == zone_header.ZoneRole.REBUILD:
             yield Finding(
-                f"{_name(zone)} was being filled to take the place of a member of group "
+                f"{name_of(zone)} was being filled to take the place of a member of group "
                 f"{record.owner_id} when the node stopped; its next start frees it",
                 False,
             )
         elif record.role != zone_header.ZoneRole.LEFT:
             yield Finding(
-                f"{_name(zone)} is kept for {_owner(record.role, record.owner_id)}, which does not "
-                "exist or does not list it; `couchestor check --repair` frees it",
+                f"{name_of(zone)} is kept for {_owner(record.role, record.owner_id)}, which does "
+                "not exist or does not list it; `couchestor check --repair` frees it",
                 False,
                 zone,
             )
     for key, owner in expected.items():
         yield Finding(
-            f"{_name(media_records.zone_of_key(key))} is a member of {_owner(*owner)}, but is "
+            f"{name_of(media_records.zone_of_key(key))} is a member of {_owner(*owner)}, but is "
             "recorded as free, so it may be given away; run `couchestor recover`",
             True,
         )
@@ -182,7 +182,8 @@ def _members(
                 yield zone, (int(zone_header.ZoneRole.CHECKPOINT), record.checkpoint_id)
 
 
-def _name(zone: ids.ZoneAddress) -> str:
+def name_of(zone: ids.ZoneAddress) -> str:
+    """A zone in a sentence."""
     return f"zone {zone.zone_index} of device {zone.device_id}"
 
 
