@@ -12,29 +12,20 @@ from couchestor_daemon.formats import media_records
 from couchestor_daemon.ports import index as index_port
 
 
-def group_range(group_id: int) -> tuple[bytes, bytes]:
-    """Key range of the records of one group."""
-    prefix = media_records.REPAIRS
-    return (
-        prefix + media_records.U64.pack(group_id),
-        prefix + media_records.U64.pack(group_id + 1),
-    )
-
-
 def of_group(reader: index_port.IndexReader, group_id: int) -> Iterator[media_records.RepairRecord]:
     """Records of one group by stripe offset."""
-    for _, value in reader.scan(*group_range(group_id)):
+    for _, value in reader.scan(*media_records.group_repairs_range(group_id)):
         yield media_records.unpack(media_records.RepairRecord, value)
 
 
 def groups(reader: index_port.IndexReader, *, after: int = -1) -> Iterator[int]:
     """Groups that have records, by id; looks at one record of each."""
     _, stop = media_records.table_range(media_records.REPAIRS)
-    start, _ = group_range(after + 1)
+    start, _ = media_records.group_repairs_range(after + 1)
     while (first := next(iter(reader.scan(start, stop)), None)) is not None:
         group_id = media_records.unpack(media_records.RepairRecord, first[1]).group_id
         yield group_id
-        _, start = group_range(group_id)
+        _, start = media_records.group_repairs_range(group_id)
 
 
 def key_of(record: media_records.RepairRecord) -> bytes:
@@ -62,5 +53,5 @@ def delete_of_member(txn: index_port.IndexWriter, group_id: int, shard_index: in
 
 def delete_of_group(txn: index_port.IndexWriter, group_id: int) -> None:
     """Take off every record of a group."""
-    for key, _ in list(txn.scan(*group_range(group_id))):
+    for key, _ in list(txn.scan(*media_records.group_repairs_range(group_id))):
         txn.delete(key)
