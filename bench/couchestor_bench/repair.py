@@ -140,15 +140,17 @@ class Node:
             for view in stripe.fill_views():
                 view[:] = data[position : position + len(view)]
                 position += len(view)
-            group_id, offset = await self.groups.write_stripe(
+            place = await self.groups.write_stripe(
                 stripe, extent_address=ids.ExtentAddress(address)
             )
             location = l2p_record.StripeLocation(
-                group_id, offset, stripe.chunk_bytes, stripe_bytes, 0, stripe_bytes
+                *place, stripe.chunk_bytes, stripe_bytes, 0, stripe_bytes
             )
             stripe.release()
             await self.commits.submit(_insert(ids.ExtentAddress(address), location))
+            self.groups.settle(place)
             address += stripe_bytes
+        await self.groups.drain()
 
     def sealed(self) -> list[media_records.GroupRecord]:
         """Groups that a rebuild takes."""

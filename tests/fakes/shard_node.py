@@ -161,14 +161,15 @@ class ShardNode:
         for view in stripe.fill_views():
             view[:] = data[position : position + len(view)]
             position += len(view)
-        group_id, offset = await self.groups.write_stripe(stripe, extent_address=address)
+        place = await self.groups.write_stripe(stripe, extent_address=address)
         location = l2p_record.StripeLocation(
-            group_id, offset, stripe.chunk_bytes, length_bytes, 0, length_bytes
+            *place, stripe.chunk_bytes, length_bytes, 0, length_bytes
         )
         stripe.release()
         if mapped:
             await self.change(lambda txn: l2p.insert(txn, address, location))
             self.data[address] = data
+        self.groups.settle(place)
         return address
 
     async def put_small(self, length_bytes: int) -> ids.ExtentAddress:

@@ -1,14 +1,13 @@
 """One pass over the shards of a group: every member's header, every shard, and the parity.
 
-A few stripes are read and verified at the same time, all members of each at once, so that devices
-and codec threads are busy together.
+A few runs of stripes are read and verified at the same time, all members of each at once, so that
+devices and codec threads are busy together.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
 from couchestor_daemon.formats import media_records
@@ -16,13 +15,15 @@ from couchestor_daemon.services import (
     group_walk,
     group_zones,
     repair_tools,
+    run_plan,
+    run_shards,
     shard_check,
-    stripe_shards,
 )
 from couchestor_domain import errors, geometry, units
 
-STRIPES_AT_ONCE_MAX: Final = 8
-BYTES_AT_ONCE: Final = 16 * units.MIB
+RUN_BYTES: Final = units.MIB
+"""Read of each member in one go, unless a single stripe is longer."""
+RUNS_AT_ONCE: Final = 3
 STEP_BYTES: Final = 64 * units.MIB
 
 MISSING: Final = "does not verify"
@@ -55,10 +56,8 @@ class GroupScrub:
         self._codec = tools.codecs(
             geometry.StripeGeometry(record.data_shards, record.parity_shards), record.codec_id
         )
-        self._walk: AsyncIterator[group_walk.FoundStripe] = group_walk.stripes(
-            tools.media, record, end_bytes=end_bytes
-        )
-        self._next: group_walk.FoundStripe | None = None
+        self._plan = run_plan.RunPlan(tools.media, record, end_bytes=end_bytes, run_bytes=RUN_BYTES)
+        self._planned: list[group_walk.FoundStripe] = []
         self._headers_are_checked = False
         self.ended = False
 
@@ -94,17 +93,17 @@ class GroupScrub:
 
     async def _next_batch(self) -> list[list[Suspect]]:
         with contextlib.ExitStack() as lent:
-            chosen: list[tuple[group_walk.FoundStripe, memoryview]] = []
-            total_bytes = 0
-            while len(chosen) < STRIPES_AT_ONCE_MAX and total_bytes < BYTES_AT_ONCE:
-                if self._next is None:
-                    self._next = await anext(self._walk, None)
-                    if self._next is None:
+            chosen: list[tuple[list[group_walk.FoundStripe], memoryview]] = []
+            while len(chosen) < RUNS_AT_ONCE:
+                if not self._planned:
+                    self._planned = await self._plan.next_run()
+                    if not self._planned:
                         self.ended = True
                         break
-                found = self._next
-                wanted_bytes = stripe_shards.memory_bytes(self.record, found) + (
-                    self.record.parity_shards * found.location.chunk_bytes
+                longest = max(found.location.chunk_bytes for found in self._planned)
+                wanted_bytes = (
+                    run_shards.length_bytes(self._planned) * len(self._zones)
+                    + longest * self.record.parity_shards
                 )
                 buffer = (
                     self._tools.pool.try_acquire(wanted_bytes)
@@ -114,30 +113,26 @@ class GroupScrub:
                 if buffer is None:
                     break
                 lent.enter_context(buffer)
-                chosen.append((found, buffer.view))
-                total_bytes += wanted_bytes
-                self._next = None
+                chosen.append((self._planned, buffer.view))
+                self._planned = []
             ended = await asyncio.gather(
-                *(self._verify(found, memory) for found, memory in chosen), return_exceptions=True
+                *(self._verify(stripes, memory) for stripes, memory in chosen),
+                return_exceptions=True,
             )
         results = []
-        for (found, _), outcome in zip(chosen, ended, strict=True):
+        for (stripes, _), outcome in zip(chosen, ended, strict=True):
             if isinstance(outcome, BaseException):
                 raise outcome
-            self.found.append(found)
+            self.found += stripes
             results.append(outcome)
         return results
 
-    async def _verify(self, found: group_walk.FoundStripe, memory: memoryview) -> list[Suspect]:
-        shards_bytes = stripe_shards.memory_bytes(self.record, found)
-        offset = found.location.stripe_offset_bytes
-        shards = stripe_shards.StripeShards(
-            self._tools.media,
-            self.record,
-            found,
-            memory=memory[:shards_bytes],
-            run_codec=self._tools.run_codec,
-            pace=self._tools.pace,
+    async def _verify(
+        self, stripes: list[group_walk.FoundStripe], memory: memoryview
+    ) -> list[Suspect]:
+        length = run_shards.length_bytes(stripes)
+        shards = run_shards.RunShards(
+            self._tools, self.record, stripes, memory=memory[: length * len(self._zones)]
         )
         here = [
             index
@@ -145,14 +140,17 @@ class GroupScrub:
             if shard_check.in_service(self._tools.media, zone.device_id)
         ]
         await shards.read(here)
-        self.read_bytes += len(here) * shards_bytes // len(self._zones)
-        self.shards_count += len(shards.headers)
-        suspects = [
-            Suspect(offset, index, MISSING) for index in here if index not in shards.headers
+        wrong = await self._tools.run_codec(
+            shards.parity_misfits, self._codec, memory[length * len(self._zones) :]
+        )
+        self.read_bytes += len(here) * length
+        suspects = []
+        for number, found in enumerate(stripes):
+            headers, offset = shards.headers[number], found.location.stripe_offset_bytes
+            self.shards_count += len(headers)
+            suspects += [Suspect(offset, index, MISSING) for index in here if index not in headers]
+        suspects += [
+            Suspect(stripes[number].location.stripe_offset_bytes, index, WRONG_PARITY)
+            for number, index in wrong
         ]
-        if all(index in shards.headers for index in range(self.record.data_shards)):
-            wrong = await self._tools.run_codec(
-                shards.parity_misfits, self._codec, memory[shards_bytes:]
-            )
-            suspects += [Suspect(offset, index, WRONG_PARITY) for index in wrong]
         return suspects

@@ -13,7 +13,7 @@ chunk can look like a shard, even be made to by a client; no L2P entry leads to 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from couchestor_daemon.formats import frame, media_records, shard, zone_header
 from couchestor_daemon.ports import device as device_port
@@ -47,8 +47,16 @@ def end_bytes(media: media_port.Media, zones: Sequence[ids.ZoneAddress]) -> int:
     return max(pointers)
 
 
+class ZoneReader(Protocol):
+    """The part of ``ports.media.Media`` that a walk needs."""
+
+    def try_read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> bool: ...
+
+    async def read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None: ...
+
+
 async def stripes(
-    media: media_port.Media, record: media_records.GroupRecord, *, end_bytes: int
+    media: ZoneReader, record: media_records.GroupRecord, *, end_bytes: int
 ) -> AsyncIterator[FoundStripe]:
     """Stripes by offset, whole or damaged since, each from the first member that shows it.
 
@@ -69,7 +77,7 @@ async def stripes(
 
 
 async def stripe_at(
-    media: media_port.Media, record: media_records.GroupRecord, *, offset_bytes: int
+    media: ZoneReader, record: media_records.GroupRecord, *, offset_bytes: int
 ) -> FoundStripe | None:
     """The stripe that some member shows at an offset."""
     zones = media_records.zone_addresses(record.members)
@@ -88,7 +96,7 @@ def found_stripe(header: shard.ShardHeader) -> FoundStripe:
 
 
 async def _written_at(
-    media: media_port.Media,
+    media: ZoneReader,
     record: media_records.GroupRecord,
     zones: Sequence[ids.ZoneAddress],
     offset_bytes: int,
@@ -111,7 +119,7 @@ async def _written_at(
 
 
 async def _header_at(
-    media: media_port.Media, zone: ids.ZoneAddress, offset_bytes: int
+    media: ZoneReader, zone: ids.ZoneAddress, offset_bytes: int
 ) -> shard.ShardHeader | None:
     window = memoryview(bytearray(units.BLOCK_BYTES))
     await _fill(media, zone, offset_bytes, window)
@@ -124,9 +132,7 @@ async def _header_at(
     return shard.unpack(window)
 
 
-async def _has_its_end(
-    media: media_port.Media, zone: ids.ZoneAddress, header: shard.ShardHeader
-) -> bool:
+async def _has_its_end(media: ZoneReader, zone: ids.ZoneAddress, header: shard.ShardHeader) -> bool:
     last_block = (header.chunk_bytes - 1) // header.checksum_block_bytes
     start = last_block * header.checksum_block_bytes
     window = memoryview(bytearray(header.chunk_bytes - start))
@@ -136,7 +142,7 @@ async def _has_its_end(
 
 
 async def _fill(
-    media: media_port.Media, zone: ids.ZoneAddress, offset_bytes: int, view: memoryview
+    media: ZoneReader, zone: ids.ZoneAddress, offset_bytes: int, view: memoryview
 ) -> None:
     if not media.try_read(zone, offset_bytes, view):
         await media.read(zone, offset_bytes, view)

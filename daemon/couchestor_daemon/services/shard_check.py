@@ -11,8 +11,8 @@ from couchestor_daemon.services import (
     group_walk,
     group_zones,
     repair_tools,
+    run_shards,
     stripe_references,
-    stripe_shards,
 )
 from couchestor_domain import errors, geometry, ids
 
@@ -33,12 +33,9 @@ class ShardCheck:
     """Reads shards a second time, so that nothing is rebuilt for a read that failed once."""
 
     def __init__(self, tools: repair_tools.Tools) -> None:
+        self._tools = tools
         self._index = tools.index
         self._media = tools.media
-        self._pool = tools.pool
-        self._codecs = tools.codecs
-        self._run_codec = tools.run_codec
-        self._pace = tools.pace
 
     async def verdict(
         self, record: media_records.GroupRecord, *, offset_bytes: int, shard_index: int
@@ -77,30 +74,24 @@ class ShardCheck:
     async def _is_whole(
         self, record: media_records.GroupRecord, found: group_walk.FoundStripe, shard_index: int
     ) -> bool:
+        shards_bytes = run_shards.length_bytes([found]) * len(record.members)
         scratch_bytes = record.parity_shards * found.location.chunk_bytes
-        shards_bytes = stripe_shards.memory_bytes(record, found)
-        with self._pool.acquire(shards_bytes + scratch_bytes) as buffer:
-            shards = stripe_shards.StripeShards(
-                self._media,
-                record,
-                found,
-                memory=buffer.view[:shards_bytes],
-                run_codec=self._run_codec,
-                pace=self._pace,
+        with self._tools.pool.acquire(shards_bytes + scratch_bytes) as buffer:
+            shards = run_shards.RunShards(
+                self._tools, record, [found], memory=buffer.view[:shards_bytes]
             )
             await shards.read([shard_index])
-            if shard_index not in shards.headers:
+            if shard_index not in shards.headers[0]:
                 return False
             if shard_index < record.data_shards:
                 return True
             await shards.read(range(record.data_shards))
-            if any(index not in shards.headers for index in range(record.data_shards)):
-                return True  # Nothing to compare it with.
-            codec = self._codecs(
+            codec = self._tools.codecs(
                 geometry.StripeGeometry(record.data_shards, record.parity_shards), record.codec_id
             )
             scratch = buffer.view[shards_bytes : shards_bytes + scratch_bytes]
-            return shard_index not in await self._run_codec(shards.parity_misfits, codec, scratch)
+            wrong = await self._tools.run_codec(shards.parity_misfits, codec, scratch)
+            return (0, shard_index) not in wrong
 
 
 def in_service(media: media_port.Media, device_id: ids.DeviceId) -> bool:

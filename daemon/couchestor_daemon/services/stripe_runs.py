@@ -1,29 +1,28 @@
 """A sealed group as runs of stripes that lie together, the shards that are wanted in memory.
 
-Small stripes are read and decoded several at a time and come as one piece to be written: one by one
-each would wait for its own reads.
+Small stripes come several at a time, as one piece to be written.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from couchestor_daemon import buffers
-from couchestor_daemon.formats import media_records, shard
+from couchestor_daemon.formats import media_records
 from couchestor_daemon.services import (
     group_walk,
     repair_tools,
+    run_plan,
+    run_shards,
     stripe_references,
-    stripe_shards,
 )
-from couchestor_domain import errors, geometry, units
+from couchestor_domain import geometry, units
 
-RUN_BYTES: Final = 8 * units.MIB
-"""Memory of a run, unless a single stripe needs more."""
-RUN_STRIPES_MAX: Final = 32
+RUN_BYTES: Final = units.MIB
+"""Of one member, unless a single stripe is longer."""
 
 
 class LostStripeError(Exception):
@@ -72,10 +71,7 @@ class StripeRuns:
         self._codec = tools.codecs(
             geometry.StripeGeometry(record.data_shards, record.parity_shards), record.codec_id
         )
-        self._walk: AsyncIterator[group_walk.FoundStripe] = group_walk.stripes(
-            tools.media, record, end_bytes=end_bytes
-        )
-        self._next: group_walk.FoundStripe | None = None
+        self._plan = run_plan.RunPlan(tools.media, record, end_bytes=end_bytes, run_bytes=RUN_BYTES)
         self._planned: list[group_walk.FoundStripe] = []
 
     def take(self) -> Run | None:
@@ -97,14 +93,14 @@ class StripeRuns:
             OverloadedError: the pool lends no memory now; the next call goes on.
         """
         if not self._planned:
-            self._planned = await self._plan()
+            self._planned = await self._plan.next_run()
         while self._planned and self.ready is None:
             planned = self._planned
             # May be refused, and is then asked for again: so before anything is taken.
             buffer = self._tools.pool.acquire(self._memory_bytes(planned))
             try:
                 made, following = await asyncio.gather(
-                    self._make(planned, buffer), self._plan(), return_exceptions=True
+                    self._make(planned, buffer), self._plan.next_run(), return_exceptions=True
                 )
                 for outcome in (made, following):
                     if isinstance(outcome, BaseException):
@@ -117,91 +113,43 @@ class StripeRuns:
                 if self.ready is None:
                     buffer.release()
 
-    async def _plan(self) -> list[group_walk.FoundStripe]:
-        """Stripes of the next run."""
-        planned: list[group_walk.FoundStripe] = []
-        while len(planned) < RUN_STRIPES_MAX:
-            if self._next is None:
-                self._next = await anext(self._walk, None)
-            found = self._next
-            if found is None:
-                break
-            is_apart = planned and found.location.stripe_offset_bytes != _end_of(planned[-1])
-            if planned and (is_apart or self._memory_bytes([*planned, found]) > RUN_BYTES):
-                break
-            planned.append(found)
-            self._next = None
-        return planned
-
     def _memory_bytes(self, planned: Sequence[group_walk.FoundStripe]) -> int:
-        length = _end_of(planned[-1]) - planned[0].location.stripe_offset_bytes
-        return length * (len(self._record.members) + len(self._targets))
+        copies_count = len(self._record.members) + len(self._targets)
+        return run_shards.length_bytes(planned) * copies_count
 
     async def _make(
         self, planned: Sequence[group_walk.FoundStripe], buffer: buffers.AlignedBuffer
     ) -> Run | None:
-        start = planned[0].location.stripe_offset_bytes
-        length = _end_of(planned[-1]) - start
+        """The run with its content; None when every stripe of it is lost, and nobody misses it."""
+        length = run_shards.length_bytes(planned)
         content = {
             index: buffer.view[position * length : (position + 1) * length]
             for position, index in enumerate(self._targets)
         }
-        memory = buffer.view[len(content) * length :]
-        jobs = []
-        for found in planned:
-            inside = found.location.stripe_offset_bytes - start
-            end = inside + shard.shard_bytes(found.location.chunk_bytes)
-            needed = stripe_shards.memory_bytes(self._record, found)
-            places = {index: view[inside:end] for index, view in content.items()}
-            jobs.append(self._make_whole(found, memory[:needed], places))
-            memory = memory[needed:]
-        ended = await asyncio.gather(*jobs, return_exceptions=True)
-        whole = []
-        for found, outcome in zip(planned, ended, strict=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
-            if outcome:
-                whole.append(found)
-        if not whole:
-            return None
-        return Run(whole, start, start + length, content, buffer)
-
-    async def _make_whole(
-        self,
-        found: group_walk.FoundStripe,
-        memory: memoryview,
-        places: Mapping[int, memoryview],
-    ) -> bool:
-        """The targets' shards of a stripe, in their places; zeros and False for one that is lost
-        and that nobody misses."""
-        offset = found.location.stripe_offset_bytes
-        shards = stripe_shards.StripeShards(
-            self._tools.media,
+        shards = run_shards.RunShards(
+            self._tools,
             self._record,
-            found,
-            memory=memory,
-            places=places,
-            distrusted=[index for at, index in self._distrusted if at == offset],
-            run_codec=self._tools.run_codec,
-            pace=self._tools.pace,
+            planned,
+            memory=buffer.view[len(content) * length :],
+            places=content,
+            distrusted=self._distrusted,
         )
         await shards.read(self._targets)
-        missing = [index for index in self._targets if index not in shards.headers]
-        if not missing:
-            return True
-        try:
-            await shards.rebuild(self._codec, missing)
-        except errors.InsufficientShardsError as exc:
-            with self._tools.index.read() as reader:
-                live_bytes = stripe_references.live_bytes(reader, found)
-            if live_bytes:
-                raise LostStripeError(f"{exc}: {live_bytes} live bytes are lost") from exc
-            for place in places.values():
+        lost = await shards.rebuild(self._codec, self._targets)
+        for number in lost:
+            self._check_nobody_misses(shards, number)
+            for index in self._targets:
+                place = shards.shard(number, index)
                 place[:] = bytes(len(place))
-            return False
-        return True
+        whole = [found for number, found in enumerate(planned) if number not in lost]
+        if not whole:
+            return None
+        start = planned[0].location.stripe_offset_bytes
+        return Run(whole, start, start + length, content, buffer)
 
-
-def _end_of(found: group_walk.FoundStripe) -> int:
-    location = found.location
-    return location.stripe_offset_bytes + shard.shard_bytes(location.chunk_bytes)
+    def _check_nobody_misses(self, shards: run_shards.RunShards, number: int) -> None:
+        with self._tools.index.read() as reader:
+            live_bytes = stripe_references.live_bytes(reader, shards.stripes[number])
+        if live_bytes:
+            why = shards.insufficient(number)
+            raise LostStripeError(f"{why}: {live_bytes} live bytes are lost") from why

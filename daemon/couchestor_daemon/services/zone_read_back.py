@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from couchestor_daemon.formats import media_records, shard
-from couchestor_daemon.services import group_walk, group_zones, repair_tools, stripe_shards
+from couchestor_daemon.services import group_walk, group_zones, repair_tools, run_shards
 from couchestor_domain import errors, ids, units
 
 READ_BYTES: Final = 2 * units.MIB
@@ -80,7 +80,7 @@ class ZoneReadBack:
         self, index: int, zone: ids.ZoneAddress, run: Sequence[group_walk.FoundStripe]
     ) -> int:
         start = run[0].location.stripe_offset_bytes
-        length = _end_of(run[-1]) - start
+        length = run_shards.end_bytes_of(run[-1]) - start
         await self._tools.pace(length)
         with self._tools.pool.acquire(length) as buffer:
             view = buffer.view[:length]
@@ -102,12 +102,12 @@ class ZoneReadBack:
         start = run[0].location.stripe_offset_bytes
         for found in run:
             inside = found.location.stripe_offset_bytes - start
-            whole = view[inside : _end_of(found) - start]
+            whole = view[inside : run_shards.end_bytes_of(found) - start]
             header_bytes = shard.header_bytes(found.location.chunk_bytes)
             header = shard.unpack(whole[:header_bytes])
             if (
                 header is None
-                or not stripe_shards.is_shard_of(header, self._record, found, index)
+                or not run_shards.is_shard_of(header, self._record, found, index)
                 or not shard.verify_blocks(header, 0, whole[header_bytes:])
             ):
                 return found
@@ -120,13 +120,12 @@ def _runs(
     """Stripes that lie near one another, as far as one read takes."""
     runs: list[list[group_walk.FoundStripe]] = []
     for found in written:
-        if runs and _end_of(found) - runs[-1][0].location.stripe_offset_bytes <= READ_BYTES:
+        if (
+            runs
+            and run_shards.end_bytes_of(found) - runs[-1][0].location.stripe_offset_bytes
+            <= READ_BYTES
+        ):
             runs[-1].append(found)
         else:
             runs.append([found])
     return runs
-
-
-def _end_of(found: group_walk.FoundStripe) -> int:
-    location = found.location
-    return location.stripe_offset_bytes + shard.shard_bytes(location.chunk_bytes)

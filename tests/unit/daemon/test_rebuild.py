@@ -14,6 +14,7 @@ from couchestor_daemon.formats import media_records, shard, zone_header
 from couchestor_daemon.services import (
     rebuild,
     shard_check,
+    stripe_runs,
     zone_read_back,
 )
 from couchestor_domain import errors, events, geometry, ids, units
@@ -95,7 +96,10 @@ async def test_a_damaged_member_moves_to_a_fresh_zone_of_its_device(bench: Bench
     assert bench.work.progress.groups_waiting_count == 0
 
 
-async def test_the_other_shards_of_the_member_are_copied_not_decoded(bench: Bench) -> None:
+async def test_the_other_shards_of_the_member_are_copied_not_decoded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stripe_runs, "RUN_BYTES", 1)
     addresses = await bench.filled()
     await bench.rot_and_queue(addresses[0], 5)
     bench.paced_bytes = 0
