@@ -76,6 +76,11 @@ class BufferPool:
         """Bytes in use now."""
         return self._lent_bytes
 
+    @property
+    def limit_bytes(self) -> int:
+        """What it lends at most."""
+        return self._limit_bytes
+
     def acquire(self, size_bytes: int) -> AlignedBuffer:
         """Borrow at least ``size_bytes``.
 

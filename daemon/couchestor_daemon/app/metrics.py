@@ -147,6 +147,32 @@ class NodeMetrics:
         self.log_since_checkpoint_bytes = of_maintenance(
             "couchestor_log_since_checkpoint_bytes", "What a replay would read of the log"
         )
+        self.rebuild_groups_waiting = of_maintenance(
+            "couchestor_rebuild_groups_waiting", "Stripe groups that lack members, at least"
+        )
+        self.rebuild_groups_failed = of_maintenance(
+            "couchestor_rebuild_groups_failed",
+            "Stripe groups that cannot be rebuilt: bytes are lost",
+        )
+        self.rebuild_left_bytes = of_maintenance(
+            "couchestor_rebuild_left_bytes", "What a rebuild has still to write, at most"
+        )
+        self.rebuilt_bytes = of_maintenance(
+            "couchestor_rebuilt_bytes", "Written by rebuilds since the process began"
+        )
+        self.scrubbed_bytes = of_maintenance(
+            "couchestor_scrub_read_bytes", "Read and verified by the present pass of the scrub"
+        )
+        self.scrub_damaged_shards = of_maintenance(
+            "couchestor_scrub_damaged_shards", "Damaged shards the present pass of the scrub found"
+        )
+        self.scrub_findings = of_maintenance(
+            "couchestor_scrub_findings", "What else the present pass of the scrub found wrong"
+        )
+        self.scrub_ended_time = of_maintenance(
+            "couchestor_scrub_ended_timestamp_seconds",
+            "When the last whole pass of the scrub ended",
+        )
 
     def observe_request(
         self,

@@ -213,6 +213,20 @@ OPTIONS: Final[tuple[Option, ...]] = (
         option_values.size(64 * units.KIB),
     ),
     _o(
+        "rebuild_delay_seconds",
+        _STORE,
+        "SECONDS",
+        "how long a device may be away before what it held is rebuilt on others",
+        option_values.integer(0, 366 * 24 * 3600),
+    ),
+    _o(
+        "scrub_period_seconds",
+        _STORE,
+        "SECONDS",
+        "everything on media is read and verified once in this time; 0: never",
+        option_values.integer(0, 366 * 24 * 3600),
+    ),
+    _o(
         "host",
         _SERVING,
         "ADDRESS",

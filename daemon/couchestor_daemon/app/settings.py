@@ -45,6 +45,8 @@ class Settings:
     zone_grace_seconds: float = zone_grace.ZONE_GRACE_SECONDS
     background_bytes_per_second: int = 0
     background_floor_bytes_per_second: int = 8 * units.MIB
+    rebuild_delay_seconds: int = 300
+    scrub_period_seconds: int = 14 * 24 * 3600
     host: str = "127.0.0.1"
     port: int = 9000
     workers: int = 0

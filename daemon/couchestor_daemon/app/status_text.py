@@ -36,6 +36,7 @@ def render(found: Mapping[str, Any]) -> str:
             f"  {label:<{width}}  {found['used']} used, {found['free']} free"
             for label, found in sorted(zones.items())
         ]
+    lines += _repair_lines(node)
     if "action" in node:
         did = _ACTIONS.get(str(node["action"]), str(node["action"]))
         replayed = int(node.get("replayed_batches_count", 0))
@@ -52,3 +53,26 @@ def render(found: Mapping[str, Any]) -> str:
                 text += f", restarted {child['restart_count']} times, last {child['last_exit']}"
             lines.append(text)
     return "\n".join(lines)
+
+
+def _repair_lines(node: Mapping[str, Any]) -> list[str]:
+    lines = []
+    rebuild = node.get("rebuild") or {}
+    if rebuild.get("groups_waiting"):
+        mib = int(rebuild["left_bytes"]) >> 20
+        text = f"rebuild    {rebuild['groups_waiting']} groups wait, up to {mib} MiB to write"
+        seconds_left = rebuild.get("seconds_left")
+        lines.append(f"{text}, about {seconds_left} s" if seconds_left else text)
+    if rebuild.get("groups_failed"):
+        lines.append(f"warning: {rebuild['groups_failed']} groups have lost bytes, see the log")
+    scrub = node.get("scrub") or {}
+    now, last = scrub.get("now") or {}, scrub.get("last") or {}
+    if now and not now.get("ended_at"):
+        lines.append(f"scrub      {int(now['read_bytes']) >> 20} MiB read since {now['began_at']}")
+        now = last
+    if now and now.get("ended_at"):
+        lines.append(
+            f"last scrub {now['ended_at']}: {now['shards_verified']} shards verified, "
+            f"{now['shards_damaged']} damaged, {now['other_findings']} other findings"
+        )
+    return lines

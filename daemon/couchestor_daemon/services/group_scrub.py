@@ -108,7 +108,7 @@ class GroupScrub:
                 buffer = (
                     self._tools.pool.try_acquire(wanted_bytes)
                     if chosen
-                    else self._tools.pool.acquire(wanted_bytes)
+                    else self._tools.acquire(wanted_bytes)
                 )
                 if buffer is None:
                     break

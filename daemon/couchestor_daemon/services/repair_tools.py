@@ -32,3 +32,14 @@ class Tools:
     """Runs device commands that are not in the media port."""
     pace: Pace
     """Awaited with the number of bytes before as many are read or written."""
+
+    def acquire(self, size_bytes: int) -> buffers.AlignedBuffer:
+        """Memory from the pool; of its own for a stripe longer than settings make them now.
+
+        Raises:
+            OverloadedError: the pool's limit is reached.
+        """
+        class_bytes = buffers.size_class_bytes(size_bytes)
+        if class_bytes > self.pool.limit_bytes:
+            return buffers.BufferPool(class_bytes).acquire(size_bytes)
+        return self.pool.acquire(size_bytes)

@@ -56,7 +56,7 @@ class Scrub:
     Args:
         period_seconds: A pass is spread over this long; the next one begins when it is over.
         now_ns: Wall clock, so that a period goes on over restarts.
-        report: Told when a pass has ended, and what a restart found recorded.
+        report: Told what a restart found recorded, and whenever the position has changed.
     """
 
     name = "scrub"
@@ -88,6 +88,7 @@ class Scrub:
             now_ns=now_ns,
         )
         self._has_begun = False
+        self._shown: media_records.ScrubRecord | None = None
         self._group: group_scrub.GroupScrub | None = None
         self._segment: segment_scrub.SegmentScrub | None = None
         self._queued: dict[int, int] = {}
@@ -115,13 +116,17 @@ class Scrub:
             if not goes_on:
                 self._group, self._segment = None, None
         await self._position.save_if_due()
+        if self.record is not self._shown:
+            self._shown = self.record
+            self._report(self.record)
         return self._position.wait_seconds()
 
     async def _step(self) -> None:
         if not self._has_begun:
             self._position.total_bytes = await self._used_bytes()
-            self._report(self.record)
             self._has_begun = True
+            self._shown = self.record
+            self._report(self.record)
         if self._position.wait_seconds() > 0:
             return
         match self._position.phase:
@@ -150,7 +155,6 @@ class Scrub:
             counts.damaged_count,
             counts.findings_count,
         )
-        self._report(self.record)
 
     async def _used_bytes(self) -> int:
         devices = self._devices()

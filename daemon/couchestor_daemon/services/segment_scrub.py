@@ -101,7 +101,7 @@ class SegmentScrub:
             self._offset_bytes = self._end_bytes
             return
         await self._tools.pace(length * len(here))
-        with self._tools.pool.acquire(length * len(here)) as buffer:
+        with self._tools.acquire(length * len(here)) as buffer:
             views = {
                 index: buffer.view[position * length : (position + 1) * length]
                 for position, index in enumerate(here)

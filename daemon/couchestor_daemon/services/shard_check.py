@@ -76,7 +76,7 @@ class ShardCheck:
     ) -> bool:
         shards_bytes = run_shards.length_bytes([found]) * len(record.members)
         scratch_bytes = record.parity_shards * found.location.chunk_bytes
-        with self._tools.pool.acquire(shards_bytes + scratch_bytes) as buffer:
+        with self._tools.acquire(shards_bytes + scratch_bytes) as buffer:
             shards = run_shards.RunShards(
                 self._tools, record, [found], memory=buffer.view[:shards_bytes]
             )

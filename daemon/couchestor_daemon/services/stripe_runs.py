@@ -97,7 +97,7 @@ class StripeRuns:
         while self._planned and self.ready is None:
             planned = self._planned
             # May be refused, and is then asked for again: so before anything is taken.
-            buffer = self._tools.pool.acquire(self._memory_bytes(planned))
+            buffer = self._tools.acquire(self._memory_bytes(planned))
             try:
                 made, following = await asyncio.gather(
                     self._make(planned, buffer), self._plan.next_run(), return_exceptions=True

@@ -82,7 +82,7 @@ class ZoneReadBack:
         start = run[0].location.stripe_offset_bytes
         length = run_shards.end_bytes_of(run[-1]) - start
         await self._tools.pace(length)
-        with self._tools.pool.acquire(length) as buffer:
+        with self._tools.acquire(length) as buffer:
             view = buffer.view[:length]
             await self._tools.media.read(zone, start, view)
             wrong = await self._tools.run_codec(self._first_wrong, index, run, view)
