@@ -17,6 +17,7 @@ from couchestor_domain import errors, geometry, ids, units
 
 SHAPE = geometry.StripeGeometry(2, 1)
 ZONE_BYTES = 256 * units.KIB
+RETRY_SECONDS = rebuild.LOOKS_PER_RETRY * rebuild.LOOK_SECONDS
 
 pytestmark = pytest.mark.may_block
 
@@ -84,7 +85,7 @@ class Node(shard_node.ShardNode):
                     if await self.work.step() >= rebuild.LOOK_SECONDS:
                         break
                 except errors.CouchestorError:
-                    self.seconds += rebuild.RETRY_SECONDS
+                    self.seconds += RETRY_SECONDS
             self.seconds += 60
 
     def restart(self, *, power_loss: bool) -> None:

@@ -32,13 +32,14 @@ logger = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 5.0
 """Between looks at the repair queue and at the devices."""
-SURVEY_SECONDS: Final = 600.0
-"""Between looks at all groups when nothing is known to be missing."""
-RESURVEY_SECONDS: Final = 30.0
+LOOKS_PER_SURVEY: Final = 120
+"""Looks between those at all groups when nothing is known to be missing."""
+LOOKS_PER_RESURVEY: Final = 6
 """The same while something is."""
-RETRY_SECONDS: Final = 600.0
+LOOKS_PER_RETRY: Final = 120
 """After a rebuild that cannot succeed as things are."""
-ROOM_RETRY_SECONDS: Final = 60.0
+LOOKS_PER_ROOM: Final = 12
+"""After one for which there was no place, or whose place failed."""
 CHECKS_PER_STEP: Final = 64
 
 
@@ -75,6 +76,8 @@ class Rebuild:
         delay_seconds: How long a device may be away before its members are replaced.
         now_seconds: Monotonic clock.
         now_ns: Wall clock.
+        look_seconds: Between looks when there is nothing to do; everything else that waits waits
+            for some of them.
         report: Told when the progress has changed.
     """
 
@@ -90,12 +93,14 @@ class Rebuild:
         publisher: event_publisher.EventPublisher,
         now_seconds: Callable[[], float],
         now_ns: Callable[[], int],
+        look_seconds: float = LOOK_SECONDS,
         report: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
         self._tools = tools
         self._submit = submit
         self._publisher = publisher
         self._now_seconds = now_seconds
+        self._look_seconds = look_seconds
         self._report = report
         self._zones = replacement_zones.ReplacementZones(
             index=tools.index,
@@ -165,7 +170,7 @@ class Rebuild:
                 continue
             await self._begin(need.group_id)
             return 0.0
-        return LOOK_SECONDS
+        return self._look_seconds
 
     def _give_up(self) -> None:
         """Forget the attempt under way; the next step frees its zones."""
@@ -188,9 +193,8 @@ class Rebuild:
             return
         if now >= self._survey_at:
             self._queue, self._members_waiting_count = await self._survey.of_all_groups()
-            self._survey_at = now + (
-                RESURVEY_SECONDS if self._members_waiting_count else SURVEY_SECONDS
-            )
+            looks = LOOKS_PER_RESURVEY if self._members_waiting_count else LOOKS_PER_SURVEY
+            self._survey_at = now + looks * self._look_seconds
             given_up_at = self._absent.next_change_seconds()
             if given_up_at is not None:
                 self._survey_at = min(self._survey_at, given_up_at)
@@ -240,7 +244,7 @@ class Rebuild:
         except (errors.StoreFullError, errors.StoreReadOnlyError) as exc:
             if group_id not in self._retry_at:
                 logger.warning("group %d waits for its rebuild: %s", group_id, exc)
-            self._retry_at[group_id] = self._now_seconds() + ROOM_RETRY_SECONDS
+            self._put_off(group_id, LOOKS_PER_ROOM)
             return
         self._is_clean = False
         self._attempt = _Attempt(
@@ -302,14 +306,14 @@ class Rebuild:
             ended = await work.advance()
         except stripe_runs.LostStripeError as exc:
             self._give_up()
-            self._retry_at[group_id] = self._now_seconds() + RETRY_SECONDS
+            self._put_off(group_id, LOOKS_PER_RETRY)
             self._failed.add(group_id)
             self._fail(group_id, str(exc))
             return
         except errors.OverloadedError:
             raise
         except errors.CouchestorError as exc:
-            self._retry_at[group_id] = self._now_seconds() + ROOM_RETRY_SECONDS
+            self._put_off(group_id, LOOKS_PER_ROOM)
             self._fail(group_id, str(exc))
             raise
         finally:
@@ -347,6 +351,9 @@ class Rebuild:
                 duration_seconds=self._now_seconds() - attempt.started_seconds,
             )
         )
+
+    def _put_off(self, group_id: int, looks: int) -> None:
+        self._retry_at[group_id] = self._now_seconds() + looks * self._look_seconds
 
     def _fail(self, group_id: int, reason: str) -> None:
         self._publisher.publish(

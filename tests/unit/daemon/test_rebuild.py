@@ -21,6 +21,9 @@ from couchestor_domain import errors, events, geometry, ids, units
 
 SHAPE = geometry.StripeGeometry(4, 2)
 DELAY_SECONDS = 300.0
+RETRY_SECONDS = rebuild.LOOKS_PER_RETRY * rebuild.LOOK_SECONDS
+ROOM_SECONDS = rebuild.LOOKS_PER_ROOM * rebuild.LOOK_SECONDS
+RESURVEY_SECONDS = rebuild.LOOKS_PER_RESURVEY * rebuild.LOOK_SECONDS
 
 
 class Bench(ShardNode):
@@ -273,7 +276,7 @@ async def test_lost_stripes_that_are_missed_end_the_rebuild_by_name(bench: Bench
     # Once nothing leads to it any more, the rest gets its redundancy back.
     await bench.delete(addresses[1])
     await bench.rot_and_queue(addresses[3], 0)
-    await bench.wait(rebuild.RETRY_SECONDS + 1)
+    await bench.wait(RETRY_SECONDS + 1)
     await bench.check()
 
 
@@ -333,7 +336,7 @@ async def test_without_room_it_waits_and_says_so_once(
     bench.lose(ids.DeviceId(bench.record().members[2][0]))
     await bench.settle()
     await bench.wait(DELAY_SECONDS + 1)
-    await bench.wait(rebuild.RESURVEY_SECONDS + rebuild.ROOM_RETRY_SECONDS + 1)
+    await bench.wait(RESURVEY_SECONDS + ROOM_SECONDS + 1)
     said = [line for line in caplog.messages if "waits for its rebuild" in line]
     assert len(said) == 1
     assert "add a device" in said[0]
@@ -430,7 +433,7 @@ async def test_a_fresh_zone_that_does_not_keep_its_bytes_is_not_swapped_in(
         await bench.settle()
     assert bench.record() == before
     monkeypatch.undo()
-    await bench.wait(rebuild.ROOM_RETRY_SECONDS + 1)
+    await bench.wait(ROOM_SECONDS + 1)
     await bench.check()
 
 
