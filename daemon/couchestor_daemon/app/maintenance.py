@@ -7,7 +7,15 @@ import logging
 from collections.abc import Callable, Sequence
 
 from couchestor_daemon.adapters import system_clock
-from couchestor_daemon.app import checkpointing, metrics, moving, node, pace_keeping, settings
+from couchestor_daemon.app import (
+    checkpointing,
+    metrics,
+    moving,
+    node,
+    pace_keeping,
+    repairing,
+    settings,
+)
 from couchestor_daemon.formats import zone_header
 from couchestor_daemon.services import (
     background,
@@ -44,6 +52,9 @@ class Maintenance:
         self.pacer = pacing.Pacer(told.background_bytes_per_second, clock=self._clock)
         """How fast works read and write devices."""
         self._pace_keeper = pace_keeping.PaceKeeper(told, self.pacer, measured=self._counters)
+        self._repairing = repairing.Repairing(
+            told, self.node, pace=self.pacer.take, report=report, measured=self._counters
+        )
         self._ending = False
         self._checkpoints = self.node.checkpoints(should_stop=lambda: stop.is_set() or self._ending)
         self._schedule = checkpointing.CheckpointSchedule(
@@ -81,6 +92,7 @@ class Maintenance:
                 on_usage=self._show_usage,
             ),
             *moving.works(self.node, self._told, counters=self._counters, pace=self.pacer.take),
+            *self._repairing.works(),
         ]
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -18,7 +18,7 @@ from couchestor_daemon.services import (
     scrub,
     stripe_assembly,
 )
-from couchestor_domain import event_publisher, geometry, units
+from couchestor_domain import geometry, units
 
 POOL_BYTES_MIN: Final = 32 * units.MIB
 REPORT_SECONDS: Final = 2.0
@@ -41,13 +41,11 @@ class Repairing:
         parts: node.Node,
         *,
         pace: repair_tools.Pace,
-        publisher: event_publisher.EventPublisher,
         report: Report,
         measured: metrics.NodeMetrics,
     ) -> None:
         self._told = told
         self._parts = parts
-        self._publisher = publisher
         self._report = report
         self._measured = measured
         self._reported_seconds: dict[str, float] = {}
@@ -70,9 +68,9 @@ class Repairing:
             rebuild.Rebuild(
                 self._tools,
                 submit=self._parts.commits.submit,
-                reserve_zones_count=self._told.reserve_zones_count,
+                reserve_zones_count=self._told.background_reserve_zones_count,
                 delay_seconds=self._told.rebuild_delay_seconds,
-                publisher=self._publisher,
+                publisher=self._parts.publisher,
                 now_seconds=time.monotonic,
                 now_ns=system_clock.SystemClock().now_ns,
                 report=self._show_rebuild,
@@ -84,7 +82,7 @@ class Repairing:
                     self._tools,
                     submit=self._parts.commits.submit,
                     period_seconds=self._told.scrub_period_seconds,
-                    publisher=self._publisher,
+                    publisher=self._parts.publisher,
                     now_seconds=time.monotonic,
                     now_ns=system_clock.SystemClock().now_ns,
                     report=self._show_scrub,
