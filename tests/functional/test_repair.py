@@ -1,0 +1,154 @@
+"""Lost and rotted shards come back by themselves: afterwards two other devices may go."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import random
+import shutil
+import time
+import typing
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+from tests.functional import daemon_process, node_command
+
+from couchestor_bench import server_process
+
+_KIB: typing.Final = 1024
+_OPTIONS: typing.Final = {
+    "device-capacity-bytes": "64MiB",
+    "zone-bytes": "1MiB",
+    "stripe-bytes": "512KiB",
+    "workers": "1",
+    "scrub-period-seconds": "4",
+    "rebuild-delay-seconds": "1",
+    "zone-grace-seconds": "1",
+}
+_DEADLINE_SECONDS: typing.Final = 90.0
+
+pytestmark = [
+    pytest.mark.skipif(daemon_process.is_peer(), reason="our shards, our devices"),
+    pytest.mark.timeout(300),
+]
+
+
+def test_rot_and_lost_zones_are_found_and_repaired(tmp_path: pathlib.Path) -> None:
+    rng = random.Random(3)
+    with daemon_process.running(tmp_path / "node", options=_OPTIONS) as server:
+        objects = _write(server, "before", 40)
+        assert server.terminate() == 0
+        assert _lose_zones(server, "d2") > 3
+        assert _rot_blocks(server, "d3", rng) > 3
+        server.restart()
+        # Groups of before that are still open are gone on with, or given up, at the next write.
+        objects |= _write(server, "after", 2)
+        _wait(server, lambda node: _has_come_to_rest(node, rebuilt=3))
+        assert server.terminate() == 0
+        said = json.loads(node_command.run("check", "--json", data_dir=server.data_dir).stdout)
+        assert not [line for line in said["findings"] if "shards of member" in line], said
+        server.restart()
+        for name in ("d0", "d5"):
+            shutil.rmtree(server.data_dir / "devices" / name)
+        _verify(server, objects)
+
+
+def test_an_empty_device_takes_what_a_dead_one_held(tmp_path: pathlib.Path) -> None:
+    spare = tmp_path / "spare"
+    with daemon_process.running(tmp_path / "node", options=_OPTIONS) as server:
+        objects = _write(server, "before", 40)
+        assert server.terminate() == 0
+        shutil.rmtree(server.data_dir / "devices" / "d4")
+        spare.mkdir()
+        added = node_command.run(
+            "device", "add", str(spare), data_dir=server.data_dir, options=_told()
+        )
+        assert added.returncode == 0, added.stderr
+        server.restart()
+        objects |= _write(server, "after", 2)
+        _wait(server, lambda node: _has_come_to_rest(node, rebuilt=3))
+        _verify(server, objects)
+        for name in ("d1", "d3"):
+            shutil.rmtree(server.data_dir / "devices" / name)
+        _verify(server, objects)
+
+
+def _told() -> dict[str, str]:
+    names = ("device-capacity-bytes", "zone-bytes", "stripe-bytes")
+    return {name: _OPTIONS[name] for name in names}
+
+
+def _write(server: server_process.ServerProcess, prefix: str, count: int) -> dict[str, bytes]:
+    client = daemon_process.boto_client(server)
+    objects: dict[str, bytes] = {}
+    for number in range(count):
+        key = f"{prefix}/{number:03d}"
+        size = (900 * _KIB, 300 * _KIB, 150 * _KIB, 512 * _KIB)[number % 4]
+        objects[key] = random.Random(key).randbytes(size)
+        client.put_object(Bucket=daemon_process.BUCKET, Key=key, Body=objects[key])
+    return objects
+
+
+def _verify(server: server_process.ServerProcess, objects: dict[str, bytes]) -> None:
+    client = daemon_process.boto_client(server)
+    for key, body in objects.items():
+        read = client.get_object(Bucket=daemon_process.BUCKET, Key=key)["Body"].read()
+        assert read == body, f"{key} of {len(body)} bytes differs"
+
+
+def _shard_zones(server: server_process.ServerProcess, device: str) -> list[pathlib.Path]:
+    folder = server.data_dir / "devices" / device / "zones"
+    return [
+        path for path in sorted(folder.glob("*.zone")) if b"CSTSHARD" in path.read_bytes()[:8192]
+    ]
+
+
+def _lose_zones(server: server_process.ServerProcess, device: str) -> int:
+    paths = _shard_zones(server, device)
+    for path in paths:
+        path.unlink()
+    return len(paths)
+
+
+def _rot_blocks(server: server_process.ServerProcess, device: str, rng: random.Random) -> int:
+    """Flip a byte in one of a hundred blocks, and in one of every zone at least."""
+    count = 0
+    for path in _shard_zones(server, device):
+        content = bytearray(path.read_bytes())
+        blocks = range(1, len(content) // 4096)
+        for block in rng.sample(blocks, max(1, len(blocks) // 100)):
+            content[block * 4096 + rng.randrange(4096)] ^= 0xFF
+            count += 1
+        path.write_bytes(content)
+    return count
+
+
+def _wait(
+    server: server_process.ServerProcess, reached: Callable[[dict[str, typing.Any]], bool]
+) -> None:
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while True:
+        with urllib.request.urlopen(f"{_health(server)}/status", timeout=5) as answer:
+            node = json.load(answer).get("node") or {}
+        if reached(node):
+            return
+        assert time.monotonic() < deadline, node
+        time.sleep(0.3)
+
+
+def _health(server: server_process.ServerProcess) -> str:
+    port = server.command[server.command.index("--health-port") + 1]
+    return f"http://127.0.0.1:{port}"
+
+
+def _has_come_to_rest(node: dict[str, typing.Any], *, rebuilt: int) -> bool:
+    """Something was rebuilt, and a whole pass of the scrub that began later found no damage."""
+    found, scrub = node.get("rebuild") or {}, node.get("scrub") or {}
+    now = scrub.get("now") or {}
+    return bool(
+        found.get("groups_rebuilt", 0) >= rebuilt
+        and not found.get("groups_waiting")
+        and now.get("ended_at")
+        and not now.get("shards_damaged")
+    )
