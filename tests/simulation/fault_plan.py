@@ -101,6 +101,20 @@ class FaultPlan:
             for _ in range(rng.randrange(1, 8)):
                 self._rot(devices[device_id])
 
+    def rest(self) -> None:
+        """From now on nothing fails. Who was away is back; who is dead stays dead."""
+        devices = self._node.world.devices
+        for device in devices.values():
+            for arm in (device.fail_next_read, device.fail_next_write, device.fail_next_flush):
+                arm(0)
+        for device_id in (self.away | self.failing) - self.damaged:
+            devices[device_id].revive()
+            self._node.dead.discard(device_id)
+        self.away.clear()
+        self.failing.clear()
+        self._takes_room = self.room_is_short = False
+        self.make_room()
+
     def before_a_life(self) -> None:
         """Decide what this life may meet."""
         self._takes_room = self._rng.random() < 0.2

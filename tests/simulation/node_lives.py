@@ -14,6 +14,7 @@ from tests.simulation import (
     ledger,
     media_audit,
     oracle,
+    quiet_end,
     simulated_node,
     virtual_loop,
 )
@@ -80,6 +81,29 @@ class Lives:
             self._live(loop, number)
             self._end()
         self._check(self._start())
+        self._end_quietly()
+
+    def _end_quietly(self) -> None:
+        """One more life, in which nothing fails: redundancy comes back."""
+        self._kill_all(self._loop)
+        power_loss = self._rng.random() < 0.5
+        self.faults.log.append("quiet")
+        self.node.lose(power_loss=power_loss, index=simulated_node.IndexLoss.KEPT)
+        self.faults.rest()
+        quiet_end.join_empty(self.node, len(self.faults.damaged))
+        self._starts_count += 1
+        loop = self._loop = virtual_loop.VirtualLoop(  # type: ignore[abstract]
+            f"{self._seed}/loop {self._starts_count}"
+        )
+        try:
+            self.node.prepare()
+        except errors.StoreFullError as exc:
+            raise NoRoomLeftError from exc
+        self._workers = []
+        self._run(loop, self._start_workers())
+        self._run(loop, quiet_end.repair(self.node, self._workers, self._maintenance))
+        quiet_end.audit(self.node, damaged=self.faults.damaged)
+        self._check(loop)
 
     # -- the parts of a life ------------------------------------------------------------------
 

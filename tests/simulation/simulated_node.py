@@ -41,11 +41,14 @@ from couchestor_daemon.services import (
     log_segment,
     node_store,
     payload_reader,
+    rebuild,
     reclaim,
     recovery_table,
     release,
     relocation,
+    repair_tools,
     replay,
+    scrub,
     segment_source,
     stripe_groups,
     stripe_reader,
@@ -70,6 +73,9 @@ DESTAGE_LIMITS: Final = destage.DestageLimits(log_bytes=0, age_seconds=1e-3, idl
 RECLAIM_LIMITS: Final = reclaim.ReclaimLimits(dead_percent=20, free_percent=50)
 PACE_SECONDS_PER_BYTE: Final = 1e-9
 POLL_FACTOR: Final = 2e-3
+REBUILD_DELAY_SECONDS: Final = 10e-3
+REBUILD_LOOK_SECONDS: Final = 2e-3
+SCRUB_PERIOD_SECONDS: Final = 20e-3
 NODE_ID: Final = ids.NodeId("a" * 32)
 
 
@@ -109,8 +115,36 @@ class Silence:
         """Drop it."""
 
 
+class RepairEvents:
+    """Tells of the repairs that a run has seen.
+
+    Args:
+        node: Keeps them in the story of the seed.
+    """
+
+    def __init__(self, node: SimulatedNode) -> None:
+        self._node = node
+
+    def publish(self, event: events.DomainEvent) -> None:
+        """Keep what says something of a repair."""
+        if isinstance(event, events.ReconstructionCompleted):
+            self._node.happened(f"rebuilt {event.group_id}")
+        elif isinstance(event, events.ReconstructionFailed):
+            self._node.happened(f"not-rebuilt {event.group_id}: {event.reason}")
+        elif isinstance(event, events.ShardFailed):
+            self._node.happened(f"scrub-found {event.group_id}+{event.stripe_offset_bytes}")
+
+
+async def _unpaced(bytes_count: int) -> None:
+    await asyncio.sleep(0)
+
+
 class LoopClock:
     """Virtual time, of one life."""
+
+    def now_ns(self) -> int:
+        """A wall clock that goes back at each start: the scrub must bear it."""
+        return int(asyncio.get_running_loop().time() * units.NS_PER_SECOND)
 
     def monotonic_seconds(self) -> float:
         """Since the life began."""
@@ -374,6 +408,34 @@ class Maintenance(Process):
             now_ns=node.now_ns,
             draw_seed=node.draw_bits,
         )
+        tools = repair_tools.Tools(
+            index=self.index,
+            media=self.media,
+            pool=buffers.BufferPool(POOL_BYTES),
+            codecs=codec_choice.by_id,
+            run_codec=self._run_inline,
+            run_blocking=self._run_inline,
+            pace=_unpaced,
+        )
+        self.rebuild = rebuild.Rebuild(
+            tools,
+            submit=self.commits.submit,
+            # As in a real node there is always a reserve: a start may need a zone for the log.
+            reserve_zones_count=max(1, self._shape.reserve_zones_count),
+            delay_seconds=REBUILD_DELAY_SECONDS,
+            publisher=RepairEvents(node),
+            now_seconds=LoopClock().monotonic_seconds,
+            now_ns=node.now_ns,
+            look_seconds=REBUILD_LOOK_SECONDS,
+        )
+        self.scrub = scrub.Scrub(
+            tools,
+            submit=self.commits.submit,
+            period_seconds=SCRUB_PERIOD_SECONDS,
+            publisher=RepairEvents(node),
+            now_seconds=LoopClock().monotonic_seconds,
+            now_ns=LoopClock().now_ns,
+        )
         self._running: asyncio.Task[None]
 
     def works(self) -> list[background.BackgroundWork]:
@@ -391,6 +453,8 @@ class Maintenance(Process):
                 grace_seconds=RELEASE_GRACE_SECONDS,
             ),
             *self._moving(),
+            self.rebuild,
+            self.scrub,
         ]
 
     def _moving(self) -> list[background.BackgroundWork]:
