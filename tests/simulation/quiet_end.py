@@ -95,7 +95,7 @@ def audit(node: simulated_node.SimulatedNode, *, damaged: Collection[ids.DeviceI
     with node.index.read() as reader:
         for key, value in list(reader.scan(*media_records.table_range(l2p_record.TABLE))):
             location = l2p_record.unpack(value)
-            if not isinstance(location, l2p_record.StripeLocation):
+            if isinstance(location, l2p_record.JournalLocation):
                 continue
             found = reader.get(media_records.group_key(location.group_id))
             assert found is not None, location

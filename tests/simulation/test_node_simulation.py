@@ -28,7 +28,13 @@ from tests.simulation import (
 from couchestor_daemon.adapters import inline_media, isal_codec
 from couchestor_daemon.formats import l2p_record, packed_stripe, shard
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services import group_sealer, log_scan, log_segment, release
+from couchestor_daemon.services import (
+    group_sealer,
+    log_scan,
+    log_segment,
+    rebuild_survey,
+    release,
+)
 from couchestor_daemon.services.catalogue import l2p, liveness
 from couchestor_domain import ids, objects
 
@@ -86,6 +92,9 @@ def test_the_seeds_meet_every_kind_of_fault() -> None:
             "destage-moved",
             "reclaim-moved",
             "compressed",
+            "rebuilt",
+            "scrub-found",
+            "quiet",
             "in-commit",
             "unplug",
             "write",
@@ -296,3 +305,20 @@ def test_canary_an_unanswered_batch_preferred_to_the_one_after_it(
 
     monkeypatch.setattr(log_scan, "committed_chain", lowest_wins)
     must_be_caught("a gap after sequence|shows")
+
+
+def test_canary_members_swapped_before_their_zones_are_durable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def no_flush(self: inline_media.InlineMedia, zones: object) -> None:
+        """Nothing."""
+
+    monkeypatch.setattr(inline_media.InlineMedia, "flush", no_flush)
+    must_be_caught(
+        "is not on ZoneAddress|has no header|has the header|are not repaired|cannot be read"
+    )
+
+
+def test_canary_damage_that_is_never_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rebuild_survey.RebuildSurvey, "need_of", lambda self, reader, record: None)
+    must_be_caught("are not repaired")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from couchestor_daemon.formats import index_keys, l2p_record, media_records, zone_header
 from couchestor_daemon.ports import index as index_port
+from couchestor_daemon.services.catalogue import liveness
 from couchestor_domain import ids
 
 
@@ -25,13 +26,24 @@ class Finding(NamedTuple):
     """A zone that nothing owns, safe to be freed while the node is stopped."""
 
 
+class Leads(NamedTuple):
+    """An entry of the L2P that leads to a stripe."""
+
+    address: int
+    value: bytes
+    """The entry as it stands in the index."""
+    group_id: int
+    stripe_offset_bytes: int
+    length_bytes: int
+
+
 class Slice(NamedTuple):
     """Findings of a part of the L2P, and where the next part begins."""
 
     findings: list[Finding]
     next_address: int | None
     """None: this was the last part."""
-    entries: list[tuple[ids.ExtentAddress, l2p_record.StripeLocation]]
+    entries: list[Leads]
     """Those of them that lead to groups that were asked for."""
 
 
@@ -105,7 +117,7 @@ def l2p_slice(
         groups: Entries that lead to these are given back, for a look at the media.
     """
     findings: list[Finding] = []
-    entries: list[tuple[ids.ExtentAddress, l2p_record.StripeLocation]] = []
+    entries: list[Leads] = []
     known: dict[bytes, bool] = {}
     _, stop = media_records.table_range(l2p_record.TABLE)
     start = l2p_record.key(ids.ExtentAddress(start_address))
@@ -121,7 +133,15 @@ def l2p_slice(
             owner_key = media_records.group_key(location.group_id)
             owner = f"group {location.group_id}"
             if location.group_id in groups:
-                entries.append((address, location))
+                entries.append(
+                    Leads(
+                        int(address),
+                        value,
+                        location.group_id,
+                        location.stripe_offset_bytes,
+                        location.length_bytes,
+                    )
+                )
         if owner_key not in known:
             known[owner_key] = reader.get(owner_key) is not None
         if not known[owner_key]:
@@ -137,14 +157,10 @@ def l2p_slice(
 
 def live_bytes_findings(reader: index_port.IndexReader) -> Iterator[Finding]:
     """Counters of live bytes that do not say what the L2P says. Looks at every entry."""
-    expected: dict[bytes, int] = {}
-    for _, value in reader.scan(*media_records.table_range(l2p_record.TABLE)):
-        location = l2p_record.unpack(value)
-        if isinstance(location, l2p_record.JournalLocation):
-            key = index_keys.segment_live(location.segment_id)
-        else:
-            key = index_keys.group_live(location.group_id)
-        expected[key] = expected.get(key, 0) + location.length_bytes
+    expected = liveness.counted(
+        l2p_record.unpack(value)
+        for _, value in reader.scan(*media_records.table_range(l2p_record.TABLE))
+    )
     for key, value in reader.scan(*media_records.table_range(index_keys.LIVE_BYTES)):
         counted = int(index_keys.U64.unpack(value)[0])
         mapped = expected.pop(key, 0)

@@ -176,10 +176,9 @@ class MemberRebuild:
             if stripe_references.accounts_for_all(reader, group_id, self._written):
                 return
         lost: dict[int, int] = {}
-        async for _, location in stripe_references.search(self._tools.index, group_id):
-            offset = location.stripe_offset_bytes
+        async for offset, length_bytes in stripe_references.search(self._tools.index, group_id):
             if offset not in written:
-                lost[offset] = lost.get(offset, 0) + location.length_bytes
+                lost[offset] = lost.get(offset, 0) + length_bytes
         if lost:
             offset, lost_bytes = next(iter(lost.items()))
             raise stripe_runs.LostStripeError(

@@ -148,10 +148,9 @@ class OfflineCheck:
                 return []
         shown = {stripe.location.stripe_offset_bytes for stripe in work.found}
         lost: dict[int, int] = {}
-        async for _, location in stripe_references.search(self._index, record.group_id):
-            offset = location.stripe_offset_bytes
+        async for offset, length_bytes in stripe_references.search(self._index, record.group_id):
             if offset not in shown:
-                lost[offset] = lost.get(offset, 0) + location.length_bytes
+                lost[offset] = lost.get(offset, 0) + length_bytes
         return [
             Finding(
                 f"{lost_bytes} live bytes are lost: no member of group {record.group_id} that is "

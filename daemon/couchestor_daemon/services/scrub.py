@@ -347,34 +347,32 @@ class Scrub:
             )
         for finding in part.findings:
             self._position.find(finding.text)
-        for address, location in part.entries:
-            await self._look_for(address, location)
+        for entry in part.entries:
+            await self._look_for(entry)
         if part.next_address is None:
             await self._end()
         else:
             self._position.advance(part.next_address - 1)
 
-    async def _look_for(
-        self, address: ids.ExtentAddress, location: l2p_record.StripeLocation
-    ) -> None:
+    async def _look_for(self, entry: index_audit.Leads) -> None:
         """Say when no member shows the stripe that an entry leads to."""
         with self._tools.index.read() as reader:
-            value = reader.get(media_records.group_key(location.group_id))
+            value = reader.get(media_records.group_key(entry.group_id))
         if value is None:
             return
         group = media_records.unpack(media_records.GroupRecord, value)
         found = await group_walk.stripe_at(
-            self._tools.media, group, offset_bytes=location.stripe_offset_bytes
+            self._tools.media, group, offset_bytes=entry.stripe_offset_bytes
         )
         if found is not None:
             return
         with self._tools.index.read() as reader:
-            if reader.get(l2p_record.key(address)) != l2p_record.pack(location):
+            if reader.get(l2p_record.key(ids.ExtentAddress(entry.address))) != entry.value:
                 return  # Deleted or moved meanwhile.
         self._position.find(
-            f"{location.length_bytes} bytes at address {address} are lost: no member of group "
-            f"{location.group_id} shows stripe {location.stripe_offset_bytes}; restore the object "
-            "or delete it"
+            f"{entry.length_bytes} bytes at address {entry.address} are lost: no member of group "
+            f"{entry.group_id} shows stripe {entry.stripe_offset_bytes}; restore the object or "
+            "delete it"
         )
 
 

@@ -61,8 +61,8 @@ class ShardCheck:
         found = await group_walk.stripe_at(self._media, record, offset_bytes=offset_bytes)
         if found is None:
             # No member shows it, so only the map itself tells whether something is lost here.
-            async for _, location in stripe_references.search(self._index, record.group_id):
-                if location.stripe_offset_bytes == offset_bytes:
+            async for offset, _ in stripe_references.search(self._index, record.group_id):
+                if offset == offset_bytes:
                     return Verdict.DAMAGED
             return Verdict.IDLE
         with self._index.read() as reader:

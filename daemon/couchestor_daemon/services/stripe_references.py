@@ -30,7 +30,7 @@ def live_bytes(reader: index_port.IndexReader, found: group_walk.FoundStripe) ->
     total = 0
     for _, value in reader.scan(start, stop):
         entry = l2p_record.unpack(value)
-        if isinstance(entry, l2p_record.StripeLocation) and (
+        if not isinstance(entry, l2p_record.JournalLocation) and (
             entry.group_id,
             entry.stripe_offset_bytes,
         ) == (location.group_id, location.stripe_offset_bytes):
@@ -52,23 +52,22 @@ def accounts_for_all(
     return total == liveness.group_bytes(reader, group_id)
 
 
-async def search(
-    index: index_port.IndexStore, group_id: int
-) -> AsyncIterator[tuple[ids.ExtentAddress, l2p_record.StripeLocation]]:
-    """Every L2P entry that leads to a group, found by looking at all entries there are.
+async def search(index: index_port.IndexStore, group_id: int) -> AsyncIterator[tuple[int, int]]:
+    """Every L2P entry that leads to a group, as stripe offset and length; found by looking at all
+    entries there are.
 
     For what no stripe tells by itself. Entries that change meanwhile may be missed.
     """
     start, stop = media_records.table_range(l2p_record.TABLE)
     while True:
         looked_at = 0
-        found: list[tuple[ids.ExtentAddress, l2p_record.StripeLocation]] = []
+        found: list[tuple[int, int]] = []
         with index.read() as reader:
             for key, value in reader.scan(start, stop):
                 looked_at += 1
                 entry = l2p_record.unpack(value)
-                if isinstance(entry, l2p_record.StripeLocation) and entry.group_id == group_id:
-                    found.append((l2p_record.address_of(key), entry))
+                if not isinstance(entry, l2p_record.JournalLocation) and entry.group_id == group_id:
+                    found.append((entry.stripe_offset_bytes, entry.length_bytes))
                 start = key + b"\0"
                 if looked_at == ENTRIES_PER_SLICE:
                     break

@@ -70,3 +70,8 @@ def _set(txn: index_port.IndexWriter, key: bytes, live_bytes: int) -> None:
         txn.put(key, index_keys.U64.pack(live_bytes))
     else:
         txn.delete(key)
+
+
+def counted(locations: Iterable[l2p_record.Location]) -> dict[bytes, int]:
+    """What the counters say when just these locations are mapped."""
+    return _totals(locations)
