@@ -1,0 +1,44 @@
+"""What a person reads of repairs in `couchestor status`."""
+
+from __future__ import annotations
+
+from couchestor_daemon.app import status_text
+
+ENDED = {
+    "began_at": "2026-01-01T00:00:00+00:00",
+    "ended_at": "2026-01-02T00:00:00+00:00",
+    "read_bytes": 5 << 20,
+    "shards_verified": 600,
+    "shards_damaged": 2,
+    "other_findings": 1,
+}
+RUNNING = {**ENDED, "began_at": "2026-01-03T00:00:00+00:00", "ended_at": ""}
+
+
+def lines(**node: object) -> list[str]:
+    return status_text.render({"ready": True, "node": node}).splitlines()[1:]
+
+
+def test_a_rebuild_under_way_says_how_long_it_takes() -> None:
+    waiting = {"groups_waiting": 7, "left_bytes": 300 << 20, "seconds_left": 42}
+    assert lines(rebuild=waiting) == [
+        "rebuild    7 groups wait, up to 300 MiB to write, about 42 s"
+    ]
+
+
+def test_a_rebuild_that_has_nothing_to_do_says_nothing() -> None:
+    assert lines(rebuild={"groups_waiting": 0, "groups_failed": 0, "left_bytes": 0}) == []
+
+
+def test_lost_bytes_are_a_warning() -> None:
+    (line,) = lines(rebuild={"groups_waiting": 0, "groups_failed": 2})
+    assert line == "warning: 2 groups have lost bytes, see the log"
+
+
+def test_a_scrub_tells_of_its_pass_and_of_the_one_before() -> None:
+    last = "last scrub 2026-01-02T00:00:00+00:00: 600 shards verified, 2 damaged, 1 other findings"
+    assert lines(scrub={"now": ENDED, "last": {}}) == [last]
+    assert lines(scrub={"now": RUNNING, "last": ENDED}) == [
+        "scrub      5 MiB read since 2026-01-03T00:00:00+00:00",
+        last,
+    ]
