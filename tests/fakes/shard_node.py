@@ -21,7 +21,7 @@ from couchestor_daemon.adapters import (
     memory_index,
     simulated_device,
 )
-from couchestor_daemon.formats import l2p_record, media_records, shard, zone_header
+from couchestor_daemon.formats import l2p_record, media_records, packed_stripe, shard, zone_header
 from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import (
@@ -151,8 +151,11 @@ class ShardNode:
 
     # -- what is written ------------------------------------------------------------------------
 
-    async def put(self, length_bytes: int, *, mapped: bool = True) -> ids.ExtentAddress:
-        """Write a stripe; without ``mapped`` nothing leads to it."""
+    async def put(
+        self, length_bytes: int, *, mapped: bool = True, packed: bool = False
+    ) -> ids.ExtentAddress:
+        """Write a stripe; without ``mapped`` nothing leads to it. With ``packed`` its shards do not
+        name the address."""
         address = ids.ExtentAddress(self._next_address)
         self._next_address += length_bytes
         data = self.rng.randbytes(length_bytes)
@@ -161,7 +164,9 @@ class ShardNode:
         for view in stripe.fill_views():
             view[:] = data[position : position + len(view)]
             position += len(view)
-        place = await self.groups.write_stripe(stripe, extent_address=address)
+        place = await self.groups.write_stripe(
+            stripe, extent_address=ids.ExtentAddress(packed_stripe.ADDRESS) if packed else address
+        )
         location = l2p_record.StripeLocation(
             *place, stripe.chunk_bytes, length_bytes, 0, length_bytes
         )

@@ -68,7 +68,7 @@ class Repairing:
             rebuild.Rebuild(
                 self._tools,
                 submit=self._parts.commits.submit,
-                reserve_zones_count=self._told.background_reserve_zones_count,
+                reserve_zones_count=self._told.reserve_zones_count,
                 delay_seconds=self._told.rebuild_delay_seconds,
                 publisher=self._parts.publisher,
                 now_seconds=time.monotonic,

@@ -68,8 +68,10 @@ class ShardCheck:
         with self._index.read() as reader:
             if not stripe_references.live_bytes(reader, found):
                 return Verdict.IDLE
-        whole = await self._is_whole(record, found, shard_index)
-        return Verdict.WHOLE if whole else Verdict.DAMAGED
+        if await self._is_whole(record, found, shard_index):
+            return Verdict.WHOLE
+        is_missed = await stripe_references.live_bytes_exactly(self._index, found)
+        return Verdict.DAMAGED if is_missed else Verdict.IDLE
 
     async def _is_whole(
         self, record: media_records.GroupRecord, found: group_walk.FoundStripe, shard_index: int

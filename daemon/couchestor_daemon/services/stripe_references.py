@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
-from couchestor_daemon.formats import l2p_record, media_records
+from couchestor_daemon.formats import l2p_record, media_records, packed_stripe
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import group_walk
 from couchestor_daemon.services.catalogue import liveness
 from couchestor_domain import ids
 
-PACKED_ADDRESS: Final = 2**64 - 1
-"""In the shards of a stripe whose data names its extents itself."""
+PACKED_ADDRESS: Final = packed_stripe.ADDRESS
 ENTRIES_PER_SLICE: Final = 2048
 """Looked at in one go, with the event loop waiting."""
 
@@ -35,6 +34,19 @@ def live_bytes(reader: index_port.IndexReader, found: group_walk.FoundStripe) ->
             entry.stripe_offset_bytes,
         ) == (location.group_id, location.stripe_offset_bytes):
             total += entry.length_bytes
+    return total
+
+
+async def live_bytes_exactly(index: index_port.IndexStore, found: group_walk.FoundStripe) -> int:
+    """Bytes of a stripe that the L2P leads to; of a packed one by looking at the whole map, for
+    when its table cannot be had."""
+    if found.extent_address != PACKED_ADDRESS:
+        with index.read() as reader:
+            return live_bytes(reader, found)
+    total = 0
+    async for offset, length_bytes in search(index, found.location.group_id):
+        if offset == found.location.stripe_offset_bytes:
+            total += length_bytes
     return total
 
 

@@ -137,7 +137,7 @@ class StripeRuns:
         await shards.read(self._targets)
         lost = await shards.rebuild(self._codec, self._targets)
         for number in lost:
-            self._check_nobody_misses(shards, number)
+            await self._check_nobody_misses(shards, number)
             for index in self._targets:
                 place = shards.shard(number, index)
                 place[:] = bytes(len(place))
@@ -147,9 +147,10 @@ class StripeRuns:
         start = planned[0].location.stripe_offset_bytes
         return Run(whole, start, start + length, content, buffer)
 
-    def _check_nobody_misses(self, shards: run_shards.RunShards, number: int) -> None:
-        with self._tools.index.read() as reader:
-            live_bytes = stripe_references.live_bytes(reader, shards.stripes[number])
+    async def _check_nobody_misses(self, shards: run_shards.RunShards, number: int) -> None:
+        live_bytes = await stripe_references.live_bytes_exactly(
+            self._tools.index, shards.stripes[number]
+        )
         if live_bytes:
             why = shards.insufficient(number)
             raise LostStripeError(f"{why}: {live_bytes} live bytes are lost") from why

@@ -293,12 +293,12 @@ async def test_a_stripe_that_no_member_shows_is_lost_too(bench: Bench) -> None:
     assert bench.record() == before
 
 
-async def test_torn_stripes_are_left_out(bench: Bench) -> None:
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+async def test_torn_stripes_are_left_out(bench: Bench, packed: bool) -> None:
     """What a crash left: whole on one member, on the others nothing."""
     await bench.put(10_000)
-    address = await bench.put(70_000, mapped=False)
+    await bench.put(70_000, mapped=False, packed=packed)
     await bench.seal()
-    del address
     record = bench.record()
     zones = media_records.zone_addresses(record.members)
     torn_bytes = shard.shard_bytes(SHAPE.chunk_bytes(70_000))
@@ -309,6 +309,17 @@ async def test_torn_stripes_are_left_out(bench: Bench) -> None:
     bench.content(zones[3])[10] ^= 0xFF
     await bench.settle()
     await bench.check()
+
+
+async def test_a_packed_stripe_that_is_missed_is_lost_by_name(bench: Bench) -> None:
+    await bench.put(10_000)
+    address = await bench.put(70_000, packed=True)
+    await bench.seal()
+    for index in (0, 1, 2):
+        await bench.rot_and_queue(address, index)
+    await bench.settle()
+    (failed,) = bench.events_of(events.ReconstructionFailed)
+    assert "70000 live bytes are lost" in failed.reason
 
 
 async def test_the_most_endangered_group_comes_first() -> None:
