@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from typing import Any
 
 import pytest
+from tests.simulation import virtual_loop
 
 from couchestor_daemon import buffers
 from couchestor_daemon.adapters import codec_choice, isal_codec
@@ -393,94 +395,117 @@ class Hedged:
             event.set()
 
 
-@pytest.fixture
-async def hedged() -> AsyncIterator[Hedged]:
-    made = Hedged()
-    yield made
-    made.resume()
-    await made.rig.reader.drain()
+def in_virtual_time(scenario: Callable[[Hedged], Coroutine[Any, Any, None]]) -> None:
+    """Run with time that a busy machine cannot stretch: what is slow here is what was stalled."""
+
+    async def whole() -> None:
+        hedged = Hedged()
+        try:
+            await scenario(hedged)
+        finally:
+            hedged.resume()
+            await hedged.rig.reader.drain()
+
+    loop = virtual_loop.VirtualLoop("hedged")  # type: ignore[abstract]
+    loop.run(whole(), interrupted=lambda: False)
 
 
 @pytest.mark.parametrize("stalled", [(1,), (0, 3), (4,), (2, 5)])
 @pytest.mark.parametrize("whole", [True, False])
-async def test_a_stalled_device_does_not_hold_a_read_up(
-    hedged: Hedged, stalled: tuple[int, ...], whole: bool
-) -> None:
-    rig = hedged.rig
-    hedged.stall(*stalled)
-    start, length = (
-        (0, len(rig.data)) if whole else (rig.location.chunk_bytes * stalled[0] // 2, 99)
-    )
-    out = bytearray(length)
-    async with asyncio.timeout(5):
-        await rig.reader.read(rig.location, rig.members, start, length, memoryview(out))
-    assert out == rig.data[start : start + length]
-    # The memory is the caller's again: what still waits must not write there.
-    out[:] = b"\x77" * length
-    hedged.resume()
-    await rig.reader.drain()
-    assert out == b"\x77" * length
-    assert rig.damage == []
-    assert rig.events == [], "slow is not damaged"
+def test_a_stalled_device_does_not_hold_a_read_up(stalled: tuple[int, ...], whole: bool) -> None:
+    async def scenario(hedged: Hedged) -> None:
+        rig = hedged.rig
+        hedged.stall(*stalled)
+        start, length = (
+            (0, len(rig.data)) if whole else (rig.location.chunk_bytes * stalled[0] // 2, 99)
+        )
+        out = bytearray(length)
+        async with asyncio.timeout(5):
+            await rig.reader.read(rig.location, rig.members, start, length, memoryview(out))
+        assert out == rig.data[start : start + length]
+        # The memory is the caller's again: what still waits must not write there.
+        out[:] = b"\x77" * length
+        hedged.resume()
+        await rig.reader.drain()
+        assert out == b"\x77" * length
+        assert rig.damage == []
+        assert rig.events == [], "slow is not damaged"
+
+    in_virtual_time(scenario)
 
 
-async def test_a_device_that_stalls_on_is_not_asked_for_a_while(hedged: Hedged) -> None:
-    rig = hedged.rig
-    hedged.stall(1)
-    for _ in range(hedging.STRIKES_MAX):
-        assert await rig.read(0, len(rig.data)) == rig.data
-    rig.media.reads.clear()
-    hedges = hedged.policy.hedges_count
-    for _ in range(20):
-        assert await rig.read(0, len(rig.data)) == rig.data
-    assert 1 not in {zone.zone_index for zone, _, _ in rig.media.reads}
-    assert hedged.policy.hedges_count == hedges, "going without it is no hedge"
-    hedged.resume()
-    await rig.reader.drain()
+def test_a_device_that_stalls_on_is_not_asked_for_a_while() -> None:
+    async def scenario(hedged: Hedged) -> None:
+        rig = hedged.rig
+        hedged.stall(1)
+        for _ in range(hedging.STRIKES_MAX):
+            assert await rig.read(0, len(rig.data)) == rig.data
+        rig.media.reads.clear()
+        hedges = hedged.policy.hedges_count
+        for _ in range(20):
+            assert await rig.read(0, len(rig.data)) == rig.data
+        assert 1 not in {zone.zone_index for zone, _, _ in rig.media.reads}
+        assert hedged.policy.hedges_count == hedges, "going without it is no hedge"
+        hedged.resume()
+        await rig.reader.drain()
+
+    in_virtual_time(scenario)
 
 
-async def test_more_slow_devices_than_parity_are_waited_for(hedged: Hedged) -> None:
-    rig = hedged.rig
-    hedged.stall(0, 1, 2)
-    reading = asyncio.create_task(rig.read(0, len(rig.data)))
-    await asyncio.sleep(0.05)
-    assert not reading.done()
-    hedged.resume()
-    assert await reading == rig.data
-    assert hedged.policy.hedges_count == 0
+def test_more_slow_devices_than_parity_are_waited_for() -> None:
+    async def scenario(hedged: Hedged) -> None:
+        rig = hedged.rig
+        hedged.stall(0, 1, 2)
+        reading = asyncio.create_task(rig.read(0, len(rig.data)))
+        await asyncio.sleep(0.05)
+        assert not reading.done()
+        hedged.resume()
+        assert await reading == rig.data
+        assert hedged.policy.hedges_count == 0
+
+    in_virtual_time(scenario)
 
 
-async def test_when_hedges_are_used_up_reads_wait(hedged: Hedged) -> None:
-    rig = hedged.rig
-    while hedged.policy.take():
-        pass
-    hedged.stall(2)
-    reading = asyncio.create_task(rig.read(0, len(rig.data)))
-    await asyncio.sleep(0.05)
-    assert not reading.done()
-    hedged.resume()
-    assert await reading == rig.data
+def test_when_hedges_are_used_up_reads_wait() -> None:
+    async def scenario(hedged: Hedged) -> None:
+        rig = hedged.rig
+        while hedged.policy.take():
+            pass
+        hedged.stall(2)
+        reading = asyncio.create_task(rig.read(0, len(rig.data)))
+        await asyncio.sleep(0.05)
+        assert not reading.done()
+        hedged.resume()
+        assert await reading == rig.data
+
+    in_virtual_time(scenario)
 
 
-async def test_a_slow_device_and_a_dead_one_are_decoded_around_together(hedged: Hedged) -> None:
-    rig = hedged.rig
-    hedged.stall(3)
-    rig.media.dead = {rig.members.zones[0]}
-    async with asyncio.timeout(5):
-        assert await rig.read(0, len(rig.data)) == rig.data
-    assert rig.failed() == {0}
-    degraded = [event for event in rig.events if isinstance(event, events.DegradedRead)]
-    assert [event.missing_shards for event in degraded] == [(0,)]
-    hedged.resume()
-    await rig.reader.drain()
+def test_a_slow_device_and_a_dead_one_are_decoded_around_together() -> None:
+    async def scenario(hedged: Hedged) -> None:
+        rig = hedged.rig
+        hedged.stall(3)
+        rig.media.dead = {rig.members.zones[0]}
+        async with asyncio.timeout(5):
+            assert await rig.read(0, len(rig.data)) == rig.data
+        assert rig.failed() == {0}
+        degraded = [event for event in rig.events if isinstance(event, events.DegradedRead)]
+        assert [event.missing_shards for event in degraded] == [(0,)]
+        hedged.resume()
+        await rig.reader.drain()
+
+    in_virtual_time(scenario)
 
 
-async def test_a_slow_device_is_waited_for_when_the_others_do_not_suffice(hedged: Hedged) -> None:
-    rig = hedged.rig
-    hedged.stall(3)
-    rig.media.dead = {rig.members.zones[4], rig.members.zones[5]}
-    reading = asyncio.create_task(rig.read(0, len(rig.data)))
-    await asyncio.sleep(0.05)
-    assert not reading.done()
-    hedged.resume()
-    assert await reading == rig.data
+def test_a_slow_device_is_waited_for_when_the_others_do_not_suffice() -> None:
+    async def scenario(hedged: Hedged) -> None:
+        rig = hedged.rig
+        hedged.stall(3)
+        rig.media.dead = {rig.members.zones[4], rig.members.zones[5]}
+        reading = asyncio.create_task(rig.read(0, len(rig.data)))
+        await asyncio.sleep(0.05)
+        assert not reading.done()
+        hedged.resume()
+        assert await reading == rig.data
+
+    in_virtual_time(scenario)
