@@ -307,18 +307,6 @@ def test_canary_an_unanswered_batch_preferred_to_the_one_after_it(
     must_be_caught("a gap after sequence|shows")
 
 
-def test_canary_members_swapped_before_their_zones_are_durable(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async def no_flush(self: inline_media.InlineMedia, zones: object) -> None:
-        """Nothing."""
-
-    monkeypatch.setattr(inline_media.InlineMedia, "flush", no_flush)
-    must_be_caught(
-        "is not on ZoneAddress|has no header|has the header|are not repaired|cannot be read"
-    )
-
-
 def test_canary_damage_that_is_never_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rebuild_survey.RebuildSurvey, "need_of", lambda self, reader, record: None)
     must_be_caught("are not repaired")
