@@ -6,7 +6,7 @@ In memory; or simulated, when a world is given, so that the process can be crash
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -176,6 +176,43 @@ class ShardNode:
             self.data[address] = data
         self.groups.settle(place)
         return address
+
+    async def put_packed(self, lengths_bytes: Sequence[int]) -> list[ids.ExtentAddress]:
+        """Write a stripe as relocation does: its table, then extents that lie anywhere."""
+        position = packed_stripe.table_bytes(len(lengths_bytes))
+        content = bytearray(position)
+        parts = []
+        for length_bytes in lengths_bytes:
+            address = ids.ExtentAddress(self._next_address)
+            self._next_address += 2 * length_bytes
+            self.data[address] = self.rng.randbytes(length_bytes)
+            parts.append(packed_stripe.Entry(address, position, length_bytes, length_bytes, False))
+            padded = packed_stripe.payload_bytes(length_bytes)
+            content += self.data[address].ljust(padded, b"\0")
+            position += padded
+        table = packed_stripe.pack(parts)
+        content[: len(table)] = table
+        stripe = stripe_assembly.StripeBuffer(self.pool, self.shape, len(content))
+        taken = 0
+        for view in stripe.fill_views():
+            view[:] = content[taken : taken + len(view)]
+            taken += len(view)
+        place = await self.groups.write_stripe(
+            stripe, extent_address=ids.ExtentAddress(packed_stripe.ADDRESS)
+        )
+        locations = [
+            (
+                ids.ExtentAddress(part.extent_address),
+                l2p_record.StripeLocation(
+                    *place, stripe.chunk_bytes, len(content), part.start_bytes, part.stored_bytes
+                ),
+            )
+            for part in parts
+        ]
+        stripe.release()
+        await self.change(lambda txn: l2p.insert_all(txn, locations))
+        self.groups.settle(place)
+        return [address for address, _ in locations]
 
     async def put_small(self, length_bytes: int) -> ids.ExtentAddress:
         """A payload of the log."""
@@ -399,7 +436,7 @@ class ShardNode:
                     place.group_id, place.stripe_offset_bytes, place.chunk_bytes, place.data_bytes
                 ),
                 members,
-                0,
+                place.start_bytes,
                 len(data),
                 out,
             )

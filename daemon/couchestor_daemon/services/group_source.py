@@ -12,7 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from couchestor_daemon.formats import l2p_record, media_records, packed_stripe
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
-from couchestor_daemon.services import group_walk, payload_reader, stripe_reader
+from couchestor_daemon.services import (
+    group_walk,
+    payload_reader,
+    stripe_reader,
+    stripe_tables,
+)
 from couchestor_daemon.services.catalogue import l2p
 from couchestor_domain import errors, ids, units
 
@@ -74,7 +79,9 @@ class GroupSource:
                 l2p.Entry(l2p_record.address_of(key), l2p_record.unpack(value))
                 for key, value in reader.scan(low, high)
             ]
-        return [entry for entry in entries if _leads_to(entry.location, found.location)]
+        return [
+            entry for entry in entries if stripe_tables.leads_to(entry.location, found.location)
+        ]
 
     async def _of_table(self, stripe: stripe_reader.StripeLocation) -> list[l2p.Entry]:
         with self._index.read() as reader:
@@ -82,7 +89,7 @@ class GroupSource:
                 return []  # Emptied and released since the walk began.
             members = payload_reader.members_of(reader, stripe.group_id)
         try:
-            table = await self._table(stripe, members)
+            table = await stripe_tables.read(self._stripes, stripe, members)
         except errors.InsufficientShardsError as exc:
             logger.error("what a stripe holds cannot be told: %s", exc)
             return []
@@ -93,41 +100,5 @@ class GroupSource:
                 stripe.group_id,
             )
             return []
-        entries = []
         with self._index.read() as reader:
-            for part in table:
-                address = ids.ExtentAddress(part.extent_address)
-                value = reader.get(l2p_record.key(address))
-                if value is None:
-                    continue
-                location = l2p_record.unpack(value)
-                if _leads_to(location, stripe) and _is_part(location, part):
-                    entries.append(l2p.Entry(address, location))
-        return entries
-
-    async def _table(
-        self, stripe: stripe_reader.StripeLocation, members: stripe_reader.GroupMembers
-    ) -> tuple[packed_stripe.Entry, ...] | None:
-        wanted = units.BLOCK_BYTES
-        while True:
-            wanted = min(wanted, stripe.data_bytes)
-            view = memoryview(bytearray(wanted))
-            await self._stripes.read(stripe, members, 0, wanted, view)
-            announced = packed_stripe.announced_bytes(view)
-            if announced <= wanted:
-                return packed_stripe.unpack(view, data_bytes=stripe.data_bytes)
-            if wanted == stripe.data_bytes:
-                return None
-            wanted = announced
-
-
-def _is_part(location: l2p_record.Location, part: packed_stripe.Entry) -> bool:
-    return (
-        not isinstance(location, l2p_record.JournalLocation)
-        and (location.start_bytes, location.stored_bytes, location.length_bytes) == part[1:4]
-        and isinstance(location, l2p_record.Lz4Location) == part.is_lz4
-    )
-
-
-def _leads_to(location: l2p_record.Location, stripe: stripe_reader.StripeLocation) -> bool:
-    return not isinstance(location, l2p_record.JournalLocation) and tuple(location[:4]) == stripe
+            return stripe_tables.live_entries(reader, table, stripe)

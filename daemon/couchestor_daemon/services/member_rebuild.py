@@ -172,9 +172,8 @@ class MemberRebuild:
         """
         group_id = self.record.group_id
         written = {found.location.stripe_offset_bytes for found in self._written}
-        with self._tools.index.read() as reader:
-            if stripe_references.accounts_for_all(reader, group_id, self._written):
-                return
+        if await stripe_references.accounts_for_all(self._tools, self.record, self._written):
+            return
         lost: dict[int, int] = {}
         async for offset, length_bytes in stripe_references.search(self._tools.index, group_id):
             if offset not in written:

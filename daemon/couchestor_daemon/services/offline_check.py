@@ -143,9 +143,8 @@ class OfflineCheck:
     async def _lost_stripes(
         self, record: media_records.GroupRecord, work: group_scrub.GroupScrub
     ) -> list[Finding]:
-        with self._index.read() as reader:
-            if stripe_references.accounts_for_all(reader, record.group_id, work.found):
-                return []
+        if await stripe_references.accounts_for_all(self._tools, record, work.found):
+            return []
         shown = {stripe.location.stripe_offset_bytes for stripe in work.found}
         lost: dict[int, int] = {}
         async for offset, length_bytes in stripe_references.search(self._index, record.group_id):

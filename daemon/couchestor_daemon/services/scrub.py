@@ -211,11 +211,11 @@ class Scrub:
             is_same = reader.get(media_records.group_key(group_id)) == media_records.pack(
                 work.record
             )
-            is_doubtful = (
-                is_same
-                and work.record.state == media_records.ZoneSetState.SEALED
-                and not stripe_references.accounts_for_all(reader, group_id, work.found)
-            )
+        is_doubtful = (
+            is_same
+            and work.record.state == media_records.ZoneSetState.SEALED
+            and not await stripe_references.accounts_for_all(self._tools, work.record, work.found)
+        )
         if is_doubtful and len(self.record.doubtful_groups) < DOUBTFUL_GROUPS_MAX:
             self._position.doubt(group_id)
         self._group = None

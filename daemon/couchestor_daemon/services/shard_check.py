@@ -70,7 +70,7 @@ class ShardCheck:
                 return Verdict.IDLE
         if await self._is_whole(record, found, shard_index):
             return Verdict.WHOLE
-        is_missed = await stripe_references.live_bytes_exactly(self._index, found)
+        is_missed = await stripe_references.live_bytes_exactly(self._tools, record, found)
         return Verdict.DAMAGED if is_missed else Verdict.IDLE
 
     async def _is_whole(

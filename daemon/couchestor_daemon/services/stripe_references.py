@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Final
 
 from couchestor_daemon.formats import l2p_record, media_records, packed_stripe
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services import group_walk
+from couchestor_daemon.services import group_walk, repair_tools, stripe_reader, stripe_tables
 from couchestor_daemon.services.catalogue import liveness
-from couchestor_domain import ids
+from couchestor_domain import errors, events, geometry, ids, units
 
 PACKED_ADDRESS: Final = packed_stripe.ADDRESS
 ENTRIES_PER_SLICE: Final = 2048
@@ -33,40 +33,108 @@ def live_bytes(reader: index_port.IndexReader, found: group_walk.FoundStripe) ->
             entry.group_id,
             entry.stripe_offset_bytes,
         ) == (location.group_id, location.stripe_offset_bytes):
-            total += entry.length_bytes
+            total += entry.stored_bytes
     return total
 
 
-async def live_bytes_exactly(index: index_port.IndexStore, found: group_walk.FoundStripe) -> int:
-    """Bytes of a stripe that the L2P leads to; of a packed one by looking at the whole map, for
-    when its table cannot be had."""
-    if found.extent_address != PACKED_ADDRESS:
-        with index.read() as reader:
-            return live_bytes(reader, found)
+async def live_bytes_exactly(
+    tools: repair_tools.Tools,
+    record: media_records.GroupRecord,
+    found: group_walk.FoundStripe,
+) -> int:
+    """Bytes of a stripe that the L2P leads to; of a packed one whose table cannot be had, by
+    looking at the whole map."""
+    tables = await _tables(tools, record, [found])
+    if tables is not None:
+        with tools.index.read() as reader:
+            return _counted(reader, [found], tables)
     total = 0
-    async for offset, length_bytes in search(index, found.location.group_id):
+    async for offset, length_bytes in search(tools.index, record.group_id):
         if offset == found.location.stripe_offset_bytes:
             total += length_bytes
     return total
 
 
-def accounts_for_all(
-    reader: index_port.IndexReader, group_id: int, found: Iterable[group_walk.FoundStripe]
+async def accounts_for_all(
+    tools: repair_tools.Tools,
+    record: media_records.GroupRecord,
+    found: Sequence[group_walk.FoundStripe],
 ) -> bool:
     """Whether the L2P leads to nothing in a group but to these stripes; False when only a search
     through the whole map can tell.
     """
+    tables = await _tables(tools, record, found)
+    if tables is None:
+        return False
+    # Counted and compared in one snapshot: what is deleted meanwhile must not make up for what is
+    # missing.
+    with tools.index.read() as reader:
+        return _counted(reader, found, tables) == liveness.group_bytes(reader, record.group_id)
+
+
+async def _tables(
+    tools: repair_tools.Tools,
+    record: media_records.GroupRecord,
+    found: Iterable[group_walk.FoundStripe],
+) -> dict[int, stripe_tables.Table] | None:
+    """The tables of the packed ones by stripe offset; None when one cannot be had."""
+    stripes = stripe_reader.StripeReader(
+        tools.media,
+        codecs=tools.codecs,
+        publisher=_Silence(),
+        on_damage=_say_nothing,
+        run_codec=tools.run_codec,
+    )
+    members = stripe_reader.GroupMembers(
+        geometry.StripeGeometry(record.data_shards, record.parity_shards),
+        record.codec_id,
+        media_records.zone_addresses(record.members),
+    )
+    tables: dict[int, stripe_tables.Table] = {}
+    for item in found:
+        if item.extent_address != PACKED_ADDRESS:
+            continue
+        await tools.pace(units.BLOCK_BYTES)
+        try:
+            table = await stripe_tables.read(stripes, item.location, members)
+        except errors.InsufficientShardsError:
+            return None
+        if table is None:
+            return None
+        tables[item.location.stripe_offset_bytes] = table
+    return tables
+
+
+def _counted(
+    reader: index_port.IndexReader,
+    found: Iterable[group_walk.FoundStripe],
+    tables: Mapping[int, stripe_tables.Table],
+) -> int:
     total = 0
     for item in found:
-        if item.extent_address == PACKED_ADDRESS:
-            return False
-        total += live_bytes(reader, item)
-    return total == liveness.group_bytes(reader, group_id)
+        table = tables.get(item.location.stripe_offset_bytes)
+        if table is None:
+            total += live_bytes(reader, item)
+        else:
+            entries = stripe_tables.live_entries(reader, table, item.location)
+            total += sum(entry.location.stored_bytes for entry in entries)
+    return total
+
+
+class _Silence:
+    """What is damaged is told by who looks for it."""
+
+    def publish(self, event: events.DomainEvent) -> None:
+        """Drop it."""
+
+
+def _say_nothing(group_id: int, stripe_offset_bytes: int, shard_index: int, reason: str) -> None:
+    """See ``_Silence``."""
 
 
 async def search(index: index_port.IndexStore, group_id: int) -> AsyncIterator[tuple[int, int]]:
-    """Every L2P entry that leads to a group, as stripe offset and length; found by looking at all
-    entries there are.
+    """Every L2P entry that leads to a group, as stripe offset and stored bytes; found by looking at
+    all entries there are.
 
     For what no stripe tells by itself. Entries that change meanwhile may be missed.
     """
@@ -79,7 +147,7 @@ async def search(index: index_port.IndexStore, group_id: int) -> AsyncIterator[t
                 looked_at += 1
                 entry = l2p_record.unpack(value)
                 if not isinstance(entry, l2p_record.JournalLocation) and entry.group_id == group_id:
-                    found.append((entry.stripe_offset_bytes, entry.length_bytes))
+                    found.append((entry.stripe_offset_bytes, entry.stored_bytes))
                 start = key + b"\0"
                 if looked_at == ENTRIES_PER_SLICE:
                     break

@@ -149,7 +149,7 @@ class StripeRuns:
 
     async def _check_nobody_misses(self, shards: run_shards.RunShards, number: int) -> None:
         live_bytes = await stripe_references.live_bytes_exactly(
-            self._tools.index, shards.stripes[number]
+            self._tools, self._record, shards.stripes[number]
         )
         if live_bytes:
             why = shards.insufficient(number)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from shard_node import ShardNode
 
 from couchestor_daemon.adapters import memory_device
 from couchestor_daemon.formats import media_records, shard, zone_header
+from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import (
     rebuild,
     shard_check,
+    stripe_references,
     stripe_runs,
     zone_read_back,
 )
+from couchestor_daemon.services.catalogue import l2p
 from couchestor_domain import errors, events, geometry, ids, units
 
 SHAPE = geometry.StripeGeometry(4, 2)
@@ -308,6 +311,27 @@ async def test_torn_stripes_are_left_out(bench: Bench, packed: bool) -> None:
     await bench.queue_repair(record.group_id, shard_check.ZONE_HEADER_OFFSET, 3)
     bench.content(zones[3])[10] ^= 0xFF
     await bench.settle()
+    await bench.check()
+
+
+async def test_packed_stripes_are_asked_what_they_hold_instead_of_the_whole_map(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.put(10_000)
+    addresses = await bench.put_packed([5_000, 300, 70_000, 4_096])
+    await bench.put_packed([9_000] * 7)
+    await bench.change(lambda txn: l2p.punch(txn, ids.Extent(addresses[1], 300)))
+    del bench.data[addresses[1]]
+    await bench.seal()
+
+    def search(index: index_port.IndexStore, group_id: int) -> NoReturn:
+        raise AssertionError("the whole map was searched")
+
+    monkeypatch.setattr(stripe_references, "search", search)
+    for index in (0, 3):
+        await bench.rot_and_queue(addresses[2], index)
+    await bench.settle()
+    assert len(bench.events_of(events.ReconstructionCompleted)) == 1
     await bench.check()
 
 
