@@ -18,7 +18,7 @@ _WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 _ROUTINE: Final = frozenset(
     {
-        *(events.WriteJournaled, events.StripeEncoded),
+        *(events.WriteJournaled, events.StripeEncoded, events.StripeDestaged),
         *(events.ZoneOpened, events.ZoneClosed, events.ZoneReset),
     }
 )
