@@ -274,6 +274,8 @@ class SpaceNode:
         limits: reclaim.ReclaimLimits,
         *,
         must_move: reclaim.MustMove = lambda reader, record: False,
+        stranded: reclaim.Strandings = lambda reader, records: {},
+        report: Callable[[reclaim.StrandedProgress], None] = lambda progress: None,
     ) -> reclaim.Reclaim:
         """Ready to step."""
         return reclaim.Reclaim(
@@ -290,10 +292,12 @@ class SpaceNode:
             ),
             writer="maintenance",
             must_move=must_move,
+            stranded=stranded,
             wanted=self.coding,
             reserve_zones_count=self._reserve_zones_count,
             limits=limits,
             clock=self,
+            report=report,
         )
 
     # -- what clients do ----------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Lost and rotted shards come back by themselves: afterwards two other devices may go."""
+"""Lost and rotted shards come back, or what they were part of moves: then two others may go."""
 
 from __future__ import annotations
 
@@ -70,6 +70,21 @@ def test_an_empty_device_takes_what_a_dead_one_held(tmp_path: pathlib.Path) -> N
         _wait(server, lambda node: _has_come_to_rest(node, rebuilt=3))
         _verify(server, objects)
         for name in ("d1", "d3"):
+            shutil.rmtree(server.data_dir / "devices" / name)
+        _verify(server, objects)
+
+
+def test_a_lost_device_is_made_up_for_by_the_others(tmp_path: pathlib.Path) -> None:
+    with daemon_process.running(tmp_path / "node", options=_OPTIONS) as server:
+        objects = _write(server, "before", 40)
+        for zones in (server.data_dir / "devices" / "d4").iterdir():
+            shutil.rmtree(zones) if zones.is_dir() else zones.unlink()
+        objects |= _write(server, "after", 6)
+        _wait(server, _has_moved_everything)
+        said = server.log_path.read_text("utf-8")
+        assert "to 3 + 2: no device is free to take the place of d4" in said
+        _verify(server, objects)
+        for name in ("d0", "d5"):
             shutil.rmtree(server.data_dir / "devices" / name)
         _verify(server, objects)
 
@@ -152,3 +167,9 @@ def _has_come_to_rest(node: dict[str, typing.Any], *, rebuilt: int) -> bool:
         and now.get("ended_at")
         and not now.get("shards_damaged")
     )
+
+
+def _has_moved_everything(node: dict[str, typing.Any]) -> bool:
+    """Something had to move, and nothing has to any more."""
+    moving, rebuild = node.get("moving") or {}, node.get("rebuild") or {}
+    return moving.get("groups") == 0 and not rebuild.get("groups_waiting")

@@ -84,13 +84,17 @@ class Lives:
         self._end_quietly()
 
     def _end_quietly(self) -> None:
-        """One more life, in which nothing fails: redundancy comes back."""
+        """One more life, in which nothing fails: redundancy comes back, with new devices in the
+        place of dead ones or without."""
         self._kill_all(self._loop)
         power_loss = self._rng.random() < 0.5
-        self.faults.log.append("quiet")
+        # Where zones are few, what is lost cannot always be kept on fewer devices.
+        joins = self._room_may_run_out() or self._rng.random() < 0.5
+        self.faults.log.append("quiet" if joins else "quiet-alone")
         self.node.lose(power_loss=power_loss, index=simulated_node.IndexLoss.KEPT)
         self.faults.rest()
-        quiet_end.join_empty(self.node, len(self.faults.damaged))
+        if joins:
+            quiet_end.join_empty(self.node, len(self.faults.damaged))
         self._starts_count += 1
         loop = self._loop = virtual_loop.VirtualLoop(  # type: ignore[abstract]
             f"{self._seed}/loop {self._starts_count}"

@@ -1,9 +1,10 @@
 """What must come true when faults stop: dead devices are replaced, redundancy is back everywhere.
 
 After the last life of a seed nothing fails any more. An empty device joins for each that is dead or
-has lost bytes, the node starts, and the rebuild and the scrub are given time. Then every stripe
-that something leads to has all its k + m shards, on devices that are there. Groups that are still
-open are the one exception: they are repaired once they are sealed.
+has lost bytes, or in other runs none. The node starts, and background work is given time: the
+rebuild, the scrub, and the moves of what no device is free to take. Then every stripe that
+something leads to has all its k + m shards, on devices that are there. Groups that are still open
+are the one exception: they are repaired once they are sealed.
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ from couchestor_daemon.services import (
     replay,
     scrub,
     segment_source,
+    stranded_groups,
     stripe_groups,
     stripe_reader,
     writer_slots,
@@ -505,10 +506,19 @@ class Maintenance(Process):
                 ),
                 writer=self.name,
                 must_move=lambda _, record: departures.is_narrow(self.media, record, shape.coding),
+                stranded=stranded_groups.StrandedGroups(
+                    self.media,
+                    wanted=shape.coding,
+                    reserve_zones_count=max(1, shape.reserve_zones_count),
+                    delay_seconds=REBUILD_DELAY_SECONDS,
+                    now_seconds=LoopClock().monotonic_seconds,
+                    now_ns=self._node.now_ns,
+                ).among,
                 wanted=shape.coding,
                 reserve_zones_count=shape.reserve_zones_count,
                 limits=RECLAIM_LIMITS,
                 clock=LoopClock(),
+                report=lambda progress: self._node.happened(f"stranded {progress.groups_count}"),
             ),
         ]
         return [HurriedWork(work, squeeze.counters, self._node.happened) for work in works]

@@ -34,6 +34,7 @@ from couchestor_daemon.services import (
     log_segment,
     rebuild_survey,
     release,
+    stranded_groups,
 )
 from couchestor_daemon.services.catalogue import l2p, liveness
 from couchestor_domain import ids, objects
@@ -95,6 +96,8 @@ def test_the_seeds_meet_every_kind_of_fault() -> None:
             "rebuilt",
             "scrub-found",
             "quiet",
+            "quiet-alone",
+            "stranded",
             "in-commit",
             "unplug",
             "write",
@@ -309,4 +312,11 @@ def test_canary_an_unanswered_batch_preferred_to_the_one_after_it(
 
 def test_canary_damage_that_is_never_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rebuild_survey.RebuildSurvey, "need_of", lambda self, reader, record: None)
+    must_be_caught("are not repaired")
+
+
+def test_canary_groups_that_no_device_can_complete_are_left_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stranded_groups.StrandedGroups, "among", lambda self, reader, records: {})
     must_be_caught("are not repaired")

@@ -91,7 +91,13 @@ class Maintenance:
                 grace_seconds=self._told.zone_grace_seconds,
                 on_usage=self._show_usage,
             ),
-            *moving.works(self.node, self._told, counters=self._counters, pace=self.pacer.take),
+            *moving.works(
+                self.node,
+                self._told,
+                counters=self._counters,
+                pace=self.pacer.take,
+                report=self._report,
+            ),
             *self._repairing.works(),
         ]
 

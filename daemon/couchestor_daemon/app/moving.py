@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from couchestor_daemon.adapters import system_clock
-from couchestor_daemon.app import metrics, node, settings
+from couchestor_daemon.app import metrics, node, settings, stranding
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import (
@@ -20,6 +21,7 @@ from couchestor_daemon.services import (
     reclaim,
     relocation,
     segment_source,
+    stranded_groups,
     writer_slots,
 )
 from couchestor_domain import geometry
@@ -31,8 +33,13 @@ def works(
     *,
     counters: metrics.NodeMetrics,
     pace: Callable[[int], Awaitable[None]],
+    report: Callable[[dict[str, object]], None],
 ) -> Sequence[background.BackgroundWork]:
-    """Destage and reclaim of the process that ``parts`` are of."""
+    """Destage and reclaim of the process that ``parts`` are of.
+
+    Args:
+        report: Told what people should see of them.
+    """
     clock = system_clock.SystemClock()
     wanted = geometry.StripeGeometry(told.data_shards, told.parity_shards)
     stripes = parts.stripes()
@@ -78,6 +85,14 @@ def works(
             departures.has_retiring_member(parts.media, record.members)
         )
 
+    stranded = stranded_groups.StrandedGroups(
+        parts.media,
+        wanted=wanted,
+        reserve_zones_count=told.reserve_zones_count,
+        delay_seconds=told.rebuild_delay_seconds,
+        now_seconds=time.monotonic,
+        now_ns=clock.now_ns,
+    )
     destaging = destage.Destage(
         index=parts.index,
         media=parts.media,
@@ -97,12 +112,14 @@ def works(
         source=of_group,
         writer=writer_slots.MAINTENANCE,
         must_move=must_move,
+        stranded=stranded.among,
         wanted=wanted,
         reserve_zones_count=told.reserve_zones_count,
         limits=reclaim.ReclaimLimits(
             dead_percent=told.reclaim_dead_percent, free_percent=told.reclaim_free_percent
         ),
         clock=clock,
+        report=stranding.Stranding(told, parts.media, wanted=wanted, report=report).show,
     )
     return [_Metered(destaging, meter), _Metered(reclaiming, meter)]
 

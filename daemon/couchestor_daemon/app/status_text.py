@@ -36,7 +36,7 @@ def render(found: Mapping[str, Any]) -> str:
             f"  {label:<{width}}  {found['used']} used, {found['free']} free"
             for label, found in sorted(zones.items())
         ]
-    lines += _repair_lines(node)
+    lines += _repair_lines(node) + _moving_lines(node)
     if "action" in node:
         did = _ACTIONS.get(str(node["action"]), str(node["action"]))
         replayed = int(node.get("replayed_batches_count", 0))
@@ -75,4 +75,17 @@ def _repair_lines(node: Mapping[str, Any]) -> list[str]:
             f"last scrub {now['ended_at']}: {now['shards_verified']} shards verified, "
             f"{now['shards_damaged']} damaged, {now['other_findings']} other findings"
         )
+    return lines
+
+
+def _moving_lines(node: Mapping[str, Any]) -> list[str]:
+    moving = node.get("moving") or {}
+    if not moving.get("groups"):
+        return []
+    text = f"moving     {moving['groups']} groups to "
+    text += f"{moving['data_shards']} + {moving['parity_shards']}: "
+    text += f"no device is free to take the place of {', '.join(moving['in_place_of'])}"
+    lines = [text]
+    if moving.get("waits_for_room"):
+        lines.append("warning: these groups wait for room: delete objects or add devices")
     return lines

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from couchestor_daemon.formats import media_records
-from couchestor_daemon.ports import index as index_port
+from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.ports import media as media_port
-from couchestor_daemon.services import zone_allocation
 from couchestor_domain import errors, geometry, ids
 
 Members = tuple[tuple[str, int], ...]
@@ -47,11 +48,26 @@ def is_narrow(
 
 
 def has_spare(
-    reader: index_port.IndexReader, media: media_port.Media, record: media_records.GroupRecord
+    media: media_port.Media,
+    record: media_records.GroupRecord,
+    roomy: Iterable[device_port.DeviceIdentity],
 ) -> bool:
-    """Whether a healthy device that is no member of a group has a free zone for a lost shard."""
-    members = {device_id for device_id, _ in record.members}
+    """Whether a device can take the place of a lost member of a group, as a rebuild goes by it.
+
+    Args:
+        roomy: Healthy devices with a zone free beyond the reserve.
+    """
+    members = {ids.DeviceId(device_id) for device_id, _ in record.members}
+    # Each member that is there holds all that its zone would have to.
+    capacity_bytes = min(
+        (
+            media.device(device_id).identity.zone_capacity_bytes
+            for device_id in members
+            if not is_lost(media, device_id)
+        ),
+        default=0,
+    )
     return any(
-        identity.device_id not in members and zone_allocation.free_zones(reader, identity)
-        for identity in media.healthy_devices()
+        identity.device_id not in members and identity.zone_capacity_bytes >= capacity_bytes
+        for identity in roomy
     )

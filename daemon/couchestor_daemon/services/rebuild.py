@@ -123,6 +123,8 @@ class Rebuild:
         self._survey_at = 0.0
         self._retry_at: dict[int, float] = {}
         self._failed: set[int] = set()
+        self._told_of_room: set[str] = set()
+        """Why groups wait for their rebuild."""
         self._rebuilt_count = 0
         self._done_bytes = 0
         self._busy_seconds = 0.0
@@ -189,6 +191,7 @@ class Rebuild:
             self._healthy = healthy
             self._queue, self._survey_at = [], now
             self._retry_at.clear()
+            self._told_of_room.clear()
         if self._queue:
             return
         if now >= self._survey_at:
@@ -242,7 +245,8 @@ class Rebuild:
         try:
             fresh = await self._zones.take(record, wanted, bytes_min=end_bytes)
         except (errors.StoreFullError, errors.StoreReadOnlyError) as exc:
-            if group_id not in self._retry_at:
+            if str(exc) not in self._told_of_room:  # Once, not for each of a thousand groups.
+                self._told_of_room.add(str(exc))
                 logger.warning("group %d waits for its rebuild: %s", group_id, exc)
             self._put_off(group_id, LOOKS_PER_ROOM)
             return

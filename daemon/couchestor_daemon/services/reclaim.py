@@ -2,6 +2,7 @@
 
 Victims are chosen among SEALED groups with live bytes:
 
+    groups that lost members for whose place no device is free (``stranded``)       see below
     groups that have to go (``must_move``: too narrow, on a retiring device, ...)   always
     groups of which more than ``dead_percent`` is dead                              always
     the best of the others, by cost and benefit                                     when room is low
@@ -16,13 +17,18 @@ A group that this process has filled is as compact as its extents allow, which f
 is not much: their table and padding are as long as they are. Moving it again would gain nothing,
 for ever; so it is no victim before a part of what was alive in it has died.
 
+Stranded groups come first, those that can lose least before all others, because redundancy comes
+before space. As they move to groups with fewer data shards, they take more room than they leave: so
+that writes go on, no further one is begun on while fewer than ``STRANDED_ROOM_GROUPS_MIN`` groups
+can be opened; what is half dead is moved then, which makes room.
+
 Room is low when fewer groups can be opened than ``free_percent`` of a device's zones; groups that
 are empty and only wait for their release count as room.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -30,9 +36,9 @@ from couchestor_daemon.formats import media_records, zone_header
 from couchestor_daemon.ports import clock as clock_port
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
-from couchestor_daemon.services import commit_log, evacuation, zone_allocation
+from couchestor_daemon.services import commit_log, evacuation, stranded_groups, zone_allocation
 from couchestor_daemon.services.catalogue import liveness
-from couchestor_domain import geometry
+from couchestor_domain import geometry, ids
 
 POLL_SECONDS: Final = 10.0
 LOOK_AGAIN_SECONDS: Final = 600.0
@@ -43,6 +49,13 @@ DEAD_SHARE_MIN: Final = 0.1
 COMPACT_SHARE_MIN: Final = 0.25
 """A group of our own with less was sealed before it was full."""
 
+STRANDED_ROOM_GROUPS_MIN: Final = 3
+"""Two that the live bytes of one may reach into, and one more for those who write meanwhile."""
+
+Strandings = Callable[
+    [index_port.IndexReader, Sequence[media_records.GroupRecord]],
+    Mapping[int, stranded_groups.Stranded],
+]
 MustMove = Callable[[index_port.IndexReader, media_records.GroupRecord], bool]
 
 
@@ -54,6 +67,17 @@ class ReclaimLimits:
     free_percent: int = 15
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrandedProgress:
+    """What people see of the groups that are moved because nothing can replace what they lost."""
+
+    groups_count: int = 0
+    """With live bytes in them, still."""
+    lost_device_ids: frozenset[ids.DeviceId] = frozenset()
+    """Those whose place no device is free to take."""
+    waits_for_room: bool = False
+
+
 class Victim(NamedTuple):
     """A sealed group with live bytes."""
 
@@ -63,6 +87,8 @@ class Victim(NamedTuple):
     must_move: bool
     is_compact: bool = False
     """Whether moving it gains nothing."""
+    redundancy_count: int | None = None
+    """Of a stranded group: further members that it may lose."""
 
     @property
     def dead_share(self) -> float:
@@ -81,8 +107,16 @@ def choose(
     applied_sequence: int,
     room_is_low: bool,
     limits: ReclaimLimits,
+    has_room_for_stranded: bool = True,
 ) -> Victim | None:
     """The next group to move, or None."""
+    stranded = [
+        (victim.redundancy_count, -victim.benefit(applied_sequence), victim)
+        for victim in victims
+        if victim.redundancy_count is not None
+    ]
+    if stranded and has_room_for_stranded:
+        return min(stranded, key=lambda found: found[:2])[2]
     forced = [victim for victim in victims if victim.must_move]
     loose = [victim for victim in victims if not victim.is_compact]
     mostly_dead = [victim for victim in loose if 100 * victim.dead_share >= limits.dead_percent]
@@ -102,7 +136,9 @@ class Reclaim:
         source: Finds the live entries of a group.
         writer: Slot of this process: whose groups it fills.
         must_move: Whether a sealed group has to go whatever is dead in it (see ``departures``).
+        stranded: Which of some groups have lost members that nothing can replace.
         reserve_zones_count: Zones of each device that are no room for groups.
+        report: Told when what is known of stranded groups has changed.
     """
 
     name = "reclaim"
@@ -116,10 +152,12 @@ class Reclaim:
         source: Callable[[media_records.GroupRecord], evacuation.Source],
         writer: str,
         must_move: MustMove,
+        stranded: Strandings,
         wanted: geometry.StripeGeometry,
         reserve_zones_count: int,
         limits: ReclaimLimits,
         clock: clock_port.MonotonicClock,
+        report: Callable[[StrandedProgress], None] = lambda progress: None,
     ) -> None:
         self._index = index
         self._media = media
@@ -127,10 +165,13 @@ class Reclaim:
         self._source = source
         self._writer = writer
         self._must_move = must_move
+        self._stranded = stranded
         self._wanted = wanted
         self._reserve_zones_count = reserve_zones_count
         self._limits = limits
         self._clock = clock
+        self._report = report
+        self._shown = StrandedProgress()
         self._walked_at: dict[int, float] = {}
         self._first_live: dict[int, int] = {}
         """Live bytes of a group of our own when it was first seen sealed."""
@@ -151,23 +192,32 @@ class Reclaim:
             live = {
                 record.group_id: liveness.group_bytes(reader, record.group_id) for record in records
             }
+            stranded = self._stranded(
+                reader, [record for record in records if live[record.group_id]]
+            )
             victims = [
                 Victim(
                     record,
                     min(live[record.group_id] / self._room_bytes(record), 1.0),
                     self._must_move(reader, record),
                     self._is_compact(record, live[record.group_id]),
+                    stranded[record.group_id].redundancy_count
+                    if record.group_id in stranded
+                    else None,
                 )
                 for record in records
                 if live[record.group_id] and not self._was_walked(record, now)
             ]
             empty_count = sum(not live_bytes for live_bytes in live.values())
+            room_count = self._room_groups_count(reader)
             chosen = choose(
                 victims,
                 applied_sequence=commit_log.applied_sequence(reader),
-                room_is_low=self._room_is_low(reader, empty_count),
+                room_is_low=self._is_low(room_count + empty_count),
                 limits=self._limits,
+                has_room_for_stranded=room_count >= STRANDED_ROOM_GROUPS_MIN,
             )
+        self._show(stranded, room_count)
         self._walked_at = {key: at for key, at in self._walked_at.items() if key in live}
         self._first_live = {key: count for key, count in self._first_live.items() if key in live}
         if chosen is None:
@@ -206,11 +256,12 @@ class Reclaim:
         )
         return record.data_shards * (capacity - zone_header.ZONE_HEADER_BYTES)
 
-    def _room_is_low(self, reader: index_port.IndexReader, empty_count: int) -> bool:
+    def _room_groups_count(self, reader: index_port.IndexReader) -> int:
+        """Groups of the present geometry that can be opened beyond the reserve."""
         devices = self._media.healthy_devices()
         wanted = geometry.shrink_to_healthy(self._wanted, len(devices))
         if wanted is None:
-            return False
+            return 0
         room = sorted(
             (
                 len(zone_allocation.free_zones(reader, identity))
@@ -219,6 +270,24 @@ class Reclaim:
             ),
             reverse=True,
         )
-        groups_count = max(room[wanted.shards_count - 1], 0) + empty_count
+        return max(room[wanted.shards_count - 1], 0)
+
+    def _is_low(self, room_count: int) -> bool:
+        devices = self._media.healthy_devices()
+        if geometry.shrink_to_healthy(self._wanted, len(devices)) is None:
+            return False
         zones_count = min(identity.zone_count for identity in devices)
-        return 100 * groups_count < self._limits.free_percent * zones_count
+        return 100 * room_count < self._limits.free_percent * zones_count
+
+    def _show(self, stranded: Mapping[int, stranded_groups.Stranded], room_count: int) -> None:
+        lost = frozenset[ids.DeviceId]().union(
+            *(each.lost_device_ids for each in stranded.values())
+        )
+        fresh = StrandedProgress(
+            groups_count=len(stranded),
+            lost_device_ids=lost,
+            waits_for_room=bool(stranded) and room_count < STRANDED_ROOM_GROUPS_MIN,
+        )
+        if fresh != self._shown:
+            self._shown = fresh
+            self._report(fresh)

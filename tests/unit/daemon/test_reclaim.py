@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 
 import pytest
 import space_node
 
 from couchestor_daemon.formats import media_records
-from couchestor_daemon.services import departures, reclaim, release
+from couchestor_daemon.services import (
+    departures,
+    reclaim,
+    release,
+    stranded_groups,
+    zone_allocation,
+)
 from couchestor_domain import errors, geometry, ids, units
 
 ONLY_LOW = reclaim.ReclaimLimits(dead_percent=100, free_percent=15)
@@ -22,9 +29,13 @@ def victim(group_id: int, live_share: float, *, must_move: bool = False) -> recl
     return reclaim.Victim(record, live_share, must_move)
 
 
-def chosen(*victims: reclaim.Victim, low: bool = False) -> int | None:
+def chosen(*victims: reclaim.Victim, low: bool = False, stranded_room: bool = True) -> int | None:
     found = reclaim.choose(
-        victims, applied_sequence=1000, room_is_low=low, limits=reclaim.ReclaimLimits()
+        victims,
+        applied_sequence=1000,
+        room_is_low=low,
+        limits=reclaim.ReclaimLimits(),
+        has_room_for_stranded=stranded_room,
     )
     return None if found is None else found.record.group_id
 
@@ -41,6 +52,17 @@ def test_victims_are_chosen_by_need_then_by_age_and_dead_share() -> None:
     assert chosen(victim(1, 0.99, must_move=True)) == 1
     assert chosen(victim(1, 0.99, must_move=True), victim(900, 0.4)) == 900
     assert chosen(victim(1, 0.99, must_move=True), victim(900, 0.6), low=True) == 900
+
+
+def test_the_groups_that_can_lose_least_come_first_while_there_is_room() -> None:
+    dead = victim(500, 0.1)
+    weak = victim(900, 0.9)._replace(redundancy_count=0)
+    old = victim(1, 0.9)._replace(redundancy_count=1)
+    emptier = victim(2, 0.5)._replace(redundancy_count=1)
+    assert chosen(dead, old, weak, emptier) == 900
+    assert chosen(dead, old, emptier) == 2
+    assert chosen(dead, old, weak, stranded_room=False) == 500
+    assert chosen(old, weak, stranded_room=False) is None
 
 
 async def work_off(work: reclaim.Reclaim) -> int:
@@ -236,20 +258,142 @@ async def test_a_retiring_device_is_emptied() -> None:
     await check(node, expected)
 
 
+def stranded_among(node: space_node.SpaceNode, delay_seconds: float = 30.0) -> reclaim.Strandings:
+    return stranded_groups.StrandedGroups(
+        node.media,
+        wanted=node.coding,
+        reserve_zones_count=1,
+        delay_seconds=delay_seconds,
+        now_seconds=node.monotonic_seconds,
+        now_ns=node.now_ns,
+    ).among
+
+
 async def test_a_lost_device_without_a_spare_is_told_from_one_with() -> None:
-    node = space_node.SpaceNode(devices_count=7, zones_count=4)
+    node = space_node.SpaceNode(devices_count=7, zones_count=8)
     await load(node, 3)
     (record,) = node.group_records()
     members = {device_id for device_id, _ in record.members}
     (outside,) = set(node.devices) - members
-    assert not departures.has_lost_member(node.media, record.members)
+    among = stranded_among(node, delay_seconds=0.0)
+    with node.index.read() as reader:
+        assert not departures.has_lost_member(node.media, record.members)
+        assert not among(reader, [record])
+        lost = ids.DeviceId(record.members[0][0])
+        node.media.remove(lost)
+        assert departures.has_lost_member(node.media, record.members)
+        assert not among(reader, [record])
+        node.media.remove(outside)
+        assert among(reader, [record]) == {
+            record.group_id: stranded_groups.Stranded(1, frozenset({lost}))
+        }
+
+
+async def test_a_spare_without_room_beyond_the_reserve_is_none() -> None:
+    node = space_node.SpaceNode(devices_count=7, zones_count=8)
+    await load(node, 3)
+    (record,) = node.group_records()
+    (outside,) = set(node.devices) - {device_id for device_id, _ in record.members}
     node.media.remove(ids.DeviceId(record.members[0][0]))
-    assert departures.has_lost_member(node.media, record.members)
+    among = stranded_among(node, delay_seconds=0.0)
+    taken = media_records.pack(media_records.ZoneRecord(1, 1))
     with node.index.read() as reader:
-        assert departures.has_spare(reader, node.media, record)
-    node.media.remove(outside)
+        free = zone_allocation.free_zones(reader, node.devices[outside].identity)
+    for position, zone in enumerate(free):
+        with node.index.read() as reader:
+            is_stranded = bool(among(reader, [record]))
+        assert is_stranded == (len(free) - position <= 1)
+        with node.index.write() as txn:
+            txn.put(media_records.zone_key(ids.ZoneAddress(outside, zone)), taken)
+            txn.commit()
+
+
+async def test_a_device_that_may_come_back_is_waited_for() -> None:
+    node = space_node.SpaceNode()
+    await load(node, 30)
+    records = node.group_records()
+    among = stranded_among(node)
+    node.media.remove(ids.DeviceId(records[0].members[0][0]))
     with node.index.read() as reader:
-        assert not departures.has_spare(reader, node.media, record)
+        assert not among(reader, records)
+        node.seconds += 29.0
+        assert not among(reader, records)
+        node.seconds += 1.0
+        assert set(among(reader, records)) == {record.group_id for record in records}
+        node.start()  # It is back.
+        assert not stranded_among(node, delay_seconds=0.0)(reader, records)
+
+
+async def test_what_moving_cannot_help_is_not_stranded() -> None:
+    node = space_node.SpaceNode(devices_count=9)
+    await load(node, 3)
+    (record,) = node.group_records()
+    members = [ids.DeviceId(device_id) for device_id, _ in record.members]
+    among = stranded_among(node, delay_seconds=0.0)
+    for outside in set(node.devices) - set(members):
+        node.media.remove(outside)
+    with node.index.read() as reader:
+        for count, is_stranded in ((1, True), (2, True), (3, False), (4, False)):
+            node.media.remove(members[count - 1])
+            assert bool(among(reader, [record])) == is_stranded, count
+
+
+async def test_groups_without_a_spare_move_to_narrower_ones_with_all_parity() -> None:
+    node = space_node.SpaceNode(zones_count=64)
+    expected = await load(node, 60)
+    full = by_state(node, media_records.ZoneSetState.SEALED)
+    assert len(full) > 1
+    lost = ids.DeviceId(f"{3:032x}")
+    node.start(away=[lost])
+    seen: list[reclaim.StrandedProgress] = []
+    work = node.reclaim(NO_LIMITS, stranded=stranded_among(node), report=seen.append)
+    assert await work_off(work) == 0
+    node.seconds += 30.0
+    assert await work_off(work) > 0
+    assert all(node.live_bytes(group_id) == 0 for group_id in full)
+    alive = [
+        record
+        for record in node.group_records()
+        if node.live_bytes(record.group_id) and record.state == media_records.ZoneSetState.SEALED
+    ]
+    assert {(record.data_shards, record.parity_shards) for record in alive} == {(3, 2)}
+    assert not any(departures.has_lost_member(node.media, record.members) for record in alive)
+    assert [progress.groups_count for progress in seen] == [*range(len(full), -1, -1)]
+    assert seen[0].lost_device_ids == {lost}
+    await check(node, expected)
+    await released_count(node)
+    await check(node, expected)
+    assert await work_off(work) == 0
+
+
+async def test_stranded_groups_stop_before_the_store_is_full() -> None:
+    node = space_node.SpaceNode(zones_count=24, reserve_zones_count=2)
+    expected = await load(node, 1)
+    with contextlib.suppress(errors.StoreFullError):
+        for number in range(1000):
+            data = RNG.randbytes(250_000)
+            await node.put(f"more{number:04}", data)
+            expected[f"more{number:04}"] = data
+    assert len(expected) < 1000
+    node.start(away=[ids.DeviceId(f"{3:032x}")])
+    seen: list[reclaim.StrandedProgress] = []
+    work = node.reclaim(
+        NO_LIMITS, stranded=stranded_among(node, delay_seconds=0.0), report=seen.append
+    )
+    before = node.entries()
+    assert await work_off(work) == 0
+    assert node.entries() == before
+    assert seen[-1].waits_for_room
+    stuck_count = seen[-1].groups_count
+    assert stuck_count > 5
+    for key in sorted(expected)[: len(expected) // 2]:
+        await node.delete(key)
+        del expected[key]
+    await released_count(node)
+    while await work_off(work):
+        await released_count(node)
+    assert seen[-1].groups_count == 0
+    await check(node, expected)
 
 
 async def test_a_group_with_damage_beyond_repair_is_not_walked_over_and_over() -> None:

@@ -42,3 +42,20 @@ def test_a_scrub_tells_of_its_pass_and_of_the_one_before() -> None:
         "scrub      5 MiB read since 2026-01-03T00:00:00+00:00",
         last,
     ]
+
+
+def test_groups_that_move_for_want_of_a_device_say_whose_place_is_empty() -> None:
+    moving = {
+        "groups": 12,
+        "data_shards": 3,
+        "parity_shards": 2,
+        "in_place_of": ["d3"],
+        "waits_for_room": False,
+    }
+    line = "moving     12 groups to 3 + 2: no device is free to take the place of d3"
+    assert lines(moving=moving) == [line]
+    assert lines(moving={**moving, "waits_for_room": True}) == [
+        line,
+        "warning: these groups wait for room: delete objects or add devices",
+    ]
+    assert lines(moving={**moving, "groups": 0, "in_place_of": []}) == []
