@@ -62,14 +62,16 @@ async def repair(
         maintenance.check()
         await asyncio.sleep(LOOK_SECONDS)
         waiting = _waiting(node)
+        weakened_bytes = maintenance.checkpoints.weakened_log_bytes()
         record = maintenance.scrub.record
         newest = record.counts if record.counts.ended_ns else record.last
-        if waiting:
+        if waiting or weakened_bytes:
             whole_since = loop.time()
         elif newest.ended_ns and newest.started_ns > whole_since * units.NS_PER_SECOND:
             return  # A whole pass found nothing that could be repaired.
         assert loop.time() < deadline, (
-            f"groups {waiting} are not repaired: {maintenance.rebuild.progress}, {record}"
+            f"groups {waiting} are not repaired, {weakened_bytes} bytes of the log lack a replica: "
+            f"{maintenance.rebuild.progress}, {record}"
         )
 
 

@@ -620,7 +620,8 @@ class CheckpointWork:
             self._has_begun = True
         lost = not self._taker.is_newest_trusted() and not self._taker.verify_newest()
         grown = self._taker.log_bytes_since_newest() > CHECKPOINT_LOG_BYTES
-        if grown or (lost and self._taker.can_take()):
+        weakened = bool(self._taker.weakened_log_bytes())
+        if grown or ((lost or weakened) and self._taker.can_take()):
             record = self._taker.take(space_is_short=True)
             assert record is not None, "nothing stops it"
             self._node.happened(f"checkpoint {record.checkpoint_id} at {record.sequence}")

@@ -37,12 +37,13 @@ def is_due(
     log_bytes: int,
     log_percent: int,
     copies_lost: bool = False,
+    replicas_lost: bool = False,
     space_is_short: bool = False,
 ) -> bool:
-    """Whether another image is worth its writing: the log has grown enough; or the newest one is
-    on fewer devices than it should be, and can be on enough again; or zones are needed that only
-    a newer one lets go."""
-    if copies_lost or space_is_short:
+    """Whether another image is worth its writing: the log has grown enough; or the newest one, or
+    the log behind it, is on fewer devices than it should be, and an image can be on enough; or
+    zones are needed that only a newer one lets go."""
+    if copies_lost or replicas_lost or space_is_short:
         return True
     image_bytes = newest.image_bytes if newest else 0
     return since_bytes > max(log_bytes, image_bytes * log_percent // 100)
@@ -118,6 +119,8 @@ class CheckpointSchedule:
         self._seen_sequence = -1
         self._distrust_streak = 0
         self._next_look_at_copies = 0.0
+        self._seen_weakened: tuple[int, tuple[int, ...]] | None = None
+        """As of which nothing in the log was on too few devices."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop``; one under way then ends early and is released."""
@@ -145,8 +148,10 @@ class CheckpointSchedule:
             applied = self._taker.applied_sequence()
             newest = self._taker.newest()
             copies_lost = self._copies_are_lost(newest)
+            replicas_lost = self._replicas_are_lost(applied)
             space_is_short = self._space_is_short(newest)
-            if applied == self._seen_sequence and not copies_lost and not space_is_short:
+            is_pressing = copies_lost or replicas_lost or space_is_short
+            if applied == self._seen_sequence and not is_pressing:
                 return 0.0  # An idle node does not ask its devices for every zone.
             since_bytes = self._taker.log_bytes_since_newest()
             self._measured.log_since_checkpoint_bytes.set(since_bytes)
@@ -156,6 +161,7 @@ class CheckpointSchedule:
                 log_bytes=self._log_bytes,
                 log_percent=self._log_percent,
                 copies_lost=copies_lost,
+                replicas_lost=replicas_lost,
                 space_is_short=space_is_short,
             ):
                 record = self._taker.take(space_is_short=space_is_short)
@@ -196,6 +202,22 @@ class CheckpointSchedule:
         self._next_look_at_copies = self._now() + _backoff_seconds(self._distrust_streak)
         self._distrust_streak += 1
         _log.warning("checkpoint %d is not whole on every device", newest.checkpoint_id)
+        return self._taker.can_take()
+
+    def _replicas_are_lost(self, applied: int) -> bool:
+        """Whether batches behind the newest one lack a replica and an image can make up for it.
+
+        The payloads of such a segment move (``destage``); its mutations are what an image holds.
+        Once per loss: what the image holds does not count any more, and the writer of the segment
+        has left it, or does at its next commit.
+        """
+        weakened = self._taker.weakened_segments()
+        # Devices are asked for their zones once, not at each look.
+        if not weakened or self._seen_weakened == (applied, weakened):
+            return False
+        if not self._taker.weakened_log_bytes():
+            self._seen_weakened = (applied, weakened)
+            return False
         return self._taker.can_take()
 
     def _begin(self) -> None:

@@ -136,6 +136,19 @@ class Checkpoints:
         with self._index.read() as reader:
             return log_growth.bytes_since(reader, self._media, newest)
 
+    def weakened_segments(self) -> tuple[int, ...]:
+        """Segments with a lost replica that may hold batches the newest one does not."""
+        newest = self.newest()
+        with self._index.read() as reader:
+            return log_growth.weakened(reader, self._media, newest)
+
+    def weakened_log_bytes(self) -> int:
+        """What is in them since the newest one: on fewer devices than it should be. Asks devices
+        for their zones."""
+        newest = self.newest()
+        with self._index.read() as reader:
+            return log_growth.weakened_bytes(reader, self._media, newest)
+
     def release_leftovers(self) -> None:
         """Release what is unfinished and what a newer complete one replaces. Idempotent.
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from couchestor_daemon.formats import media_records, zone_header
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
+from couchestor_daemon.services import departures
 from couchestor_domain import errors, ids
 
 
@@ -29,18 +30,27 @@ def bytes_since(
     newest: media_records.CheckpointRecord | None,
 ) -> int:
     """Bytes of one log replica appended after ``newest``; without one, of the whole log."""
-    after = newest.sequence if newest else 0
-    then = dict(newest.open_segments) if newest else {}
-    _, stop = media_records.table_range(media_records.SEGMENTS)
-    records = list(_records(reader, media_records.segment_key(after + 1), stop))
-    for segment_id in then:
-        value = reader.get(media_records.segment_key(segment_id))
-        if value is not None:
-            records.append(media_records.unpack(media_records.SegmentRecord, value))
-    return sum(
-        max(0, written - then.get(segment_id, 0))
-        for segment_id, written in _written_bytes(records, media).items()
-    )
+    return _growth_bytes(_after(reader, newest), newest, media)
+
+
+def weakened(
+    reader: index_port.IndexReader,
+    media: media_port.Media,
+    newest: media_records.CheckpointRecord | None,
+) -> tuple[int, ...]:
+    """Ids of segments that may hold batches after ``newest`` and have a replica on a device that
+    is not in service. Reads the index alone."""
+    return tuple(record.segment_id for record in _weakened(reader, media, newest))
+
+
+def weakened_bytes(
+    reader: index_port.IndexReader,
+    media: media_port.Media,
+    newest: media_records.CheckpointRecord | None,
+) -> int:
+    """Bytes of batches after ``newest`` that are on fewer devices than they were written to: all
+    that is left of them until a checkpoint holds what they say."""
+    return _growth_bytes(_weakened(reader, media, newest), newest, media)
 
 
 def write_pointers(media: media_port.Media, device_id: ids.DeviceId) -> dict[ids.ZoneIndex, int]:
@@ -52,6 +62,44 @@ def write_pointers(media: media_port.Media, device_id: ids.DeviceId) -> dict[ids
         }
     except errors.DeviceError:
         return {}
+
+
+def _after(
+    reader: index_port.IndexReader, newest: media_records.CheckpointRecord | None
+) -> list[media_records.SegmentRecord]:
+    """Segments that may hold batches after ``newest``."""
+    _, stop = media_records.table_range(media_records.SEGMENTS)
+    after = newest.sequence if newest else 0
+    records = list(_records(reader, media_records.segment_key(after + 1), stop))
+    for segment_id, _ in newest.open_segments if newest else ():
+        value = reader.get(media_records.segment_key(segment_id))
+        if value is not None:
+            records.append(media_records.unpack(media_records.SegmentRecord, value))
+    return records
+
+
+def _weakened(
+    reader: index_port.IndexReader,
+    media: media_port.Media,
+    newest: media_records.CheckpointRecord | None,
+) -> list[media_records.SegmentRecord]:
+    return [
+        record
+        for record in _after(reader, newest)
+        if departures.has_lost_member(media, record.members)
+    ]
+
+
+def _growth_bytes(
+    records: Iterable[media_records.SegmentRecord],
+    newest: media_records.CheckpointRecord | None,
+    media: media_port.Media,
+) -> int:
+    then = dict(newest.open_segments) if newest else {}
+    return sum(
+        max(0, written - then.get(segment_id, 0))
+        for segment_id, written in _written_bytes(records, media).items()
+    )
 
 
 def _records(

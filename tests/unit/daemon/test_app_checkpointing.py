@@ -192,6 +192,80 @@ def test_a_lost_copy_waits_until_there_are_enough_devices() -> None:
     assert rig.node.checkpoints.trusted() is None
 
 
+def lose_replica(rig: Rig) -> ids.DeviceId:
+    """Take the device out of service that holds the first replica of the newest segment."""
+    record = segments(rig)[-1]
+    lost = ids.DeviceId(record.members[0][0])
+    rig.node.media.report_failure(lost, errors.DeviceGoneError("pulled out"))
+    return lost
+
+
+def segments(rig: Rig) -> list[media_records.SegmentRecord]:
+    with rig.node.index.read() as reader:
+        return [
+            media_records.unpack(media_records.SegmentRecord, value)
+            for _, value in reader.scan(*media_records.table_range(media_records.SEGMENTS))
+        ]
+
+
+def test_a_lost_log_replica_calls_for_one_checkpoint_and_no_more() -> None:
+    rig = Rig(log_node.LogNode(devices_count=6), log_bytes=units.GIB)
+    rig.node.load(10)
+    rig.schedule.step()
+    assert rig.node.checkpoints.newest() is None
+    applied = rig.node.checkpoints.applied_sequence()
+    lost = lose_replica(rig)
+    rig.schedule.step()
+    taken = rig.node.checkpoints.trusted()
+    assert taken is not None
+    assert taken.sequence >= applied
+    assert lost not in {device for device, _ in taken.parts[0]}
+    commands = rig.node.world.commands_count
+    for _ in range(3):
+        rig.schedule.step()
+        assert rig.node.world.commands_count == commands, "once is enough"
+    # Each writer finds out at its next commit and leaves its segment: at most one more for each.
+    rig.node.load(10, tag=b"more")
+    rig.schedule.step()
+    newest = rig.node.checkpoints.newest()
+    for number in range(5):
+        rig.node.load(4, tag=b"later-%d" % number)
+        rig.schedule.step()
+    assert rig.node.checkpoints.newest() == newest
+    rig.node.away = {lost}
+    rig.node.lose_index(power_loss=True)
+    rig.node.check_objects()
+
+
+def test_a_lost_log_replica_waits_until_there_are_enough_devices() -> None:
+    rig = Rig(log_node.LogNode(devices_count=3), log_bytes=units.GIB)
+    rig.node.load(10)
+    lose_replica(rig)
+    for _ in range(3):
+        assert rig.schedule.step() == 0
+    assert rig.node.checkpoints.newest() is None
+
+
+def test_a_replica_of_what_a_checkpoint_holds_may_be_lost() -> None:
+    rig = Rig(log_node.LogNode(devices_count=9), log_bytes=units.GIB)
+    rig.node.load(60)
+    record = rig.node.checkpoints.take()
+    assert record is not None
+    needed = {device for part in record.parts for device, _ in part}
+    needed |= {
+        device
+        for segment in segments(rig)
+        if segment.writer == "maintenance"  # The completion of the checkpoint is in its log.
+        for device, _ in segment.members
+    }
+    held = {device for segment in segments(rig) for device, _ in segment.members} - needed
+    assert held
+    for device in held:
+        rig.node.media.report_failure(ids.DeviceId(device), errors.DeviceGoneError("pulled out"))
+    rig.schedule.step()
+    assert rig.node.checkpoints.newest() == record
+
+
 def test_copies_that_never_verify_are_made_again_less_and_less_often(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
