@@ -215,10 +215,12 @@ class CheckpointSchedule:
         # Devices are asked for their zones once, not at each look.
         if not weakened or self._seen_weakened == (applied, weakened):
             return False
+        if not self._taker.can_take():
+            return False
         if not self._taker.weakened_log_bytes():
             self._seen_weakened = (applied, weakened)
             return False
-        return self._taker.can_take()
+        return True
 
     def _begin(self) -> None:
         try:

@@ -364,6 +364,16 @@ async def test_groups_without_a_spare_move_to_narrower_ones_with_all_parity() ->
     await released_count(node)
     await check(node, expected)
     assert await work_off(work) == 0
+    node.start()  # The device is replaced.
+    work = node.reclaim(
+        NO_LIMITS,
+        must_move=lambda reader, record: departures.is_narrow(node.media, record, node.coding),
+        stranded=stranded_among(node, delay_seconds=0.0),
+    )
+    narrow = [record.group_id for record in alive]
+    assert await work_off(work) > 0
+    assert not any(node.live_bytes(group_id) for group_id in narrow)
+    await check(node, expected)
 
 
 async def test_stranded_groups_stop_before_the_store_is_full() -> None:
