@@ -90,16 +90,21 @@ class FaultPlan:
                 self._node.dead.add(device_id)
         self.failing.clear()
         if rng.random() < 0.15:
-            device_id = self._victim()
-            self.log.append(f"dies {devices[device_id].identity.label}")
-            self.damaged.add(device_id)
-            devices[device_id].kill()
-            self._node.dead.add(device_id)
+            self.bury_one()
         if rng.random() < 0.2:
             device_id = self._victim()
             self.damaged.add(device_id)
             for _ in range(rng.randrange(1, 8)):
                 self._rot(devices[device_id])
+
+    def bury_one(self) -> None:
+        """A device dies for good, between lives; within the bounds, so maybe one that is dead."""
+        device_id = self._victim()
+        device = self._node.world.devices[device_id]
+        self.log.append(f"dies {device.identity.label}")
+        self.damaged.add(device_id)
+        device.kill()
+        self._node.dead.add(device_id)
 
     def rest(self) -> None:
         """From now on nothing fails. Who was away is back; who is dead stays dead."""

@@ -95,6 +95,8 @@ class Lives:
         self.faults.rest()
         if joins:
             quiet_end.join_empty(self.node, len(self.faults.damaged))
+        else:
+            self.faults.bury_one()
         self._starts_count += 1
         loop = self._loop = virtual_loop.VirtualLoop(  # type: ignore[abstract]
             f"{self._seed}/loop {self._starts_count}"
