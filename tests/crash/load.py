@@ -25,7 +25,8 @@ _MIB: Final = 1024 * _KIB
 _SIZES: Final = (0, 1, 4 * _KIB, 100 * _KIB, 300 * _KIB, _MIB, 9 * _MIB)
 _WEIGHTS: Final = (4, 4, 40, 20, 15, 5, 1)
 _PART_BYTES: Final = 5 * _MIB
-_VERSION_HEADER: Final = "x-amz-meta-issue"
+VERSION_HEADER: Final = "x-amz-meta-issue"
+"""Carries the version an object was issued as."""
 _LIST_PAGE_KEYS: Final = 97
 _OPERATION_SECONDS_MAX: Final = 60.0
 
@@ -110,7 +111,7 @@ class Client:
         if reply.status != 200:
             raise LostReplyError(f"{method} {key}: {reply.status} {reply.body[:300]!r}")
         return oracle.Sighting(
-            version=int(reply.headers.get(_VERSION_HEADER, "-1")),
+            version=int(reply.headers.get(VERSION_HEADER, "-1")),
             etag=reply.etag,
             size_bytes=int(reply.headers.get("content-length", "-1")),
             body=reply.body if method == "GET" else None,
@@ -307,7 +308,7 @@ def _size(dice: random.Random) -> int:
 
 
 def _version_header(operation: oracle.Operation) -> dict[str, str]:
-    return {_VERSION_HEADER: str(operation.version), "content-type": "application/octet-stream"}
+    return {VERSION_HEADER: str(operation.version), "content-type": "application/octet-stream"}
 
 
 def _xml_etag(document: bytes) -> str:
