@@ -5,8 +5,8 @@
 Two nodes of seven devices hold the same objects. One of them lost a device while it was stopped,
 and rebuilds it on the others while both are loaded in turn with PUT and GET of 4 KiB and of 1 MiB.
 A ratio is the median over pairs of adjacent runs, as in ``peers``. A pair counts only if the
-rebuild wrote something during it and still had groups to do at its end; the background's speed is
-limited so that it lasts. A rebuilt byte takes four to read, one to write and one to read back.
+rebuild had groups to do at its beginning and its end; the background's speed is limited so that it
+lasts. A rebuilt byte takes four to read, one to write and one to read back.
 
 What rebuild and scrub reach alone, against codec and devices, tells ``couchestor_bench.repair``;
 the processor time of destage ``couchestor_bench.destage``.
@@ -131,7 +131,9 @@ def compare(
                         "load": f"{method} {size_name}",
                         "run": run_index,
                         "rebuilt_mib_per_second": rebuilt / took / _MIB,
-                        "is_beside_rebuild": rebuilt > 0 and after["rebuild_groups_waiting"] > 0,
+                        "is_beside_rebuild": bool(
+                            before["rebuild_groups_waiting"] and after["rebuild_groups_waiting"]
+                        ),
                     }
                     rows.append(row)
                     print(
