@@ -321,11 +321,12 @@ async def endure(server: server_process.ServerProcess, told: argparse.Namespace)
 
 
 def _warnings(path: pathlib.Path) -> dict[str, int]:
-    """What the node warned of, numbers left out, by how often."""
+    """What the node warned of, ids and numbers left out, by how often."""
     counts: collections.Counter[str] = collections.Counter()
     for line in path.read_text(errors="replace").splitlines():
         if " WARNING " in line or " ERROR " in line:
-            counts[re.sub(r"[0-9a-f]{32}|\d+", "N", line.split(" ", 1)[1])[:200]] += 1
+            text = re.sub(r"request \S+", "request N", line.split(" ", 1)[1])
+            counts[re.sub(r"[0-9a-f]{32}|\d+", "N", text)[:200]] += 1
     return dict(counts.most_common(20))
 
 
