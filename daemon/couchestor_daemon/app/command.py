@@ -59,9 +59,9 @@ change to the configuration. A folder that is not empty or belongs to another no
 by name. Repeating an interrupted command finishes it. Under systemd the unit must be allowed
 to write there (ReadWritePaths=, see docs/OPERATIONS.md)."""
 _RETIRING: Final = """\
-The node must be stopped; from its next start on no new zone is taken on the device, while what
-it holds is still read from it: leave it attached. Moving its data away is not built yet, so a
-retiring device does not become empty. Refused when too few devices would stay in service."""
+The node must be stopped; from its next start on no new zone is taken on the device, and what it
+holds moves away in the background. It is still read from meanwhile: leave it attached until
+`couchestor status` shows none of its zones in use. Refused when too few devices would stay."""
 
 
 class _Parser(argparse.ArgumentParser):

@@ -260,8 +260,8 @@ def retire(told: settings.Settings, name: str, *, undo: bool = False) -> str:
         device.write_identity(dataclasses.replace(identity, retiring=True))
     return (
         f"device {identity.label} is retiring: from the next start on it gets nothing new and "
-        f"what it holds is still read from it, so leave it attached; moving its data away is not "
-        f"built yet{_narrower(told, len(staying))}"
+        f"what it holds moves away in the background, so leave it attached until "
+        f"`couchestor status` shows none of its zones in use{_narrower(told, len(staying))}"
     )
 
 

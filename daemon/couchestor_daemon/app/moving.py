@@ -45,6 +45,12 @@ def works(
     stripes = parts.stripes()
     squeeze = compression.Compression(saving_percent=told.compression_saving_percent)
     meter = CompressionMeter(squeeze.counters, counters)
+
+    async def hurried(bytes_count: int) -> None:
+        # Nothing is gained by leaving requests alone that are refused for want of room.
+        if not reclaiming.is_urgent:
+            await pace(bytes_count)
+
     moving = relocation.Relocation(
         groups=parts.groups,
         index=parts.index,
@@ -57,7 +63,7 @@ def works(
         squeeze=squeeze,
         run_codec=parts.codec_threads.run,
         submit=parts.commits.submit,
-        pace=pace,
+        pace=hurried,
         publisher=parts.publisher,
     )
 
@@ -67,7 +73,7 @@ def works(
             index=parts.index,
             media=parts.media,
             run_blocking=parts.codec_threads.run,
-            pace=pace,
+            pace=hurried,
         )
 
     def of_group(record: media_records.GroupRecord) -> evacuation.Source:
@@ -77,7 +83,7 @@ def works(
             media=parts.media,
             stripes=stripes,
             run_blocking=parts.codec_threads.run,
-            pace=pace,
+            pace=hurried,
         )
 
     def must_move(_: index_port.IndexReader, record: media_records.GroupRecord) -> bool:

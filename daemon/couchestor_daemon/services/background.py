@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS_MIN: Final = 1.0
 RETRY_SECONDS_MAX: Final = 300.0
+FULL_SECONDS_MAX: Final = 5.0
 
 
 class BackgroundWork(Protocol):
@@ -73,7 +74,9 @@ class BackgroundRunner:
                 wait_seconds = await work.step()
             except errors.CouchestorError as exc:
                 wait_seconds = self._retry_seconds_min * 2.0 ** min(failures_count, 16)
-                wait_seconds = min(wait_seconds, RETRY_SECONDS_MAX)
+                # Zones come back after their grace, and work may be what makes them come back.
+                is_full = isinstance(exc, errors.StoreFullError)
+                wait_seconds = min(wait_seconds, FULL_SECONDS_MAX if is_full else RETRY_SECONDS_MAX)
                 failures_count += 1
                 # Once a kind: a full store is full for hours.
                 if type(exc) not in told:

@@ -129,6 +129,7 @@ class Rebuild:
         self._done_bytes = 0
         self._busy_seconds = 0.0
         self._shown = Progress()
+        self._is_shown = False
 
     @property
     def progress(self) -> Progress:
@@ -196,7 +197,8 @@ class Rebuild:
             return
         if now >= self._survey_at:
             self._queue, self._members_waiting_count = await self._survey.of_all_groups()
-            looks = LOOKS_PER_RESURVEY if self._members_waiting_count else LOOKS_PER_SURVEY
+            is_soon = self._members_waiting_count or self._absent.are_known()
+            looks = LOOKS_PER_RESURVEY if is_soon else LOOKS_PER_SURVEY
             self._survey_at = now + looks * self._look_seconds
             given_up_at = self._absent.next_change_seconds()
             if given_up_at is not None:
@@ -379,6 +381,6 @@ class Rebuild:
             left_bytes=left_bytes,
             seconds_left=left_bytes / speed if speed else 0.0,
         )
-        if fresh != self._shown:
-            self._shown = fresh
+        if fresh != self._shown or not self._is_shown:
+            self._shown, self._is_shown = fresh, True
             self._report(fresh)

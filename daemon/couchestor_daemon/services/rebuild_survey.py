@@ -54,6 +54,10 @@ class AbsentDevices:
         found = self._since.get(device_id)
         return found is not None and self._now_seconds() >= found[0] + self._delay_seconds
 
+    def are_known(self) -> bool:
+        """Whether any device is missing: groups that are sealed later may lack it."""
+        return bool(self._since)
+
     def next_change_seconds(self) -> float | None:
         """Monotonic time at which the next missing device is given up."""
         coming = [
@@ -81,6 +85,9 @@ class RebuildSurvey:
     ) -> rebuild_order.Need | None:
         """What a group needs now; None when it is open, dead, or has all its members."""
         if record.state != media_records.ZoneSetState.SEALED:
+            for zone in media_records.zone_addresses(record.members):
+                # The delay of a device runs from now on, not from when the group is sealed.
+                self._absent.since_ns(zone.device_id)
             return None
         missing: list[int] = []
         waiting: list[int] = []

@@ -41,6 +41,8 @@ from couchestor_daemon.services.catalogue import liveness
 from couchestor_domain import geometry, ids
 
 POLL_SECONDS: Final = 10.0
+POLL_SECONDS_NEAR: Final = 1.0
+"""While room is not far from low: a busy node takes a group a second or more."""
 LOOK_AGAIN_SECONDS: Final = 600.0
 """Before a group is walked again in which something stayed, because it does not verify."""
 DEAD_SHARE_MIN: Final = 0.1
@@ -175,6 +177,8 @@ class Reclaim:
         self._walked_at: dict[int, float] = {}
         self._first_live: dict[int, int] = {}
         """Live bytes of a group of our own when it was first seen sealed."""
+        self._room_is_near = False
+        self._room_is_scarce = False
 
     async def step(self) -> float:
         """Move one stripe, if there is a victim. Returns seconds until the next look.
@@ -183,7 +187,15 @@ class Reclaim:
             CouchestorError: as ``Relocation.move``.
         """
         moved = await self._evacuation.step(self._next_source)
-        return POLL_SECONDS if moved is None else 0.0
+        if moved is not None:
+            return 0.0
+        return POLL_SECONDS_NEAR if self._room_is_near else POLL_SECONDS
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether writers are about to be refused for want of zones: then moving should not wait
+        for its pace. As of the last look."""
+        return self._room_is_scarce
 
     def _next_source(self) -> evacuation.Source | None:
         now = self._clock.monotonic_seconds()
@@ -210,10 +222,13 @@ class Reclaim:
             ]
             empty_count = sum(not live_bytes for live_bytes in live.values())
             room_count = self._room_groups_count(reader)
+            low_count = self._low_count()
+            self._room_is_near = room_count < 2 * low_count
+            self._room_is_scarce = 2 * room_count < low_count
             chosen = choose(
                 victims,
                 applied_sequence=commit_log.applied_sequence(reader),
-                room_is_low=self._is_low(room_count + empty_count),
+                room_is_low=room_count + empty_count < low_count,
                 limits=self._limits,
                 has_room_for_stranded=room_count >= STRANDED_ROOM_GROUPS_MIN,
             )
@@ -272,12 +287,13 @@ class Reclaim:
         )
         return max(room[wanted.shards_count - 1], 0)
 
-    def _is_low(self, room_count: int) -> bool:
+    def _low_count(self) -> float:
+        """Fewer groups than this are little room; 0: no group can be opened anyhow."""
         devices = self._media.healthy_devices()
         if geometry.shrink_to_healthy(self._wanted, len(devices)) is None:
-            return False
+            return 0.0
         zones_count = min(identity.zone_count for identity in devices)
-        return 100 * room_count < self._limits.free_percent * zones_count
+        return self._limits.free_percent * zones_count / 100
 
     def _show(self, stranded: Mapping[int, stranded_groups.Stranded], room_count: int) -> None:
         lost = frozenset[ids.DeviceId]().union(

@@ -149,7 +149,7 @@ def test_help_tells_every_setting_with_its_default(capsys: pytest.CaptureFixture
     ("words", "said"),
     [
         (["device", "add"], ["--label", "--failure-domain", "must be stopped"]),
-        (["device", "retire"], ["--undo", "not built yet"]),
+        (["device", "retire"], ["--undo", "none of its zones in use"]),
         (["device", "list"], ["--json", "retiring", "missing", "refused"]),
         (["check"], ["Exit status 0", "must be stopped"]),
         (["recover"], ["must be stopped", "index.before-rebuild"]),

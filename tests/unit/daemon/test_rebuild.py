@@ -13,6 +13,7 @@ from couchestor_daemon.adapters import memory_device
 from couchestor_daemon.formats import media_records, shard, zone_header
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import (
+    group_sealer,
     rebuild,
     shard_check,
     stripe_references,
@@ -312,6 +313,19 @@ async def test_torn_stripes_are_left_out(bench: Bench, packed: bool) -> None:
     bench.content(zones[3])[10] ^= 0xFF
     await bench.settle()
     await bench.check()
+
+
+async def test_a_group_that_is_sealed_when_its_device_is_long_gone_is_not_kept_waiting() -> None:
+    """As when a worker goes on in another group after a start without a device."""
+    bench = Bench(devices_count=7)
+    await bench.put(90_000)
+    bench.lose(ids.DeviceId(bench.record().members[1][0]))
+    await bench.settle()
+    await bench.wait(DELAY_SECONDS + 1)
+    assert bench.events_of(events.ReconstructionTriggered) == []
+    await bench.change(lambda txn: group_sealer.seal(txn, bench.record().group_id))
+    await bench.wait(RESURVEY_SECONDS)
+    assert len(bench.events_of(events.ReconstructionCompleted)) == 1
 
 
 async def test_packed_stripes_are_asked_what_they_hold_instead_of_the_whole_map(

@@ -424,3 +424,15 @@ async def test_a_group_with_damage_beyond_repair_is_not_walked_over_and_over() -
     assert node.live_bytes(group_id) == 0
     await check(node, expected)
     assert geometry.StripeGeometry(record.data_shards, record.parity_shards) == node.coding
+
+
+async def test_a_store_that_runs_out_of_room_waits_for_no_pace() -> None:
+    node = space_node.SpaceNode()
+    await load(node, 2)
+    work = node.reclaim(reclaim.ReclaimLimits(free_percent=20))
+    assert await work.step() == reclaim.POLL_SECONDS
+    assert not work.is_urgent
+    await fill(node, prefix="m")
+    with pytest.raises(errors.StoreFullError):  # Quite full: it tries all the same.
+        await work.step()
+    assert work.is_urgent
