@@ -27,6 +27,8 @@ CREDENTIALS: Final = signing.Credentials(
 )
 _ROOT: Final = pathlib.Path(__file__).resolve().parents[2]
 _LOG_TAIL_BYTES: Final = 6000
+_GONE_SECONDS_MAX: Final = 10.0
+_POLL_SECONDS: Final = 0.01
 
 
 def free_ports(count: int) -> list[int]:
@@ -147,7 +149,9 @@ class ServerProcess:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
         self._process.wait()
-        psutil.wait_procs(family, timeout=10)
+        deadline = time.monotonic() + _GONE_SECONDS_MAX
+        while not all(map(_has_ended, family)) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
         self._process = None
 
     def terminate(self, *, deadline_seconds: float = 60.0) -> int:
@@ -219,6 +223,15 @@ class ServerProcess:
         self.kill()
         if error is not None:
             error.add_note(f"{self.name} log ends:\n{self.log_tail()}")
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """Whether a process has let go of everything. One that nobody has waited for yet has, too: an
+    orphan's parent is the machine's first process, which may look only once a second."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def couchestor_environment() -> dict[str, str]:
