@@ -23,6 +23,7 @@ from couchestor_daemon.services import (
     extent_reader,
     group_commit,
     node_store,
+    places_in_use,
     stripe_groups,
     stripe_reader,
 )
@@ -130,12 +131,14 @@ class StripeNode:
             publisher=self,
             on_damage=lambda *found: self.damage.append(found),
         )
+        self.places_in_use = places_in_use.PlacesInUse(forgotten_seconds=60.0)
         self.extents = extent_reader.ExtentReader(
             index=self.index,
             media=self.media,
             stripes=stripes,
             pool=self.pool,
             clock=self,
+            in_use=self.places_in_use,
         )
         self.store = node_store.NodeStore(
             index=self.index,

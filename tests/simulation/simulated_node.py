@@ -41,6 +41,7 @@ from couchestor_daemon.services import (
     log_segment,
     node_store,
     payload_reader,
+    places_in_use,
     rebuild,
     reclaim,
     recovery_table,
@@ -48,6 +49,8 @@ from couchestor_daemon.services import (
     relocation,
     repair_tools,
     replay,
+    room_outlook,
+    room_wait,
     scrub,
     segment_source,
     stranded_groups,
@@ -65,6 +68,7 @@ OPEN_GROUPS_MAX: Final = 2
 PLACES_KEPT_SECONDS: Final = 10e-3
 GRACE_SECONDS: Final = PLACES_KEPT_SECONDS * zone_grace.GRACE_PER_PLACES_KEPT
 RELEASE_GRACE_SECONDS = GRACE_SECONDS
+READS_ENDED_SECONDS: Final = 1e-3
 CHECKPOINT_LOG_BYTES: Final = 96 * units.KIB
 CHECKPOINT_SECONDS: Final = 2e-3
 RETRY_SECONDS: Final = 2e-3
@@ -77,6 +81,8 @@ POLL_FACTOR: Final = 2e-3
 REBUILD_DELAY_SECONDS: Final = 10e-3
 REBUILD_LOOK_SECONDS: Final = 2e-3
 SCRUB_PERIOD_SECONDS: Final = 20e-3
+ROOM_WAIT_SECONDS: Final = 10e-3
+ROOM_POLL_SECONDS: Final = 0.2e-3
 NODE_ID: Final = ids.NodeId("a" * 32)
 
 
@@ -279,7 +285,14 @@ class Process:
             fan_out=node.in_any_order,
             draw_seed=node.draw_bits,
         )
-        self.commits = group_commit.GroupCommit(self._run_commit)
+        self._room = room_wait.RoomWait(
+            self._room_outlook,
+            clock=LoopClock(),
+            seconds_max=ROOM_WAIT_SECONDS,
+            poll_seconds=ROOM_POLL_SECONDS,
+        )
+        room = None if reserve_share_count else self._room
+        self.commits = group_commit.GroupCommit(self._run_commit, room)
         self.groups = stripe_groups.StripeGroups(
             writer=self._writer,
             wanted=self._shape.coding,
@@ -294,6 +307,7 @@ class Process:
             run_codec=self._run_inline,
             run_blocking=self._run_inline,
             publisher=Silence(),
+            room=room,
         )
         self.stripes = stripe_reader.StripeReader(
             self.media,
@@ -317,6 +331,10 @@ class Process:
         if self.dies_at_commit:
             self.die()
             raise WorkerCrash
+
+    async def _room_outlook(self) -> room_outlook.RoomOutlook:
+        with self.index.read() as reader:
+            return room_outlook.look(reader, zone_capacity_bytes=self._shape.zone_bytes)
 
     async def _run_commit(self, gather: commit_log.Gather) -> None:
         await asyncio.sleep(0)
@@ -349,6 +367,8 @@ class Worker(Process):
 
     def __init__(self, node: SimulatedNode, slot: int) -> None:
         super().__init__(node, writer_slots.worker(slot))
+        # Of a worker that died alone nothing is known to the new one: its reads are over.
+        node.places_in_use[slot] = places_in_use.PlacesInUse(forgotten_seconds=GRACE_SECONDS)
         self.slot = slot
         self.store: node_store.NodeStore
         """Since ``start``."""
@@ -376,6 +396,7 @@ class Worker(Process):
             pool=self._pool,
             clock=LoopClock(),
             places_kept_seconds=PLACES_KEPT_SECONDS,
+            in_use=self._node.places_in_use[self.slot],
         )
         self.store = node_store.NodeStore(
             index=self.index,
@@ -452,11 +473,19 @@ class Maintenance(Process):
                 clock=LoopClock(),
                 trusted=self.checkpoints.trusted,
                 grace_seconds=RELEASE_GRACE_SECONDS,
+                reads_horizon=self._reads_horizon,
+                reads_ended_seconds=READS_ENDED_SECONDS,
             ),
             *self._moving(),
             self.rebuild,
             self.scrub,
         ]
+
+    def _reads_horizon(self) -> float:
+        now = LoopClock().monotonic_seconds()
+        return min(
+            (each.horizon_seconds(now) for each in self._node.places_in_use.values()), default=0.0
+        )
 
     def _moving(self) -> list[background.BackgroundWork]:
         """What ``app.moving`` does, in a hurry."""
@@ -641,6 +670,8 @@ class SimulatedNode:
         self.index = memory_index.MemoryIndex()
         self._index_complete = False
         self._last_stop = recovery_table.LastStop.CRASH_OTHER_BOOT
+        self.places_in_use: dict[int, places_in_use.PlacesInUse] = {}
+        """What the reads of each worker go by; a later life has another clock and others."""
         self.dead: set[ids.DeviceId] = set()
         """Devices that are not there at this start."""
         for number in range(shape.devices_count):
@@ -681,6 +712,7 @@ class SimulatedNode:
         """What the end of a life leaves: of the devices as the world says, of the index all or
         nothing."""
         self.world.restart(power_loss=power_loss)
+        self.places_in_use.clear()
         if power_loss:
             self._last_stop = recovery_table.LastStop.CRASH_OTHER_BOOT
         if power_loss or index is IndexLoss.LOST:

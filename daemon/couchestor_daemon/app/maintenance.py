@@ -13,6 +13,7 @@ from couchestor_daemon.app import (
     moving,
     node,
     pace_keeping,
+    read_reporting,
     repairing,
     settings,
 )
@@ -89,6 +90,7 @@ class Maintenance:
                 clock=self._clock,
                 trusted=self._checkpoints.trusted,
                 grace_seconds=self._told.zone_grace_seconds,
+                reads_horizon=read_reporting.horizon(self._told.worker_count),
                 on_usage=self._show_usage,
             ),
             *moving.works(

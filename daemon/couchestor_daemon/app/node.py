@@ -31,6 +31,9 @@ from couchestor_daemon.services import (
     group_commit,
     hedging,
     node_store,
+    places_in_use,
+    room_outlook,
+    room_wait,
     stripe_assembly,
     stripe_groups,
     stripe_reader,
@@ -54,6 +57,7 @@ class Node:
     Args:
         groups_reserve_share_count: Zones of each device that its stripe groups may take out of the
             reserve.
+        waits_for_room: Whether writes wait for zones that are on their way back.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Node:
         writer: str,
         counters: metrics.NodeMetrics,
         groups_reserve_share_count: int = 0,
+        waits_for_room: bool = False,
     ) -> None:
         self._told = told
         self.publisher = metrics.CountingPublisher(counters, log_events.LogEventPublisher())
@@ -94,7 +99,18 @@ class Node:
             publisher=self.publisher,
             fan_out=self._replica_threads,
         )
-        self.commits = group_commit.GroupCommit(self._run_commit)
+        self.places_in_use = places_in_use.PlacesInUse(forgotten_seconds=told.zone_grace_seconds)
+        """What the reads of this process go by."""
+        self._room = (
+            room_wait.RoomWait(
+                self._room_outlook,
+                clock=system_clock.SystemClock(),
+                seconds_max=told.room_wait_seconds,
+            )
+            if waits_for_room
+            else None
+        )
+        self.commits = group_commit.GroupCommit(self._run_commit, self._room)
         self.groups = stripe_groups.StripeGroups(
             writer=writer,
             wanted=self._wanted,
@@ -109,6 +125,7 @@ class Node:
             run_codec=self.codec_threads.run,
             run_blocking=self.codec_threads.run,
             publisher=self.publisher,
+            room=self._room,
         )
         self._repairs: set[asyncio.Task[None]] = set()
         self._drains: list[Callable[[], Awaitable[None]]] = []
@@ -116,6 +133,19 @@ class Node:
 
     async def _run_commit(self, gather: commit_log.Gather) -> None:
         await self._commit_thread.run(self._log.commit_gathered, gather)
+
+    def end_waiting(self) -> None:
+        """Answer writes that wait for room: the process is about to stop."""
+        if self._room is not None:
+            self._room.end()
+
+    async def _room_outlook(self) -> room_outlook.RoomOutlook:
+        def look() -> room_outlook.RoomOutlook:
+            capacities = [device.identity.zone_capacity_bytes for device in self.devices.values()]
+            with self.index.read() as reader:
+                return room_outlook.look(reader, zone_capacity_bytes=max(capacities))
+
+        return await self.codec_threads.run(look)
 
     async def store(self) -> node_store.NodeStore:
         """The object store, with a fresh lease of logical addresses.
@@ -145,6 +175,7 @@ class Node:
             pool=buffers.BufferPool(READ_POOL_BYTES),
             clock=system_clock.SystemClock(),
             places_kept_seconds=self._told.places_kept_seconds,
+            in_use=self.places_in_use,
         )
         return node_store.NodeStore(
             index=self.index,

@@ -198,6 +198,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         option_values.seconds_from(1),
     ),
     _o(
+        "room_wait_seconds",
+        _STORE,
+        "SECONDS",
+        "how long a write waits at most when no zone is free but some are on their way back",
+        option_values.seconds_from(0),
+    ),
+    _o(
         "background_bytes_per_second",
         _STORE,
         "SIZE",

@@ -16,6 +16,7 @@ from couchestor_daemon.app import (
     node_file,
     pace_keeping,
     preparation,
+    read_reporting,
     settings,
     tls,
 )
@@ -62,6 +63,7 @@ async def run_worker(
         told,
         writer=writer_slots.worker(slot),
         counters=counters,
+        waits_for_room=True,
     )
     certificate = (
         tls.ReloadingCertificate(cert=told.tls_cert, key=told.tls_key)
@@ -69,6 +71,9 @@ async def run_worker(
         else None
     )
     latencies = pace_keeping.RequestLatencies(slot)
+    reads = read_reporting.ReadReporter(
+        slot, parts.places_in_use, now=system_clock.SystemClock().monotonic_seconds
+    )
 
     def observe(operation: str, status: int, seconds: float, received: int, sent: int) -> None:
         counters.observe_request(
@@ -76,7 +81,10 @@ async def run_worker(
         )
         latencies.observe(seconds, moved_bytes=received + sent)
 
-    watcher = asyncio.get_running_loop().create_task(certificate.watch()) if certificate else None
+    loop = asyncio.get_running_loop()
+    beside = [loop.create_task(reads.run())]
+    if certificate:
+        beside.append(loop.create_task(certificate.watch()))
     try:
         store = await parts.store()
         gateway = server.Gateway(
@@ -100,12 +108,14 @@ async def run_worker(
         )
         ready()
         await stop.wait()
+        parts.end_waiting()
         await running.stop(told.drain_seconds)
     finally:
-        if watcher is not None:
-            watcher.cancel()
+        for task in beside:
+            task.cancel()
         await parts.close()
         latencies.close()
+        reads.close()
 
 
 async def run_maintenance(

@@ -8,7 +8,7 @@ import os
 import pathlib
 from typing import Any, Final
 
-from couchestor_daemon.services import zone_grace
+from couchestor_daemon.services import room_wait, zone_grace
 from couchestor_domain import units
 
 EMBEDDED_DEVICE_COUNT: Final = 6
@@ -43,6 +43,7 @@ class Settings:
     checkpoint_log_bytes: int = 64 * units.MIB
     checkpoint_log_percent: int = 100
     zone_grace_seconds: float = zone_grace.ZONE_GRACE_SECONDS
+    room_wait_seconds: float = room_wait.SECONDS_MAX
     background_bytes_per_second: int = 0
     background_floor_bytes_per_second: int = 8 * units.MIB
     rebuild_delay_seconds: int = 300

@@ -55,6 +55,10 @@ class Operation:
     payload: bytes | memoryview = b""
     uses_reserve: bool = False
     """Whether it goes through on a full store: what frees space or keeps the node going does."""
+    waits_for_room: bool = True
+    """Whether it is tried again for a while when no zone is free but some are on their way back."""
+    lacks_room: bool = False
+    """Set with an error that says that no zone is free for it."""
     on_end: Callable[[], None] | None = None
     """Called once by the group commit, on its event loop, when the operation has ended: committed,
     refused, failed, or not even queued; also when nobody awaits it any more."""
@@ -167,7 +171,10 @@ class CommitLog:
             except _RollOver:
                 self._segments.leave()
             except own_segments.OnlyReserveLeft as exc:
-                self._fail([item for item in gathered() if not item.uses_reserve], exc.cause)
+                refused = [item for item in gathered() if not item.uses_reserve]
+                for item in refused:
+                    item.lacks_room = item.error is None
+                self._fail(refused, exc.cause)
             except errors.IndexFullError:
                 # Once more, finding out for which operations there is no room.
                 if one_by_one:

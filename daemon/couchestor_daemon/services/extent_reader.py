@@ -22,6 +22,7 @@ from couchestor_daemon.ports import media as media_port
 from couchestor_daemon.services import (
     compression,
     payload_reader,
+    places_in_use,
     stripe_reader,
     uninterrupted,
     zone_grace,
@@ -49,6 +50,8 @@ class Places(NamedTuple):
     """Zones of the segments and groups named in ``extents``, from the same snapshot: the members
     of a group change when a shard is rebuilt."""
     looked_up_seconds: float
+    in_use: places_in_use.Use | None = None
+    """Keeps zones from being reset early for as long as somebody holds it."""
 
 
 class _Bounded(Generic[K, V]):
@@ -71,6 +74,7 @@ class ExtentReader:
     Args:
         places_kept_seconds: How long looked-up places are used; zones must be left alone for
             longer than that after nothing refers to them.
+        in_use: Where lookups are counted for as long as reads go by them.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class ExtentReader:
         pool: buffers.BufferPool,
         clock: clock_port.MonotonicClock,
         places_kept_seconds: float = zone_grace.PLACES_KEPT_SECONDS,
+        in_use: places_in_use.PlacesInUse | None = None,
     ) -> None:
         self._index = index
         self._media = media
@@ -89,6 +94,7 @@ class ExtentReader:
         self._pool = pool
         self._now = clock.monotonic_seconds
         self._places_kept_seconds = places_kept_seconds
+        self._in_use = in_use
         # By id: the members of a segment never change.
         self._segments: _Bounded[int, tuple[ids.ZoneAddress, ...]] = _Bounded(CACHED_RECORDS_MAX)
         # By the record itself: a changed one is another key.
@@ -207,7 +213,9 @@ class ExtentReader:
                     )
                 elif location.group_id not in groups:
                     groups[location.group_id] = self._members(reader, location.group_id)
-        return Places(extents, segments, groups, self._now())
+        now = self._now()
+        use = self._in_use.begin(now) if self._in_use else None
+        return Places(extents, segments, groups, now, use)
 
     def _look_up(self, extent: ids.Extent, first: int, last: int) -> Places:
         with self._index.read() as reader:

@@ -10,9 +10,10 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
-from couchestor_daemon.services import commit_log
+from couchestor_daemon.services import commit_log, room_wait
 from couchestor_domain import errors, units
 
 logger = logging.getLogger(__name__)
@@ -24,17 +25,43 @@ QUEUED_OPERATIONS_MAX: Final = 4096
 RunCommit = Callable[[commit_log.Gather], Awaitable[None]]
 
 
+@dataclass(slots=True, eq=False)
+class _Queued:
+    operation: commit_log.Operation
+    future: asyncio.Future[object]
+    waiting: room_wait.Waiting | None = None
+    """For room, since it was refused first."""
+
+    def answer(self, error: BaseException | None) -> None:
+        """Tell whoever still awaits it."""
+        if self.future.done():
+            return
+        if error is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(self.operation.result)
+
+    def end(self) -> None:
+        """Not where the result is awaited: that may have been cancelled long ago."""
+        if self.operation.on_end is not None:
+            self.operation.on_end()
+
+
 class GroupCommit:
     """Queues operations and commits them in batches, one batch at a time.
 
     Args:
         run_commit: Runs ``CommitLog.commit_gathered`` on the one commit thread.
+        room: How long operations wait for a zone; without it they do not.
     """
 
-    def __init__(self, run_commit: RunCommit) -> None:
+    def __init__(self, run_commit: RunCommit, room: room_wait.RoomWait | None = None) -> None:
         self._run_commit = run_commit
-        self._queue: deque[tuple[commit_log.Operation, asyncio.Future[object]]] = deque()
+        self._room = room
+        self._queue: deque[_Queued] = deque()
         self._worker: asyncio.Task[None] | None = None
+        self._waiting: set[asyncio.Task[None]] = set()
+        """For each refused operation that is tried again."""
 
     async def submit(self, operation: commit_log.Operation) -> object:
         """Commit an operation and return its result.
@@ -43,29 +70,33 @@ class GroupCommit:
         caller, as after a lost connection.
 
         Raises:
-            OverloadedError: too many operations are waiting.
+            OverloadedError: too many operations are waiting, or it waited for a zone for too long.
             CouchestorError: whatever the operation or the log raised.
         """
-        if len(self._queue) >= QUEUED_OPERATIONS_MAX:
+        if len(self._queue) + len(self._waiting) >= QUEUED_OPERATIONS_MAX:
             if operation.on_end is not None:
                 operation.on_end()
             raise errors.OverloadedError(
-                f"{len(self._queue)} writes are waiting for the log; try again later"
+                f"{len(self._queue) + len(self._waiting)} writes are waiting for the log; "
+                "try again later"
             )
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self._queue.append((operation, future))
+        self._append(_Queued(operation, future))
+        return await future
+
+    def _append(self, queued: _Queued) -> None:
+        self._queue.append(queued)
         if self._worker is None:
             self._worker = asyncio.get_running_loop().create_task(self._drain())
-        return await future
 
     async def _drain(self) -> None:
         try:
             while self._queue:
-                batch: list[tuple[commit_log.Operation, asyncio.Future[object]]] = []
+                batch: list[_Queued] = []
 
                 def gather(into: list[Any] = batch) -> list[commit_log.Operation]:
                     into.extend(self._next_batch())
-                    return [operation for operation, _ in into]
+                    return [queued.operation for queued in into]
 
                 failure: BaseException | None = None
                 try:
@@ -75,33 +106,56 @@ class GroupCommit:
                     failure = exc
                     if not batch:
                         gather()
-                for operation, future in batch:
-                    if future.done():
-                        continue
-                    error = failure or operation.error
-                    if error is not None:
-                        future.set_exception(error)
-                    else:
-                        future.set_result(operation.result)
-                # Here, not where the result is awaited: that may have been cancelled long ago.
-                for operation, _ in batch:
-                    if operation.on_end is not None:
-                        operation.on_end()
+                ended = [queued for queued in batch if not self._waits(queued)]
+                for queued in ended:
+                    queued.answer(failure or queued.operation.error)
+                for queued in ended:
+                    queued.end()
         finally:
             self._worker = None
 
+    def _waits(self, queued: _Queued) -> bool:
+        """Whether a refused operation is tried again; nobody waits for one without an asker."""
+        operation, error = queued.operation, queued.operation.error
+        if (
+            self._room is None
+            or not (operation.lacks_room and operation.waits_for_room)
+            or not isinstance(error, errors.StoreFullError)
+            or queued.future.cancelled()
+        ):
+            return False
+        task = asyncio.get_running_loop().create_task(self._try_again(queued, self._room, error))
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+        return True
+
+    async def _try_again(
+        self, queued: _Queued, room: room_wait.RoomWait, cause: errors.StoreFullError
+    ) -> None:
+        try:
+            queued.waiting = await room.patience(queued.waiting, cause)
+        except errors.CouchestorError as exc:
+            queued.answer(exc)
+            queued.end()
+            return
+        await asyncio.sleep(room.poll_seconds)
+        queued.operation.error, queued.operation.lacks_room = None, False
+        self._append(queued)
+
     # On the commit thread while the loop appends: a deque's ends are safe for that.
-    def _next_batch(self) -> list[tuple[commit_log.Operation, asyncio.Future[object]]]:
-        batch: list[tuple[commit_log.Operation, asyncio.Future[object]]] = []
+    def _next_batch(self) -> list[_Queued]:
+        batch: list[_Queued] = []
         payload_bytes = 0
         while self._queue and len(batch) < OPERATIONS_PER_BATCH_MAX:
-            payload_bytes += len(self._queue[0][0].payload)
+            payload_bytes += len(self._queue[0].operation.payload)
             if batch and payload_bytes > PAYLOAD_PER_BATCH_BYTES_MAX:
                 break
             batch.append(self._queue.popleft())
         return batch
 
     async def drain(self) -> None:
-        """Wait until everything submitted so far has been answered."""
-        while (worker := self._worker) is not None:
-            await asyncio.wait([worker])
+        """Wait until everything submitted so far has been answered; nobody waits for room then."""
+        if self._room is not None:
+            self._room.end()
+        while tasks := [*([self._worker] if self._worker else []), *self._waiting]:
+            await asyncio.wait(tasks)

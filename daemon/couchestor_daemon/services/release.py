@@ -27,6 +27,10 @@ logger = logging.getLogger(__name__)
 ROWS_PER_STEP_MAX: Final = 4096
 OWNERS_PER_STEP_MAX: Final = 8
 POLL_SECONDS_MAX: Final = 5.0
+POLL_SECONDS_NEAR_FULL: Final = 0.5
+"""While writers may be waiting for zones."""
+NEARLY_FULL_SHARE: Final = 0.75
+"""Of a device's zones in use."""
 POLLS_PER_GRACE: Final = 10
 LOOKING_SHARE_MAX: Final = 0.05
 """Part of the time that looking may take: a large store is looked at less often."""
@@ -70,6 +74,10 @@ class Release:
         trusted: The checkpoint that may stand for the log before it, if there is one.
         grace_seconds: How long a zone is left alone after nothing refers to it, for reads that
             looked it up before.
+        reads_horizon: No read of the node goes by a lookup from before this moment, on ``clock``;
+            0.0 when nobody can tell.
+        reads_ended_seconds: The horizon must be so much later than the moment at which nothing
+            referred to a zone any more, to end its grace.
         on_usage: Told after every pass what it saw.
     """
 
@@ -86,6 +94,8 @@ class Release:
         clock: clock_port.MonotonicClock,
         trusted: Callable[[], media_records.CheckpointRecord | None],
         grace_seconds: float = zone_grace.ZONE_GRACE_SECONDS,
+        reads_horizon: Callable[[], float] = lambda: 0.0,
+        reads_ended_seconds: float = zone_grace.READS_ENDED_SECONDS,
         on_usage: Callable[[Usage], None] = lambda usage: None,
     ) -> None:
         self._index = index
@@ -96,6 +106,8 @@ class Release:
         self._clock = clock
         self._trusted = trusted
         self._grace_seconds = grace_seconds
+        self._reads_horizon = reads_horizon
+        self._reads_ended_seconds = reads_ended_seconds
         self._on_usage = on_usage
         self._position = _TABLES[0]
         """Key at which the pass over the tables goes on."""
@@ -105,6 +117,8 @@ class Release:
         """The same of what this pass has been at."""
         self._zones_counts: dict[tuple[bytes, int], int] = {}
         self._waiting_count = 0
+        self._is_nearly_full = False
+        """As the last pass saw it."""
         self._looked_seconds = 0.0
         """What the present pass has taken so far."""
 
@@ -122,9 +136,11 @@ class Release:
             await self._release(due, covering)
         if not ended:
             return 0.0
-        poll = min(POLL_SECONDS_MAX, self._grace_seconds / POLLS_PER_GRACE)
+        longest = POLL_SECONDS_NEAR_FULL if self._is_nearly_full else POLL_SECONDS_MAX
+        poll = min(longest, self._grace_seconds / POLLS_PER_GRACE)
         now = self._clock.monotonic_seconds()
-        waits = [since + self._grace_seconds - now for since in self._seen.values()]
+        shortest = min(self._grace_seconds, self._reads_ended_seconds)
+        waits = [max(since + shortest - now, shortest / 2) for since in self._seen.values()]
         rest_seconds = self._looked_seconds * (1 / LOOKING_SHARE_MAX - 1)
         self._looked_seconds = 0.0
         return max(rest_seconds, min([poll, *waits]), 0.0)
@@ -134,6 +150,7 @@ class Release:
     ) -> tuple[list[Unreferenced], bool]:
         """What is due among the next rows, and whether they were the last ones of the tables."""
         now = self._clock.monotonic_seconds()
+        horizon = self._reads_horizon() - self._reads_ended_seconds
         due: list[Unreferenced] = []
         rows_count = 0
         with self._index.read() as reader:
@@ -151,7 +168,7 @@ class Release:
                         continue
                     since = self._seen.get(found, now)
                     self._seen_again[found] = since
-                    if now - since >= self._grace_seconds:
+                    if now - since >= self._grace_seconds or since <= horizon:
                         due.append(found)
                 following = _TABLES.index(table) + 1
                 if following == len(_TABLES):
@@ -188,6 +205,13 @@ class Release:
             for (device, role), count in self._zones_counts.items()
         }
         usage = Usage(zones, self._waiting_count, covering.checkpoint_id if covering else 0)
+        used: dict[ids.DeviceId, int] = {}
+        for (device_id, _), count in zones.items():
+            used[device_id] = used.get(device_id, 0) + count
+        self._is_nearly_full = any(
+            used.get(identity.device_id, 0) > NEARLY_FULL_SHARE * identity.zone_count
+            for identity in self._media.healthy_devices()
+        )
         self._zones_counts, self._waiting_count = {}, 0
         self._on_usage(usage)
 

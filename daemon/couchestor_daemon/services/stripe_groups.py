@@ -28,6 +28,7 @@ from couchestor_daemon.services import (
     group_zones,
     log_segment,
     open_group,
+    room_wait,
     stripe_assembly,
     zone_allocation,
 )
@@ -61,6 +62,7 @@ class StripeGroups:
         submit: Commits an operation through the group commit.
         run_codec: Runs a CPU-heavy function on the codec pool.
         run_blocking: Runs device commands that are not in the media port on a pool.
+        room: How long a stripe waits for zones of a new group; without it it does not.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class StripeGroups:
         run_codec: RunBlocking,
         run_blocking: RunBlocking,
         publisher: event_publisher.EventPublisher,
+        room: room_wait.RoomWait | None = None,
     ) -> None:
         self._writer = writer
         self._wanted = wanted
@@ -93,6 +96,7 @@ class StripeGroups:
         self._run_codec = run_codec
         self._run_blocking = run_blocking
         self._publisher = publisher
+        self._room = room
         self._open: list[open_group.OpenGroup] = []
         self._sealer = group_sealer.GroupSealer(submit=submit, publisher=publisher)
         self._unsettled: dict[StripePlace, open_group.OpenGroup] = {}
@@ -130,6 +134,7 @@ class StripeGroups:
 
         Raises:
             StoreReadOnlyError, StoreFullError, GeometryChangedError.
+            OverloadedError: it waited for zones for too long.
         """
         failure: BaseException | None = None
         for _ in range(STRIPE_ATTEMPTS_MAX):
@@ -229,7 +234,10 @@ class StripeGroups:
                     break
                 await self._changed.wait()
         try:
-            group = await self._open_group(wanted)
+            if self._room is None:
+                group = await self._open_group(wanted)
+            else:
+                group = await self._room.until_there_is(lambda: self._open_group(wanted))
         finally:
             async with self._changed:
                 self._opening_count -= 1
@@ -319,7 +327,11 @@ class StripeGroups:
             return record
 
         record = await self._submit(
-            commit_log.Operation(apply=apply, uses_reserve=self._reserve_share_count > 0)
+            commit_log.Operation(
+                apply=apply,
+                uses_reserve=self._reserve_share_count > 0,
+                waits_for_room=False,  # The stripe does.
+            )
         )
         assert isinstance(record, media_records.GroupRecord), record
         zones = media_records.zone_addresses(record.members)

@@ -12,6 +12,11 @@ ZONE_GRACE_SECONDS: Final = 60.0
 assert ZONE_GRACE_SECONDS == GRACE_PER_PLACES_KEPT * PLACES_KEPT_SECONDS, ZONE_GRACE_SECONDS
 
 
+READS_ENDED_SECONDS: Final = 1.0
+"""Reads that began this much later have seen that nothing refers to the zone: when there are no
+others left, it need not wait for the rest of its grace."""
+
+
 def places_kept_seconds(grace_seconds: float) -> float:
     """How long places may be used under another grace."""
     return grace_seconds / GRACE_PER_PLACES_KEPT

@@ -11,7 +11,7 @@ import stripe_node
 
 from couchestor_daemon.formats import l2p_record, media_records, zone_header
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services import release
+from couchestor_daemon.services import release, zone_grace
 from couchestor_daemon.services.catalogue import liveness
 from couchestor_domain import errors, events, ids, objects, units
 
@@ -26,7 +26,11 @@ class Rig:
     def __init__(self) -> None:
         self.node = stripe_node.StripeNode(zone_bytes=256 * units.KIB)
         self.covering: media_records.CheckpointRecord | None = None
-        self.release = release.Release(
+        self.release = self.new_release()
+
+    def new_release(self, *, reads_horizon: Callable[[], float] = lambda: 0.0) -> release.Release:
+        """Of a new process."""
+        return release.Release(
             index=self.node.index,
             media=self.node.media,
             submit=self.node.commits.submit,
@@ -35,6 +39,7 @@ class Rig:
             clock=self.node,
             trusted=lambda: self.covering,
             grace_seconds=GRACE,
+            reads_horizon=reads_horizon,
         )
 
     async def fill(self) -> media_records.GroupRecord:
@@ -416,3 +421,18 @@ async def test_repairs_of_a_released_group_are_forgotten(rig: Rig) -> None:
     with rig.node.index.read() as reader:
         left = [key for key, _ in reader.scan(*media_records.table_range(media_records.REPAIRS))]
     assert left == [media_records.repair_key(group.group_id + 1, 4096, 5)]
+
+
+async def test_no_grace_is_waited_for_once_no_read_goes_by_older_lookups(rig: Rig) -> None:
+    horizon = 0.0
+    rig.release = rig.new_release(reads_horizon=lambda: horizon)
+    group = await rig.fill()
+    seen_at = rig.node.now_seconds
+    await rig.one_pass()
+    rig.node.now_seconds += 5.0
+    horizon = seen_at + zone_grace.READS_ENDED_SECONDS - 0.01
+    await rig.one_pass()
+    assert group in rig.node.group_records(), "a read from before is going on"
+    horizon = seen_at + zone_grace.READS_ENDED_SECONDS
+    await rig.one_pass()
+    assert group not in rig.node.group_records()
