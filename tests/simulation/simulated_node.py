@@ -500,6 +500,7 @@ class Maintenance(Process):
             stripes=self.stripes,
             pool=self._pool,
             stripe_bytes=shape.stripe_bytes,
+            memory_bytes=POOL_BYTES // 2,
             squeeze=squeeze,
             run_codec=self._run_inline,
             submit=self.commits.submit,

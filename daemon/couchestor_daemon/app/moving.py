@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from couchestor_daemon.adapters import system_clock
-from couchestor_daemon.app import metrics, node, settings, stranding
+from couchestor_daemon.app import metrics, node, preparation, settings, stranding
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import (
@@ -60,6 +60,7 @@ def works(
         stripes=stripes,
         pool=parts.pool,
         stripe_bytes=told.stripe_bytes,
+        memory_bytes=preparation.BUFFER_POOL_BYTES // 2,
         squeeze=squeeze,
         run_codec=parts.codec_threads.run,
         submit=parts.commits.submit,

@@ -10,7 +10,7 @@ from couchestor_daemon.adapters import read_board
 from couchestor_daemon.app import pace_keeping
 from couchestor_daemon.services import places_in_use
 
-PUBLISH_SECONDS: Final = 0.5
+PUBLISH_SECONDS: Final = 0.25
 
 
 class ReadReporter:

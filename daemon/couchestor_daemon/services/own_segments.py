@@ -178,6 +178,7 @@ class OwnSegments:
                     role=zone_header.ZoneRole.SEGMENT,
                     owner_id=sequence,
                     keep_free_count=0 if from_reserve else self._reserve_zones_count,
+                    leaves_moving_room=grows,
                     avoid=avoid,
                 )
             except errors.StoreFullError as exc:

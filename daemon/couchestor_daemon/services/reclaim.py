@@ -272,7 +272,7 @@ class Reclaim:
         return record.data_shards * (capacity - zone_header.ZONE_HEADER_BYTES)
 
     def _room_groups_count(self, reader: index_port.IndexReader) -> int:
-        """Groups of the present geometry that can be opened beyond the reserve."""
+        """Groups of the present geometry that writers can open."""
         devices = self._media.healthy_devices()
         wanted = geometry.shrink_to_healthy(self._wanted, len(devices))
         if wanted is None:
@@ -280,7 +280,9 @@ class Reclaim:
         room = sorted(
             (
                 len(zone_allocation.free_zones(reader, identity))
-                - zone_allocation.kept_free_count(identity, self._reserve_zones_count)
+                - zone_allocation.kept_free_count(
+                    identity, self._reserve_zones_count, leaves_moving_room=True
+                )
                 for identity in devices
             ),
             reverse=True,

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 ROWS_PER_STEP_MAX: Final = 4096
 OWNERS_PER_STEP_MAX: Final = 8
 POLL_SECONDS_MAX: Final = 5.0
-POLL_SECONDS_NEAR_FULL: Final = 0.5
+POLL_SECONDS_NEAR_FULL: Final = 0.25
 """While writers may be waiting for zones."""
 NEARLY_FULL_SHARE: Final = 0.75
 """Of a device's zones in use."""

@@ -35,6 +35,10 @@ from couchestor_domain import errors, event_publisher, events, geometry, ids
 
 logger = logging.getLogger(__name__)
 
+STRIPES_MAX: Final = 4
+"""Moved at once: a stripe waits for its devices four times, and for a commit."""
+MEMORY_PER_STRIPE: Final = 3
+"""Times its data bytes."""
 ATTEMPTS_MAX: Final = 4
 RETRY_SECONDS: Final = 0.5
 """Before the second attempt at a stripe; doubled before each further one."""
@@ -59,6 +63,14 @@ class Moved:
     unreadable: list[l2p.Entry] = field(default_factory=list)
     """Left where they are: their bytes do not verify."""
 
+    def add(self, other: Moved) -> None:
+        """Count what became of further entries."""
+        self.taken_count += other.taken_count
+        self.switched_count += other.switched_count
+        self.switched_bytes += other.switched_bytes
+        self.stripe_bytes += other.stripe_bytes
+        self.unreadable += other.unreadable
+
 
 @dataclass(slots=True, eq=False)
 class _Packed:
@@ -72,15 +84,16 @@ class _Packed:
 
 
 class Relocation:
-    """Moves entries, one stripe at a time. On the event loop of the maintenance process.
+    """Moves entries, a few stripes at a time. On the event loop of the maintenance process.
 
-    Memory, all of it of ``pool``: the data of one stripe, and either what is read at once or the
+    Memory for each stripe, all of it of ``pool``: its data, and either what is read at once or the
     stripe as it lies on media.
 
     Args:
         groups: Of this process alone.
         stripes: Reads, and verifies what was written.
         stripe_bytes: Data bytes of a stripe; one longer entry makes a longer stripe.
+        memory_bytes: Of ``pool``, that may be used: it bounds how many stripes are moved at once.
         squeeze: Decides what is compressed.
         run_codec: Runs work for the processor on the codec pool.
         pace: Awaited with a number of bytes before as many are read or written.
@@ -95,6 +108,7 @@ class Relocation:
         stripes: stripe_reader.StripeReader,
         pool: buffers.BufferPool,
         stripe_bytes: int,
+        memory_bytes: int = 0,
         squeeze: compression.Compression,
         run_codec: RunCodec,
         submit: Submit,
@@ -112,8 +126,11 @@ class Relocation:
         self._submit = submit
         self._pace = pace
         self._publisher = publisher
-        self._turn = asyncio.Lock()
-        """One stripe at a time, whoever asks: it bounds the memory."""
+        self.stripes_count = max(
+            1, min(STRIPES_MAX, memory_bytes // (MEMORY_PER_STRIPE * stripe_bytes))
+        )
+        """Moved at once, whoever asks: it bounds the memory."""
+        self._turns = asyncio.Semaphore(self.stripes_count)
 
     async def move(self, entries: Sequence[l2p.Entry]) -> Moved:
         """Move as many entries, from the first on, as one stripe holds.
@@ -129,10 +146,10 @@ class Relocation:
             OverloadedError: no memory now.
             CouchestorError: the commit failed.
         """
-        taken = entries[: self._fitting_count(entries)]
+        taken = entries[: self.fitting_count(entries)]
         moved = Moved(taken_count=len(taken))
         room = sum(packed_stripe.payload_bytes(entry.location.stored_bytes) for entry in taken)
-        async with self._turn:
+        async with self._turns:
             await self._pace(room)
             with self._pool.acquire(packed_stripe.table_bytes(len(taken)) + room) as buffer:
                 packed = await uninterrupted.to_the_end(self._pack(taken, buffer.view, moved))
@@ -140,7 +157,8 @@ class Relocation:
                     await self._write(packed, moved)
         return moved
 
-    def _fitting_count(self, entries: Sequence[l2p.Entry]) -> int:
+    def fitting_count(self, entries: Sequence[l2p.Entry]) -> int:
+        """How many of the first entries one stripe holds; at least one."""
         assert entries, "nothing to move"
         count = 0
         total = 0

@@ -208,6 +208,7 @@ class StripeGroups:
     async def _take(
         self, wanted: geometry.StripeGeometry, shard_bytes: int
     ) -> open_group.OpenGroup:
+        """A group of this geometry, for the caller alone, with room for such a shard."""
         if not self._adopted:
             # Everyone waits for it: a group opened meanwhile would be one too many, at each start.
             async with self._adoption:
@@ -218,33 +219,54 @@ class StripeGroups:
                         # Once: a group taken over twice would be two writers in its zones.
                         self._adopted = True
         self._sealer.wake()
-        async with self._changed:
-            while True:
-                self._leave_lost_groups()
-                for group in list(self._open):
-                    if group.busy or group.geometry != wanted:
-                        continue
-                    if group.offset_bytes + shard_bytes <= group.capacity_bytes:
-                        group.busy = True
-                        return group
-                    self._leave(group)
-                live = sum(1 for group in self._open if group.geometry == wanted)
-                if live + self._opening_count < self._open_groups_max:
-                    self._opening_count += 1
-                    break
-                await self._changed.wait()
-        try:
-            if self._room is None:
-                group = await self._open_group(wanted)
-            else:
-                group = await self._room.until_there_is(lambda: self._open_group(wanted))
-        finally:
+        if self._room is None:
+            return await self._take_now(wanted, shard_bytes)
+        return await self._room.until_there_is(lambda: self._take_now(wanted, shard_bytes))
+
+    async def _take_now(
+        self, wanted: geometry.StripeGeometry, shard_bytes: int
+    ) -> open_group.OpenGroup:
+        """Raises StoreFullError when no group can be opened and none is open."""
+        waits_for_others = False
+        while True:
             async with self._changed:
-                self._opening_count -= 1
-                self._changed.notify_all()
-        group.busy = True
-        self._open.append(group)
-        return group
+                while (group := self._free_group(wanted, shard_bytes)) is None:
+                    live = sum(1 for group in self._open if group.geometry == wanted)
+                    may_open = live + self._opening_count < self._open_groups_max
+                    if may_open and not (waits_for_others and live):
+                        self._opening_count += 1
+                        break
+                    await self._changed.wait()
+            if group is not None:
+                return group
+            try:
+                group = await self._open_group(wanted)
+                group.busy = True
+                self._open.append(group)
+            except errors.StoreFullError:
+                if not any(group.geometry == wanted for group in self._open):
+                    raise
+                waits_for_others = True
+                continue
+            finally:
+                async with self._changed:
+                    self._opening_count -= 1
+                    self._changed.notify_all()
+            return group
+
+    def _free_group(
+        self, wanted: geometry.StripeGeometry, shard_bytes: int
+    ) -> open_group.OpenGroup | None:
+        """An open group that nobody writes to, taken; those that are full are left."""
+        self._leave_lost_groups()
+        for group in list(self._open):
+            if group.busy or group.geometry != wanted:
+                continue
+            if group.offset_bytes + shard_bytes <= group.capacity_bytes:
+                group.busy = True
+                return group
+            self._leave(group)
+        return None
 
     async def _give_back(self, group: open_group.OpenGroup, *, usable: bool) -> None:
         """Let others have the group; one whose zones are out of step is closed for good."""
@@ -313,6 +335,7 @@ class StripeGroups:
                 owner_id=group_id,
                 keep_free_count=self._reserve_zones_count,
                 reserve_share_count=self._reserve_share_count,
+                leaves_moving_room=not self._reserve_share_count,
             )
             record = media_records.GroupRecord(
                 group_id,

@@ -23,8 +23,19 @@ def free_zones(
     return [ids.ZoneIndex(index) for index in range(identity.zone_count) if index not in used]
 
 
-def kept_free_count(identity: device_port.DeviceIdentity, keep_free_count: int) -> int:
-    """How many zones of a device the reserve is: as many as asked for, or its largest part."""
+MOVING_ROOM_DIVISOR: Final = 32
+MOVING_ROOM_ZONES_MAX: Final = 8
+"""Zones of a device that are left to what moves live bytes together, that part of it or so many.
+With fewer it moves a group, then waits until the zones that this emptied are released."""
+
+
+def kept_free_count(
+    identity: device_port.DeviceIdentity, keep_free_count: int, *, leaves_moving_room: bool = False
+) -> int:
+    """How many zones of a device are not for the asker: the reserve as asked for and the room to
+    move in, or the largest part of the device."""
+    if leaves_moving_room:
+        keep_free_count += min(identity.zone_count // MOVING_ROOM_DIVISOR, MOVING_ROOM_ZONES_MAX)
     return min(keep_free_count, identity.zone_count // RESERVE_DIVISOR)
 
 
@@ -37,6 +48,7 @@ def allocate(
     owner_id: int,
     keep_free_count: int = 0,
     reserve_share_count: int = 0,
+    leaves_moving_room: bool = False,
     avoid: Collection[ids.ZoneAddress] = (),
 ) -> tuple[ids.ZoneAddress, ...]:
     """Take one zone on each of ``count`` distinct devices and record the ownership.
@@ -46,6 +58,8 @@ def allocate(
             on a full store, such as deletes.
         reserve_share_count: How many of those may be taken all the same: by what gives more zones
             back than it takes.
+        leaves_moving_room: Whether the zones that moving needs must stay free too: for whatever
+            makes the store fuller.
 
     Raises:
         StoreReadOnlyError: fewer than ``count`` devices are healthy.
@@ -66,7 +80,13 @@ def allocate(
                 free_zones_count=max(
                     0,
                     len(free[identity.device_id])
-                    - max(0, kept_free_count(identity, keep_free_count) - reserve_share_count),
+                    - max(
+                        0,
+                        kept_free_count(
+                            identity, keep_free_count, leaves_moving_room=leaves_moving_room
+                        )
+                        - reserve_share_count,
+                    ),
                 ),
                 open_zones_count=0,
             )

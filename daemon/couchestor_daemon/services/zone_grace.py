@@ -12,7 +12,7 @@ ZONE_GRACE_SECONDS: Final = 60.0
 assert ZONE_GRACE_SECONDS == GRACE_PER_PLACES_KEPT * PLACES_KEPT_SECONDS, ZONE_GRACE_SECONDS
 
 
-READS_ENDED_SECONDS: Final = 1.0
+READS_ENDED_SECONDS: Final = 0.25
 """Reads that began this much later have seen that nothing refers to the zone: when there are no
 others left, it need not wait for the rest of its grace."""
 

@@ -22,6 +22,7 @@ from couchestor_daemon.services import (
     body_writer,
     commit_log,
     group_commit,
+    open_group,
     stripe_assembly,
     stripe_groups,
 )
@@ -328,3 +329,31 @@ async def test_a_cancelled_write_keeps_its_memory_until_its_threads_are_done(ben
     with pytest.raises(asyncio.CancelledError):
         await writing
     assert bench.pool.lent_bytes == 0
+
+
+async def test_a_stripe_waits_for_a_group_in_use_when_no_other_can_be_opened(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = bench.stripe()
+    await bench.write(first)
+    first.release()
+    refused = 0
+
+    async def full(wanted: geometry.StripeGeometry) -> open_group.OpenGroup:
+        nonlocal refused
+        refused += 1
+        raise errors.StoreFullError("no zone is free")
+
+    monkeypatch.setattr(bench.groups, "_open_group", full)
+    stripes = [bench.stripe() for _ in range(3)]
+    bench.hold = asyncio.Event()
+    writes = asyncio.gather(*(bench.write(stripe) for stripe in stripes))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    bench.hold.set()
+    places = await writes
+    assert len({place.group_id for place in places}) == 1
+    assert len({place.offset_bytes for place in places}) == 3
+    assert refused >= 1
+    for stripe in stripes:
+        stripe.release()
