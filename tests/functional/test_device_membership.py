@@ -1,4 +1,4 @@
-"""Devices join and retire on a real node, and what must not join is refused by name."""
+"""Devices join and retire between two runs of a node, and what must not join is refused by name."""
 
 from __future__ import annotations
 
@@ -66,11 +66,6 @@ def test_a_seventh_device_is_written_to_and_a_retiring_one_no_more(tmp_path: pat
     with daemon_process.running(tmp_path / "node", options=_SMALL) as server:
         data_dir = server.data_dir
         objects = _write(server, "six")
-        refused = node_command.run(
-            "device", "add", str(seventh), data_dir=data_dir, options=_told(_SMALL)
-        )
-        assert refused.returncode == 2
-        assert "another couchestor daemon uses" in refused.stderr
         server.terminate()
 
         seventh.mkdir()
@@ -117,8 +112,11 @@ def test_a_seventh_device_is_written_to_and_a_retiring_one_no_more(tmp_path: pat
         checked = node_command.run("check", data_dir=data_dir)
         assert checked.returncode == 1
         findings = checked.stdout.splitlines()
-        assert len(findings) == 2, findings
-        assert all(" shards wait for repair: " in line for line in findings)
+        waiting = [line for line in findings if " shards wait for repair: " in line]
+        assert len(waiting) == 2, findings
+        # A device that was away keeps its copy of the checkpoint that was given up meanwhile.
+        others = [line for line in findings if line not in waiting]
+        assert all(line.startswith("the copy of checkpoint ") for line in others), findings
 
 
 def test_what_does_not_belong_stops_the_start_with_one_line(tmp_path: pathlib.Path) -> None:

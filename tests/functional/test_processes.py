@@ -28,7 +28,7 @@ def prepare(settings):
         raise errors.ForeignDeviceError("device d0 belongs to another node")
     return {"devices": 6}
 
-async def run_worker(settings, *, slot, credentials, ready, stop):
+async def run_worker(settings, *, slot, credentials, inbox, ready, stop):
     from couchestor_daemon.app import metrics
     measured = metrics.NodeMetrics()
     measured.commits.inc()
@@ -47,7 +47,7 @@ async def run_worker(settings, *, slot, credentials, ready, stop):
     server.close()
     (settings.data_dir / f"drained-{slot}").touch()
 
-async def run_maintenance(settings, *, ready, report, stop):
+async def run_maintenance(settings, *, inbox, ready, report, stop):
     report({"checkpoint": {"sequence": 7}})
     ready()
     await stop.wait()

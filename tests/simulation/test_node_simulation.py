@@ -295,7 +295,7 @@ def test_canary_entries_switched_before_the_shards_are_durable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     patch_media_writes(monkeypatch, _packed_shards_not_durable)
-    must_be_caught("cannot be read|are not repaired")
+    must_be_caught("cannot be read|are not repaired|is not on")
 
 
 @pytest.mark.usefixtures("without_audit")

@@ -37,19 +37,50 @@ class DeviceRoster:
         self._on_failure = on_failure
         self._lock = threading.Lock()
         self._devices = dict(devices)
+        self._held: set[ids.DeviceId] = set()
+        """In service and read from, but not yet, or no longer, given zones."""
         self._healthy = _taking_zones(self._devices.values())
         self._readers = {
             device_id: cast(OpportunisticReader, device)
             for device_id, device in self._devices.items()
-            if callable(getattr(device, "try_read", None))
+            if _reads_without_waiting(device)
         }
 
     def healthy(self) -> Sequence[device_port.DeviceIdentity]:
         """Identities of the devices that may be given new zones, ordered by label.
 
-        A retiring device is not among them and yet in service: what it holds is read.
+        A retiring device is not among them and yet in service: what it holds is read. The same
+        object until something about it changes.
         """
         return self._healthy
+
+    def admit(self, device: device_port.ZonedDevice) -> None:
+        """Take a device into service, in place of an earlier one of the same id: it is read from,
+        and given no zones before ``employ``."""
+        device_id = device.identity.device_id
+        with self._lock:
+            self._held.add(device_id)
+            self._devices[device_id] = device
+            if _reads_without_waiting(device):
+                self._readers[device_id] = cast(OpportunisticReader, device)
+            self._count_healthy()
+
+    def employ(self, device_id: ids.DeviceId) -> None:
+        """Let a device be given zones, unless it retires."""
+        with self._lock:
+            self._held.discard(device_id)
+            self._count_healthy()
+
+    def hold(self, device_id: ids.DeviceId) -> None:
+        """Give a device no more zones; what it holds is read."""
+        with self._lock:
+            self._held.add(device_id)
+            self._count_healthy()
+
+    def refresh(self) -> None:
+        """What stands on a device about itself has changed."""
+        with self._lock:
+            self._count_healthy()
 
     def device(self, device_id: ids.DeviceId) -> device_port.ZonedDevice:
         """Raises DeviceGoneError when the device is not in service."""
@@ -65,8 +96,14 @@ class DeviceRoster:
         with self._lock:
             self._readers.pop(device_id, None)
             found = self._devices.pop(device_id, None) is not None
-            self._healthy = _taking_zones(self._devices.values())
+            self._held.discard(device_id)
+            self._count_healthy()
             return found
+
+    def _count_healthy(self) -> None:
+        self._healthy = _taking_zones(
+            device for device_id, device in self._devices.items() if device_id not in self._held
+        )
 
     def fail(self, device_id: ids.DeviceId, error: BaseException) -> None:
         """Take a device out and tell the listener, once."""
@@ -122,6 +159,10 @@ class DeviceRoster:
         except (errors.DeviceGoneError, errors.DeviceIoError) as exc:
             self.fail(zone.device_id, exc)
             raise
+
+
+def _reads_without_waiting(device: device_port.ZonedDevice) -> bool:
+    return callable(getattr(device, "try_read", None))
 
 
 def _taking_zones(

@@ -90,6 +90,28 @@ class DirectoryDevice:
             directory_layout.replace_identity(self.path, identity_format.pack(identity))
         self._identity = identity
 
+    def reread_identity(self) -> None:
+        """Learn what another process has written about this device.
+
+        Raises:
+            DeviceError: the folder is gone, or carries another device by now.
+        """
+        found = directory_layout.read_identity(self.path)
+        if found.device_id != self._identity.device_id:
+            raise errors.ForeignDeviceError(
+                f"{self.path} carries device {found.label} ({found.device_id}) by now, not "
+                f"{self._identity.label} ({self._identity.device_id})"
+            )
+        self._identity = found
+
+    def is_folder_of(self, path: pathlib.Path) -> bool:
+        """Whether the folder that is open here is the one at ``path``."""
+        try:
+            mine, there = os.fstat(self._folder_fd), os.stat(path / directory_layout.ZONES)
+        except OSError:
+            return False
+        return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
+
     def report(self) -> Sequence[device_port.ZoneReport]:
         with self._mapped("report"):
             self._check_present()

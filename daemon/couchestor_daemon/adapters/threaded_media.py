@@ -47,8 +47,10 @@ class ThreadedMedia:
         self._write_threads = worker_threads.WorkerThreads(write_threads_count, "media-write")
         self._sync_threads = worker_threads.WorkerThreads(sync_threads_count, "media-sync")
         # One device that stalls must not take every thread: the others are read around it.
-        reads_per_device = max(1, read_threads_count // 3)
-        self._read_turns = {device_id: asyncio.Semaphore(reads_per_device) for device_id in devices}
+        self._reads_per_device = max(1, read_threads_count // 3)
+        self._read_turns = {
+            device_id: asyncio.Semaphore(self._reads_per_device) for device_id in devices
+        }
 
     def healthy_devices(self) -> Sequence[device_port.DeviceIdentity]:
         return self._roster.healthy()
@@ -97,6 +99,25 @@ class ThreadedMedia:
 
     def report_failure(self, device_id: ids.DeviceId, error: BaseException) -> None:
         self._roster.fail(device_id, error)
+
+    def admit(self, device: device_port.ZonedDevice) -> None:
+        """Take a device into service for reads; owned by the caller as the others are."""
+        self._read_turns.setdefault(
+            device.identity.device_id, asyncio.Semaphore(self._reads_per_device)
+        )
+        self._roster.admit(device)
+
+    def employ(self, device_id: ids.DeviceId) -> None:
+        """Let a device that was admitted or held be given zones."""
+        self._roster.employ(device_id)
+
+    def hold(self, device_id: ids.DeviceId) -> None:
+        """Give a device no more zones; what it holds is read."""
+        self._roster.hold(device_id)
+
+    def refresh(self) -> None:
+        """Look again at which devices retire."""
+        self._roster.refresh()
 
     def remove(self, device_id: ids.DeviceId) -> None:
         """Take a device out of service without reporting a failure."""

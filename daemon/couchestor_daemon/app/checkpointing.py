@@ -39,11 +39,12 @@ def is_due(
     copies_lost: bool = False,
     replicas_lost: bool = False,
     space_is_short: bool = False,
+    departing: bool = False,
 ) -> bool:
     """Whether another image is worth its writing: the log has grown enough; or the newest one, or
     the log behind it, is on fewer devices than it should be, and an image can be on enough; or
-    zones are needed that only a newer one lets go."""
-    if copies_lost or replicas_lost or space_is_short:
+    zones are needed, or a device is to be emptied, that only a newer one lets go."""
+    if copies_lost or replicas_lost or space_is_short or departing:
         return True
     image_bytes = newest.image_bytes if newest else 0
     return since_bytes > max(log_bytes, image_bytes * log_percent // 100)
@@ -150,7 +151,8 @@ class CheckpointSchedule:
             copies_lost = self._copies_are_lost(newest)
             replicas_lost = self._replicas_are_lost(applied)
             space_is_short = self._space_is_short(newest)
-            is_pressing = copies_lost or replicas_lost or space_is_short
+            departing = self._taker.keeps_devices_from_leaving() and self._taker.can_take()
+            is_pressing = copies_lost or replicas_lost or space_is_short or departing
             if applied == self._seen_sequence and not is_pressing:
                 return 0.0  # An idle node does not ask its devices for every zone.
             since_bytes = self._taker.log_bytes_since_newest()
@@ -163,6 +165,7 @@ class CheckpointSchedule:
                 copies_lost=copies_lost,
                 replicas_lost=replicas_lost,
                 space_is_short=space_is_short,
+                departing=departing,
             ):
                 record = self._taker.take(space_is_short=space_is_short)
                 if record is not None:

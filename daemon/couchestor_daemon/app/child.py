@@ -19,12 +19,17 @@ import sys
 import threading
 from typing import Any, Final
 
-from couchestor_daemon.app import credentials_file, logs, settings, tls
-from couchestor_domain import errors
+import msgspec
+
+from couchestor_daemon.app import credentials_file, device_messages, logs, settings, tls
+from couchestor_domain import errors, ids
 
 REFUSED_EXIT: Final = 3
 """Exit status of a child that refuses to run and has said why."""
 BEAT_SECONDS: Final = 1.0
+ERROR_LENGTH_MAX: Final = 600
+"""Characters of an error in an answer: the line stays below PIPE_BUF whatever they are."""
+ANSWER_AGAIN_SECONDS: Final = 0.05
 ROLES: Final = ("prepare", "worker", "maintenance", "conclude")
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -36,13 +41,22 @@ class _Reports:
         os.set_blocking(fd, False)
         self._fd = fd
 
-    def send(self, line: str) -> None:
+    def send(self, line: str) -> bool:
+        """False when the supervisor does not read: it loses beats, never stalls this process."""
         try:
             os.write(self._fd, line.encode() + b"\n")
         except BlockingIOError:
-            pass  # a supervisor that does not read loses beats, never stalls this process
+            return False
         except BrokenPipeError:
             os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+    async def answer(self, answer: device_messages.DeviceAnswer) -> None:
+        """Send an answer; it is short enough to be written as a whole or not at all."""
+        answer = msgspec.structs.replace(answer, error=answer.error[:ERROR_LENGTH_MAX])
+        line = "answer " + msgspec.json.encode(answer).decode()
+        while not self.send(line):  # noqa: ASYNC110 - the pipe is not the loop's
+            await asyncio.sleep(ANSWER_AGAIN_SECONDS)
 
 
 def main() -> int:
@@ -96,9 +110,12 @@ def _run(
     async def body() -> None:
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
+        inbox = device_messages.OrderInbox(
+            reports.answer, held=frozenset(map(ids.DeviceId, first["held_devices"]))
+        )
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         loop.add_signal_handler(signal.SIGHUP, tls.reload_all)
-        _follow(orders, loop, stop)
+        _follow(orders, loop, stop, inbox=inbox)
         beat = loop.create_task(_beat(reports))
         try:
             if arguments.role == "worker":
@@ -111,12 +128,14 @@ def _run(
                     told,
                     slot=arguments.slot,
                     credentials=store,
+                    inbox=inbox,
                     ready=lambda: reports.send("ready"),
                     stop=stop,
                 )
             else:
                 await node.run_maintenance(
                     told,
+                    inbox=inbox,
                     ready=lambda: reports.send("ready"),
                     report=lambda facts: reports.send("summary " + json.dumps(facts)),
                     stop=stop,
@@ -134,11 +153,22 @@ async def _beat(reports: _Reports) -> None:
         await asyncio.sleep(BEAT_SECONDS)
 
 
-def _follow(orders: Any, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+def _follow(
+    orders: Any,
+    loop: asyncio.AbstractEventLoop,
+    stop: asyncio.Event,
+    *,
+    inbox: device_messages.OrderInbox,
+) -> None:
     def read() -> None:
         try:
             for line in orders:
-                logs.set_level(json.loads(line)["log_level"])
+                order = json.loads(line)
+                if "log_level" in order:
+                    logs.set_level(order["log_level"])
+                if "device" in order:
+                    told = msgspec.convert(order["device"], device_messages.DeviceOrder)
+                    loop.call_soon_threadsafe(inbox.waiting.put_nowait, told)
             loop.call_soon_threadsafe(stop.set)
         except RuntimeError:
             pass  # the loop has already closed

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import collections.abc
-import dataclasses
 import importlib
 import importlib.util
 import json
 import logging
 import os
-import pathlib
 import sys
 from typing import Any, Final, NoReturn
 
@@ -50,18 +48,29 @@ _STATES: Final = """\
 Works on a running and on a stopped node. States:
   present   in use
   retiring  read from, given nothing new
+  failed    there, and out of service in a process of the running node: see `device attach`
   missing   not there or not formatted: the node serves around it
   refused   of another node, an old copy, named twice or damaged: the reason stands below
   new       formatted by the first start"""
 _ADDING: Final = """\
-The node must be stopped; its next start uses the device, and remembers the path without any
-change to the configuration. A folder that is not empty or belongs to another node is refused
-by name. Repeating an interrupted command finishes it. Under systemd the unit must be allowed
-to write there (ReadWritePaths=, see docs/OPERATIONS.md)."""
+A running node puts it into service at once, a stopped one at its next start; both remember the
+path without any change to the configuration. A folder that is not empty or belongs to another node
+is refused by name. Repeating an interrupted command finishes it. Under systemd the unit must be
+allowed to write there (ReadWritePaths=, see docs/OPERATIONS.md)."""
 _RETIRING: Final = """\
-The node must be stopped; from its next start on no new zone is taken on the device, and what it
+No new zone is taken on the device any more, of a stopped node from its next start on, and what it
 holds moves away in the background. It is still read from meanwhile: leave it attached until
-`couchestor status` shows none of its zones in use. Refused when too few devices would stay."""
+`couchestor status` shows that it is empty. Refused when too few devices would stay."""
+_REMOVING: Final = """\
+For a device that has retired and is empty, or is gone for good when what it held is elsewhere:
+the node forgets it. Refused with numbers while the index refers to anything on it."""
+_REPLACING: Final = """\
+Adds the folder as `device add` does. The other device retires; if it is missing or has failed,
+what it held is rebuilt. `device remove` forgets it once it holds nothing. Refused when too few
+devices would stay in service. A rebuild under way goes on, with one device more to choose from."""
+_ATTACHING: Final = """\
+For a device that was missing or has failed and is there again, at its old path or another one. A
+running node serves it at once. An old copy or the device of another node is refused by name."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -127,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     device = add(
         commands,
         "device",
-        "list, add or retire devices",
+        "list, add, retire, replace or remove devices",
         groups=(),
         detail="A device is a folder on a medium that can fail as a whole, such as a disk.",
     )
@@ -150,15 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
         detail=_ADDING,
     )
     adding.add_argument("path", help="an existing, empty folder, best on a medium of its own")
-    adding.add_argument(
-        "--label", default="", metavar="NAME", help="its name in messages [the folder's name]"
-    )
-    adding.add_argument(
-        "--failure-domain",
-        default="",
-        metavar="NAME",
-        help="devices with the same name here may fail together, such as one shelf [the label]",
-    )
+    _add_name_flags(adding)
     retiring = add(
         actions,
         "retire",
@@ -166,10 +167,38 @@ def build_parser() -> argparse.ArgumentParser:
         groups=storage,
         detail=_RETIRING,
     )
-    retiring.add_argument("label", help="its name or id in `couchestor device list`")
+    retiring.add_argument(
+        "name", metavar="label", help="its name or id in `couchestor device list`"
+    )
     retiring.add_argument(
         "--undo", action="store_true", help="take a retiring device back into service"
     )
+    removing = add(
+        actions,
+        "remove",
+        "take out a device that holds nothing any more",
+        groups=storage,
+        detail=_REMOVING,
+    )
+    removing.add_argument("name", metavar="device", help="its label, id or path")
+    replacing = add(
+        actions,
+        "replace",
+        "put an empty folder in the place of a device",
+        groups=storage,
+        detail=_REPLACING,
+    )
+    replacing.add_argument("name", metavar="device", help="label, id or path of the old one")
+    replacing.add_argument("path", help="an existing, empty folder, best on a medium of its own")
+    _add_name_flags(replacing)
+    attaching = add(
+        actions,
+        "attach",
+        "bring back a device that was missing or has failed",
+        groups=storage,
+        detail=_ATTACHING,
+    )
+    attaching.add_argument("path", help="where it is now")
     checking = add(
         commands,
         "check",
@@ -207,6 +236,18 @@ def build_parser() -> argparse.ArgumentParser:
         if _is_importable(target):
             commands.add_parser(name, help=text, add_help=False)
     return parser
+
+
+def _add_name_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--label", default="", metavar="NAME", help="its name in messages [the folder's name]"
+    )
+    parser.add_argument(
+        "--failure-domain",
+        default="",
+        metavar="NAME",
+        help="devices with the same name here may fail together, such as one shelf [the label]",
+    )
 
 
 def _dispatch(words: list[str], environment: dict[str, str]) -> int:
@@ -262,26 +303,8 @@ def _act(arguments: argparse.Namespace, told: settings.Settings) -> int:
             print("\n".join(lines) or "everything verified")
         return 1 if checked.findings else 0
     elif arguments.command == "device":
-        return _act_on_devices(arguments, told)
-    return 0
-
-
-def _act_on_devices(arguments: argparse.Namespace, told: settings.Settings) -> int:
-    changes = importlib.import_module("couchestor_daemon.app.device_changes")
-    listing = importlib.import_module("couchestor_daemon.app.device_listing")
-    if arguments.action == "list":
-        rows = listing.survey(told)
-        if arguments.json:
-            print(json.dumps([dataclasses.asdict(row) for row in rows]))
-        else:
-            print(listing.table(rows))
-    elif arguments.action == "add":
-        path = pathlib.Path(os.path.abspath(pathlib.Path(arguments.path).expanduser()))
-        print(
-            changes.add(told, path, label=arguments.label, failure_domain=arguments.failure_domain)
-        )
-    else:
-        print(changes.retire(told, arguments.label, undo=arguments.undo))
+        devices = importlib.import_module("couchestor_daemon.app.device_commands")
+        print(devices.act(arguments, told))
     return 0
 
 

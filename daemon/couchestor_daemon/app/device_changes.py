@@ -1,56 +1,41 @@
-"""Devices joining and retiring, while the node is stopped.
+"""Devices join, retire and leave while the node is stopped: commands that hold all its locks.
 
-A running process knows its devices from its start; a member that only some processes know would
-take bytes the others cannot read. So both commands want the node stopped and hold all its locks.
-
-What a crash at each line of joining leaves behind (``add``):
-
-    line                                       device                       node.json
-    lock the folder                            an empty lock file           old
-    format it, epoch of the last start         ours, not a member           old
-    save node.json                             ours                         a member
-
-In the middle the folder is in no configuration or refused by name, holds nothing, and the same
-command finishes what was begun. Retiring is one flag in the device's superblock, replaced in one
-rename: it holds wherever the device is attached, and without node.json too.
+On a running node its supervisor does the same (``live_devices``); what is checked and written is
+in ``device_joining`` and ``device_leaving`` for both, with a table of crashes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import pathlib
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
-from couchestor_daemon.adapters import directory_device, directory_layout
-from couchestor_daemon.app import device_set, node_file, settings, supervisor
-from couchestor_daemon.ports import device as device_port
-from couchestor_domain import errors, geometry, ids
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_STOP_FIRST: Final = (
-    "stop it, then repeat the command: devices join and retire between two runs of a node"
+from couchestor_daemon.adapters import directory_device
+from couchestor_daemon.app import (
+    device_joining,
+    device_leaving,
+    device_set,
+    node_check,
+    node_file,
+    preparation,
+    settings,
+    supervisor,
 )
+from couchestor_daemon.services import device_use
+from couchestor_domain import errors, ids
 
-Devices = Mapping[ids.DeviceId, directory_device.DirectoryDevice]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class StoppedNode:
-    """A node nobody else can start or change while it is held."""
-
-    told: settings.Settings
-    membership: node_file.Membership
-    devices: Devices
+_STOP_FIRST: Final = (
+    "it does not listen for commands (it is starting, stopping, or of an older version): repeat "
+    "the command when it serves, or stop it, then repeat the command"
+)
 
 
 @contextlib.contextmanager
 def stopped_node(
     told: settings.Settings, *, without: pathlib.Path | None = None
-) -> Iterator[StoppedNode]:
+) -> Iterator[device_joining.HeldNode]:
     """Hold every lock of a node and open its devices.
 
     Args:
@@ -70,17 +55,10 @@ def stopped_node(
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, supervisor.lock_data_dir(told, advice=_STOP_FIRST))
         told = node_file.with_added_devices(told)
-        if without is not None:
-            others = tuple(path for path in told.device_paths if path != without)
-            told = dataclasses.replace(told, devices=others)
-        for fd in device_set.lock_all(told.device_paths):
+        locked = [path for path in told.device_paths if path != without]
+        for fd in device_set.lock_all(locked):
             stack.callback(os.close, fd)
-        membership = node_file.load(told)
-        assert membership is not None, "only the holder of the lock could have removed it"
-        devices = device_set.open_all(told, membership)
-        for device in devices.values():
-            stack.callback(device.close)
-        yield StoppedNode(told=told, membership=membership, devices=devices)
+        yield stack.enter_context(device_joining.opened(told, without=without))
 
 
 def add(
@@ -88,139 +66,19 @@ def add(
 ) -> str:
     """Format an empty folder and make it a member of the node, from its next start on.
 
-    Args:
-        label: Its name among the node's devices; the folder's name by default.
-        failure_domain: Devices with the same value may fail together; the label by default.
-
     Returns:
         One line for the person who asked.
 
-    Durability: when this returns the device is a member after any crash. Repeating an interrupted
-    command finishes it.
-
-    Raises:
-        ConfigurationError: no such node, a running one, an impossible name, or too little room.
-        DeviceGoneError: no such folder.
-        ForeignDeviceError: the folder holds something else, or the device of another node.
-        DuplicateDeviceError: it is a member already, or its label is taken.
-        DeviceInUseError: another daemon holds the folder.
+    Durability, Raises: as ``device_joining.join`` and ``stopped_node``.
     """
     configured = path in told.device_paths
     with stopped_node(told, without=path) as node:
-        begun = _refuse_unfit(path, node)
-        identity = begun or device_set.new_identity(node.told, path, node.membership.node_id)
-        identity = _named(identity, label or path.name, failure_domain)
-        _refuse_taken_label(path, identity, node)
-        identity = dataclasses.replace(
-            identity,
-            joined_epoch=node.membership.epoch,
-            members_count=len(node.membership.members.keys() | {identity.device_id}),
+        joined = device_joining.join(
+            node, path, label=label, failure_domain=failure_domain, configured=configured
         )
-        with contextlib.closing(_Lock(path, identity.device_id)):
-            if begun is None:
-                device_set.format_one(node.told, path, identity)
-            else:
-                with contextlib.closing(directory_device.open_directory(path)) as device:
-                    device.write_identity(identity)
-            member = node_file.Member(
-                joined_epoch=identity.joined_epoch,
-                label=identity.label,
-                failure_domain=identity.failure_domain,
-                path=str(path),
-                added=not configured,
-            )
-            members = {
-                # A device this one takes the place of is looked for there no more.
-                device_id: dataclasses.replace(other, added=False)
-                if other.path == str(path)
-                else other
-                for device_id, other in node.membership.members.items()
-            }
-            members[identity.device_id] = member
-            node_file.save(told, dataclasses.replace(node.membership, members=members))
+        os.close(joined.lock_fd)
     where = "the configuration names it" if configured else "node.json remembers its path"
-    return (
-        f"added device {identity.label} at {path}: {identity.zone_count} zones of "
-        f"{identity.zone_capacity_bytes} bytes, failure domain {identity.failure_domain}; "
-        f"the next `couchestor serve` uses it ({where})"
-    )
-
-
-class _Lock:
-    """The folder of a device that is joining, held until it has."""
-
-    def __init__(self, path: pathlib.Path, device_id: ids.DeviceId) -> None:
-        self._fd = directory_layout.lock(path, device_id)
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-def _refuse_unfit(path: pathlib.Path, node: StoppedNode) -> device_port.DeviceIdentity | None:
-    """The identity that an interrupted ``add`` left in the folder; None for an empty one."""
-    try:
-        present = directory_layout.read_identity(path)
-    except errors.UnformattedDeviceError:
-        directory_layout.check_unused(path)
-        return None
-    except errors.DeviceGoneError as exc:
-        raise errors.DeviceGoneError(
-            f"{path} is not a folder: mount the medium, make an empty folder on it, and name that",
-            path=str(path),
-        ) from exc
-    if present.node_id != node.membership.node_id:
-        raise errors.ForeignDeviceError(
-            f"{path} is device {present.label} of node {present.node_id}: empty the folder to give "
-            "it to this node"
-        )
-    if present.device_id in node.membership.members:
-        raise errors.DuplicateDeviceError(
-            f"{path} is device {present.label} of this node already"
-            + (
-                f"; `couchestor device retire --undo {present.label}` takes it back into service"
-                if present.retiring
-                else ""
-            )
-        )
-    with contextlib.closing(directory_device.open_directory(path)) as device:
-        if device.report():
-            raise errors.ForeignDeviceError(
-                f"{path} is device {present.label} of this node and holds data, but "
-                f"{node_file.path_of(node.told)} does not know it: restore that file, or move it "
-                "away and name every device with --devices"
-            )
-    return present
-
-
-def _named(
-    identity: device_port.DeviceIdentity, label: str, failure_domain: str
-) -> device_port.DeviceIdentity:
-    domain = failure_domain or label
-    for text, flag in ((label, "--label"), (domain, "--failure-domain")):
-        if not _NAME.fullmatch(text):
-            raise errors.ConfigurationError(
-                f"{text!r} cannot be a name: use up to 64 letters, digits, '.', '_' and '-' "
-                f"with {flag}"
-            )
-    return dataclasses.replace(identity, label=label, failure_domain=domain)
-
-
-def _refuse_taken_label(
-    path: pathlib.Path, identity: device_port.DeviceIdentity, node: StoppedNode
-) -> None:
-    present = {device.identity.label: device.path for device in node.devices.values()}
-    # A device that is missing keeps its name, unless this one takes its place.
-    missing = {
-        member.label: pathlib.Path(member.path)
-        for device_id, member in node.membership.members.items()
-        if device_id not in node.devices and member.path != str(path)
-    }
-    taken = {**missing, **present}.get(identity.label)
-    if taken is not None:
-        raise errors.DuplicateDeviceError(
-            f"the label {identity.label} is taken by the device at {taken}: give another with "
-            "--label"
-        )
+    return f"added {joined}; the next `couchestor serve` uses it ({where})"
 
 
 def retire(told: settings.Settings, name: str, *, undo: bool = False) -> str:
@@ -233,66 +91,109 @@ def retire(told: settings.Settings, name: str, *, undo: bool = False) -> str:
     Returns:
         One line for the person who asked.
 
-    Durability: on the device itself when this returns.
-
-    Raises:
-        ConfigurationError: no such node or device, or a running node.
-        StoreReadOnlyError: too few devices would stay for a write to be durable.
+    Durability, Raises: as ``device_leaving.retire`` and ``stopped_node``.
     """
     with stopped_node(told) as node:
-        device = _find(name, node)
-        identity = device.identity
-        staying = [
-            other.identity
-            for other in node.devices.values()
-            if other is not device and not other.identity.retiring
-        ]
+        device = device_leaving.retire(node, name, undo=undo)
+        label = device.identity.label
         if undo:
-            device.write_identity(dataclasses.replace(identity, retiring=False))
-            return f"device {identity.label} is in service again from the next start on"
-        needed = max(told.parity_shards + 1, told.journal_replica_count)
-        if len(staying) < needed:
-            raise errors.StoreReadOnlyError(
-                f"device {identity.label} cannot retire: {len(staying)} devices would stay in "
-                f"service and {needed} are needed ({told.parity_shards} parity shards, "
-                f"{told.journal_replica_count} copies of the log); add a device first"
-            )
-        device.write_identity(dataclasses.replace(identity, retiring=True))
+            return f"device {label} is in service again from the next start on"
+        staying_count = device_leaving.staying_count(node, device.identity.device_id)
     return (
-        f"device {identity.label} is retiring: from the next start on it gets nothing new and "
-        f"what it holds moves away in the background, so leave it attached until "
-        f"`couchestor status` shows none of its zones in use{_narrower(told, len(staying))}"
+        f"device {label} is retiring: from the next start on it gets nothing new and what it holds "
+        f"moves away in the background, so leave it attached until `couchestor status` shows "
+        f"none of its zones in use{device_leaving.narrower(told, staying_count)}"
     )
 
 
-def _narrower(told: settings.Settings, staying_count: int) -> str:
-    wanted = geometry.StripeGeometry(told.data_shards, told.parity_shards)
-    found = geometry.shrink_to_healthy(wanted, staying_count)
-    if found is None or found == wanted:
-        return ""
-    return f". {staying_count} devices stay, so new stripes are {found}, not {wanted}"
+def remove(told: settings.Settings, name: str) -> str:
+    """Take a device that holds nothing out of the node.
+
+    Args:
+        name: Label, id or path of a device that has retired or is missing.
+
+    Returns:
+        One line for the person who asked.
+
+    Raises:
+        ConfigurationError: no such device, one in service, too few would be left, or the index is
+            not to be trusted.
+        StoreReadOnlyError: something refers to it.
+    """
+    with stopped_node(told) as node:
+        device_id = device_leaving.member(node, name)
+        device_leaving.refuse_removal(node, device_id)
+        device_leaving.refuse_used(node, device_id, _use(told, device_id))
+        label = node.membership.members[device_id].label
+        path = device_leaving.remove(node, device_id)
+    return f"device {label} at {path} is no device of this node any more"
 
 
-def _find(name: str, node: StoppedNode) -> directory_device.DirectoryDevice:
-    found = [
-        device
-        for device in node.devices.values()
-        if name in (device.identity.label, device.identity.device_id)
-    ]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        both = ", ".join(device.identity.device_id for device in found)
-        raise errors.ConfigurationError(f"several devices are called {name}: name one of {both}")
-    missing = [
-        member
-        for device_id, member in node.membership.members.items()
-        if device_id not in node.devices and name in (member.label, device_id)
-    ]
-    if missing:
+def _use(told: settings.Settings, device_id: ids.DeviceId) -> device_use.DeviceUse:
+    if not node_check.is_index_trusted(told):
         raise errors.ConfigurationError(
-            f"device {name} is missing (last seen at {missing[0].path}): nothing is written to it; "
-            "attach it to retire it"
+            "the index was not synced before the machine stopped, so nobody can say what is on the "
+            "device: start the node, which rebuilds it, then repeat the command"
         )
-    known = ", ".join(sorted(device.identity.label for device in node.devices.values()))
-    raise errors.ConfigurationError(f"no device is called {name}; this node has {known}")
+    with contextlib.closing(preparation.open_index(told)) as index:
+        return device_use.count(index, device_id)
+
+
+def attach(told: settings.Settings, path: pathlib.Path) -> str:
+    """Note that a member is at ``path`` again, for the next start.
+
+    Returns:
+        One line for the person who asked.
+
+    Raises: as ``device_joining.attach`` and ``stopped_node``.
+    """
+    with stopped_node(told, without=path) as node:
+        with contextlib.closing(directory_device.open_directory(path)) as device:
+            lock_fd = device.lock()
+        try:
+            identity = device_joining.attach(node, path)
+        finally:
+            os.close(lock_fd)
+    return f"device {identity.label} is at {path}; the next `couchestor serve` uses it"
+
+
+def replace(
+    told: settings.Settings,
+    name: str,
+    path: pathlib.Path,
+    *,
+    label: str = "",
+    failure_domain: str = "",
+) -> str:
+    """Make an empty folder a member and have another leave, from the next start on.
+
+    Args:
+        name: Label, id or path of the device that leaves.
+        label: As for ``add``; the name of a missing device whose place at ``path`` it takes.
+
+    Returns:
+        One line for the person who asked.
+
+    Raises: as ``add`` and ``retire``.
+    """
+    configured = path in told.device_paths
+    with stopped_node(told, without=path) as node:
+        plan = device_leaving.plan_replacement(node, name, path)
+        if not plan.has_joined:
+            joined = device_joining.join(
+                node,
+                path,
+                label=label or plan.label_of_new,
+                failure_domain=failure_domain,
+                configured=configured,
+            )
+            os.close(joined.lock_fd)
+        if not plan.is_missing:
+            device_leaving.write_retiring(node, plan.old_id)
+    leaving = (
+        f"its shards are rebuilt; when `couchestor status` tells of no group that waits, "
+        f"`couchestor device remove {plan.old_id}` forgets it"
+        if plan.is_missing
+        else f"it retires; when it is empty, `couchestor device remove {plan.label}` takes it out"
+    )
+    return f"from the next start on {path} is in service in place of device {plan.label}: {leaving}"

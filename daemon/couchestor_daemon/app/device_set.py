@@ -239,7 +239,8 @@ def join_all(
             added=known is not None and known.added,
         )
     node_id = next(iter(devices.values())).identity.node_id
-    fresh = node_file.Membership(node_id=node_id, members=members)
+    removed = frozenset() if membership is None else membership.removed_paths
+    fresh = node_file.Membership(node_id=node_id, members=members, removed_paths=removed)
     node_file.save(told, fresh)
     return fresh
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from couchestor_daemon.adapters import system_clock
 from couchestor_daemon.app import (
     checkpointing,
+    device_messages,
+    device_orders,
     metrics,
     moving,
     node,
@@ -39,7 +41,14 @@ class Maintenance:
         report: Told what people should see of it.
     """
 
-    def __init__(self, told: settings.Settings, *, report: Report, stop: asyncio.Event) -> None:
+    def __init__(
+        self,
+        told: settings.Settings,
+        *,
+        inbox: device_messages.OrderInbox,
+        report: Report,
+        stop: asyncio.Event,
+    ) -> None:
         self._told = told
         self._report = report
         self._counters = metrics.NodeMetrics()
@@ -48,6 +57,7 @@ class Maintenance:
             writer=writer_slots.MAINTENANCE,
             counters=self._counters,
             groups_reserve_share_count=told.background_reserve_share_count,
+            held=inbox.held,
         )
         self._clock = system_clock.SystemClock()
         self.pacer = pacing.Pacer(told.background_bytes_per_second, clock=self._clock)
@@ -58,6 +68,9 @@ class Maintenance:
         )
         self._ending = False
         self._checkpoints = self.node.checkpoints(should_stop=lambda: stop.is_set() or self._ending)
+        self._orders = device_orders.DeviceOrders(
+            self.node, inbox, on_open=self._checkpoints.forget_device
+        )
         self._schedule = checkpointing.CheckpointSchedule(
             self._checkpoints,
             log_bytes=told.checkpoint_log_bytes,
@@ -105,19 +118,24 @@ class Maintenance:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop``."""
+        following = asyncio.get_running_loop().create_task(self._orders.run())
+        try:
+            await self._work(stop)
+        finally:
+            self._ending = True
+            following.cancel()
+
+    async def _work(self, stop: asyncio.Event) -> None:
         try:
             await writer_slots.seal_vacant(
                 self.node.index, self.node.commits.submit, workers_count=self._told.worker_count
             )
         except errors.CouchestorError as exc:
             _log.warning("what former writers left open is sealed at the next start: %s", exc)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._schedule.run(stop))
-                group.create_task(self._pace_keeper.run(stop))
-                group.create_task(background.BackgroundRunner(self.works()).run(stop))
-        finally:
-            self._ending = True
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._schedule.run(stop))
+            group.create_task(self._pace_keeper.run(stop))
+            group.create_task(background.BackgroundRunner(self.works()).run(stop))
 
     async def close(self) -> None:
         """Release everything, once ``run`` has ended."""
@@ -133,12 +151,12 @@ class Maintenance:
         zones: dict[str, object] = {}
         free_count = 0
         for device_id, device in sorted(self.node.devices.items()):
+            identity = device.identity
             used = sum(n for (found, _), n in usage.zones.items() if found == device_id)
-            free_count += device.identity.zone_count - used
-            zones[device.identity.label] = {
-                "used": used,
-                "free": device.identity.zone_count - used,
-            }
+            free = 0 if identity.retiring else identity.zone_count - used
+            free_count += free
+            facts = {"used": used, "free": free}
+            zones[identity.label] = {**facts, "retiring": True} if identity.retiring else facts
         self._counters.zones_free.set(free_count)
         if zones != self._told_zones:
             self._told_zones = zones
@@ -148,12 +166,13 @@ class Maintenance:
 async def run(
     told: settings.Settings,
     *,
+    inbox: device_messages.OrderInbox,
     ready: Callable[[], None],
     report: Report,
     stop: asyncio.Event,
 ) -> None:
     """Background work until ``stop``."""
-    maintenance = Maintenance(told, report=report, stop=stop)
+    maintenance = Maintenance(told, inbox=inbox, report=report, stop=stop)
     try:
         ready()
         await maintenance.run(stop)

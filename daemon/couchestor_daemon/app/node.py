@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 from couchestor_daemon import buffers
 from couchestor_daemon.adapters import (
     codec_choice,
+    directory_device,
     log_events,
     system_clock,
     threaded_media,
@@ -38,7 +39,7 @@ from couchestor_daemon.services import (
     stripe_groups,
     stripe_reader,
 )
-from couchestor_domain import errors, geometry, units
+from couchestor_domain import errors, geometry, ids, units
 
 _log = logging.getLogger("couchestor.node")
 
@@ -58,6 +59,7 @@ class Node:
         groups_reserve_share_count: Zones of each device that its stripe groups may take out of the
             reserve.
         waits_for_room: Whether writes wait for zones that are on their way back.
+        held: Devices to read from and give no zones yet: not every process has opened them.
     """
 
     def __init__(
@@ -68,17 +70,23 @@ class Node:
         counters: metrics.NodeMetrics,
         groups_reserve_share_count: int = 0,
         waits_for_room: bool = False,
+        held: Collection[ids.DeviceId] = (),
     ) -> None:
         self._told = told
         self.publisher = metrics.CountingPublisher(counters, log_events.LogEventPublisher())
         membership = node_file.load(told)
         self.devices = device_set.open_all(told, membership)
+        """Of this process, also those that left it; changed by orders of the supervisor."""
+        self.parked: list[directory_device.DirectoryDevice] = []
+        """Opened once and used no more: commands under way may still be at them."""
         self.index = preparation.open_index(told)
         self.media = threaded_media.ThreadedMedia(
             self.devices, preparation.health_changes(self.publisher)
         )
         for device_id in self.devices:
             counters.device_healthy.labels(device_id).set(True)
+            if device_id in held:
+                self.media.hold(device_id)
         self._wanted = geometry.StripeGeometry(told.data_shards, told.parity_shards)
         self._pool_bytes = max(
             preparation.BUFFER_POOL_BYTES,
@@ -129,7 +137,7 @@ class Node:
         )
         self._repairs: set[asyncio.Task[None]] = set()
         self._drains: list[Callable[[], Awaitable[None]]] = []
-        self._counters = counters
+        self.counters = counters
 
     async def _run_commit(self, gather: commit_log.Gather) -> None:
         await self._commit_thread.run(self._log.commit_gathered, gather)
@@ -199,7 +207,7 @@ class Node:
         return stripes
 
     def _count_hedge(self, won: bool) -> None:
-        (self._counters.hedged_reads_won if won else self._counters.hedged_reads).inc()
+        (self.counters.hedged_reads_won if won else self.counters.hedged_reads).inc()
 
     def _queue_repair(
         self, group_id: int, stripe_offset_bytes: int, shard_index: int, reason: str
@@ -259,6 +267,6 @@ class Node:
         self._replica_threads.close()
         self.codec_threads.close()
         self.media.close()
-        for device in self.devices.values():
+        for device in [*self.devices.values(), *self.parked]:
             device.close()
         self.index.close()

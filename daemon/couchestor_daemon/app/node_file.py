@@ -1,10 +1,11 @@
 """``<data_dir>/node.json``: who the node is and which devices are its members.
 
 {"version": 2, "node_id": "...", "members": {"<device id>": {"joined_epoch": 7, "label": "d3",
- "failure_domain": "d3", "path": "/mnt/d3", "added": false}, ...}}
+ "failure_domain": "d3", "path": "/mnt/d3", "added": false}, ...}, "removed_paths": ["/mnt/d5"]}
 
 Version 1, which is read, had ``joined_epochs`` in place of ``members``. What the file says of a
-device stands on the device as well, but for the path of one that joined later.
+device stands on the device as well, but for the path of one that joined later, and of one that was
+taken out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Final
 
 from couchestor_daemon.adapters import directory_layout
 from couchestor_daemon.app import settings
+from couchestor_daemon.ports import device as device_port
 from couchestor_domain import errors, ids
 
 VERSION: Final = 2
@@ -44,6 +46,9 @@ class Membership:
 
     node_id: ids.NodeId
     members: Mapping[str, Member]
+    removed_paths: frozenset[str] = frozenset()
+    """Where members were that were taken out: left alone although the configuration may name
+    them."""
 
     @property
     def epoch(self) -> int:
@@ -74,7 +79,11 @@ def load(told: settings.Settings) -> Membership | None:
                 str(key): Member(joined_epoch=int(value))
                 for key, value in raw["joined_epochs"].items()
             }
-        return Membership(node_id=ids.NodeId(str(raw["node_id"])), members=members)
+        return Membership(
+            node_id=ids.NodeId(str(raw["node_id"])),
+            members=members,
+            removed_paths=frozenset(map(str, raw.get("removed_paths", []))),
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as exc:
@@ -105,6 +114,7 @@ def save(told: settings.Settings, membership: Membership) -> None:
             device_id: dataclasses.asdict(member)
             for device_id, member in sorted(membership.members.items())
         },
+        "removed_paths": sorted(membership.removed_paths),
     }
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(document, file, indent=1)
@@ -116,6 +126,33 @@ def save(told: settings.Settings, membership: Membership) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def with_member(
+    membership: Membership,
+    identity: device_port.DeviceIdentity,
+    path: pathlib.Path,
+    *,
+    added: bool,
+) -> Membership:
+    """A membership with one device more, or with one at another place.
+
+    A device whose place it takes is looked for there no more.
+    """
+    members = {
+        device_id: dataclasses.replace(other, added=False) if other.path == str(path) else other
+        for device_id, other in membership.members.items()
+    }
+    members[identity.device_id] = Member(
+        joined_epoch=identity.joined_epoch,
+        label=identity.label,
+        failure_domain=identity.failure_domain,
+        path=str(path),
+        added=added,
+    )
+    return dataclasses.replace(
+        membership, members=members, removed_paths=membership.removed_paths - {str(path)}
+    )
 
 
 def check_user(told: settings.Settings) -> None:
@@ -142,7 +179,8 @@ def check_user(told: settings.Settings) -> None:
 
 
 def with_added_devices(told: settings.Settings) -> settings.Settings:
-    """Settings that also name the devices which joined by ``couchestor device add``.
+    """Settings that also name the devices which joined by ``couchestor device add``, and no more
+    those that left by ``couchestor device remove``.
 
     A device that the configuration names by another path than the remembered one has moved: the
     remembered path is left out.
@@ -153,6 +191,9 @@ def with_added_devices(told: settings.Settings) -> settings.Settings:
     membership = load(told)
     if membership is None:
         return told
+    if membership.removed_paths & set(map(str, told.device_paths)):
+        kept = [path for path in told.device_paths if str(path) not in membership.removed_paths]
+        told = dataclasses.replace(told, devices=tuple(kept))
     added = {key: member for key, member in membership.members.items() if member.added}
     if not added:
         return told

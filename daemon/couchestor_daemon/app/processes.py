@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from couchestor_daemon.adapters import memory_allocator, system_clock
 from couchestor_daemon.app import (
+    device_messages,
+    device_orders,
     device_set,
     maintenance,
     metrics,
@@ -52,6 +54,7 @@ async def run_worker(
     *,
     slot: int,
     credentials: Any,
+    inbox: device_messages.OrderInbox,
     ready: Callable[[], None],
     stop: asyncio.Event,
 ) -> None:
@@ -64,6 +67,7 @@ async def run_worker(
         writer=writer_slots.worker(slot),
         counters=counters,
         waits_for_room=True,
+        held=inbox.held,
     )
     certificate = (
         tls.ReloadingCertificate(cert=told.tls_cert, key=told.tls_key)
@@ -82,7 +86,10 @@ async def run_worker(
         latencies.observe(seconds, moved_bytes=received + sent)
 
     loop = asyncio.get_running_loop()
-    beside = [loop.create_task(reads.run())]
+    beside = [
+        loop.create_task(reads.run()),
+        loop.create_task(device_orders.DeviceOrders(parts, inbox).run()),
+    ]
     if certificate:
         beside.append(loop.create_task(certificate.watch()))
     try:
@@ -121,6 +128,7 @@ async def run_worker(
 async def run_maintenance(
     told: settings.Settings,
     *,
+    inbox: device_messages.OrderInbox,
     ready: Callable[[], None],
     report: Callable[[dict[str, object]], None],
     stop: asyncio.Event,
@@ -130,4 +138,4 @@ async def run_maintenance(
     Args:
         report: Told what people should see of it.
     """
-    await maintenance.run(told, ready=ready, report=report, stop=stop)
+    await maintenance.run(told, inbox=inbox, ready=ready, report=report, stop=stop)

@@ -27,14 +27,13 @@ def render(found: Mapping[str, Any]) -> str:
     if "devices_count" in node:
         missing = int(node.get("missing_count", 0))
         text = f"devices    {node['devices_count']} present"
-        lines.append(f"{text}, {missing} missing at the last start" if missing else text)
+        lines.append(f"{text}, {missing} missing at the last start or change" if missing else text)
     zones = node.get("zones") or {}
     if zones:
         width = max(map(len, zones))
         lines.append("zones")
         lines += [
-            f"  {label:<{width}}  {found['used']} used, {found['free']} free"
-            for label, found in sorted(zones.items())
+            f"  {label:<{width}}  {_zones_text(found)}" for label, found in sorted(zones.items())
         ]
     lines += _repair_lines(node) + _moving_lines(node)
     if "action" in node:
@@ -53,6 +52,14 @@ def render(found: Mapping[str, Any]) -> str:
                 text += f", restarted {child['restart_count']} times, last {child['last_exit']}"
             lines.append(text)
     return "\n".join(lines)
+
+
+def _zones_text(found: Mapping[str, Any]) -> str:
+    if not found.get("retiring"):
+        return f"{found['used']} used, {found['free']} free"
+    if found["used"]:
+        return f"retiring: {found['used']} zones are still to be emptied"
+    return "retiring: empty, `couchestor device remove` takes it out"
 
 
 def _repair_lines(node: Mapping[str, Any]) -> list[str]:

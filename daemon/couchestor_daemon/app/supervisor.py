@@ -18,8 +18,12 @@ from typing import Final
 
 from couchestor_daemon.app import (
     child,
+    child_place,
     child_status,
+    control_socket,
     credentials_file,
+    device_messages,
+    live_devices,
     service_manager,
     settings,
 )
@@ -39,37 +43,6 @@ _log = logging.getLogger("couchestor.supervisor")
 def backoff_seconds(failure_streak: int) -> float:
     """Wait before the restart that follows the ``failure_streak``-th crash in a row (from 1)."""
     return float(min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN * 2 ** min(failure_streak - 1, 16)))
-
-
-class _Child:
-    """One place among the children and the process that fills it, if any."""
-
-    def __init__(self, role: str, slot: int) -> None:
-        self.role, self.slot = role, slot
-        self.name = f"worker-{slot}" if role == "worker" else role
-        self.process: asyncio.subprocess.Process | None = None
-        self.state = "starting"
-        self.restart_count = 0
-        self.failure_streak = 0
-        self.last_exit = ""
-        self.last_beat = 0.0
-        self.began = 0.0
-        self.summary: dict[str, object] = {}
-        self.orders_fd = -1
-
-    def status(self) -> child_status.ChildStatus:
-        return child_status.ChildStatus(
-            name=self.name,
-            state=self.state,
-            pid=self.process.pid if self.process else None,
-            restart_count=self.restart_count,
-            failure_streak=self.failure_streak,
-            last_exit=self.last_exit,
-        )
-
-    def signal(self, number: signal.Signals) -> None:
-        if self.process is not None and self.process.returncode is None:
-            self.process.send_signal(number)
 
 
 class Supervisor:
@@ -100,7 +73,6 @@ class Supervisor:
         child_module: str = "couchestor_daemon.app.processes",
     ) -> None:
         self._told, self._root, self._board, self._manager = told, root, board, manager
-        self._lock_fds = tuple(lock_fds)
         self._environment = dict(os.environ if environment is None else environment)
         self._on_ready, self._on_child_exit, self._reload = (
             on_ready,
@@ -113,7 +85,8 @@ class Supervisor:
         self._forced = False
         self._was_ready = False
         self._phase = "preparing"
-        self._children: list[_Child] = []
+        self._devices = live_devices.LiveDevices(told, self._ask, lock_fds=lock_fds)
+        self._children: list[child_place.ChildPlace] = []
         # The manager's watchdog belongs to this process alone.
         for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
             self._environment.pop(name, None)
@@ -135,11 +108,14 @@ class Supervisor:
             if not await self._prepare():
                 return 0 if self._stop.is_set() else 1
             self._phase = "starting"
-            self._children = [_Child("worker", i) for i in range(self._told.worker_count)]
-            self._children.append(_Child("maintenance", 0))
+            self._children = [
+                child_place.ChildPlace("worker", i) for i in range(self._told.worker_count)
+            ]
+            self._children.append(child_place.ChildPlace("maintenance", 0))
             keepers = [loop.create_task(self._keep(each)) for each in self._children]
             stopping = loop.create_task(self._stop.wait())
-            await asyncio.wait([stopping, *keepers], return_when=asyncio.FIRST_COMPLETED)
+            async with control_socket.serving(self._told.data_dir, self._control):
+                await asyncio.wait([stopping, *keepers], return_when=asyncio.FIRST_COMPLETED)
             failed = not self._stop.is_set()
             orderly = await self._drain(keepers)
             stopping.cancel()
@@ -151,11 +127,12 @@ class Supervisor:
             return 1 if failed or self._refused else 0
         finally:
             ticker.cancel()
+            self._devices.close()
             for each in self._children:
                 each.signal(signal.SIGKILL)
 
     async def _prepare(self) -> bool:
-        preparing = _Child("prepare", 0)
+        preparing = child_place.ChildPlace("prepare", 0)
         self._children = [preparing]
         code = await self._run_once(preparing)
         self._board.describe(preparing.summary)
@@ -167,7 +144,7 @@ class Supervisor:
 
     async def _conclude(self) -> None:
         """Have the stop marked as clean. Without the mark a reboot costs a rebuild, no more."""
-        concluding = _Child("conclude", 0)
+        concluding = child_place.ChildPlace("conclude", 0)
         self._children = [concluding]
         running = asyncio.create_task(self._run_once(concluding))
         _, late = await asyncio.wait([running], timeout=self._told.drain_seconds)
@@ -180,7 +157,7 @@ class Supervisor:
                 extra={"exit": _exit_text(code)},
             )
 
-    async def _keep(self, each: _Child) -> None:
+    async def _keep(self, each: child_place.ChildPlace) -> None:
         loop = asyncio.get_running_loop()
         while not self._stop.is_set():
             each.state = "starting"
@@ -211,7 +188,7 @@ class Supervisor:
             except TimeoutError:
                 continue
 
-    async def _run_once(self, each: _Child) -> int:
+    async def _run_once(self, each: child_place.ChildPlace) -> int:
         orders_read, orders_write = os.pipe()
         reports_read, reports_write = os.pipe()
         arguments = [
@@ -225,7 +202,7 @@ class Supervisor:
                 *arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 env=self._environment,
-                pass_fds=(orders_read, reports_write, *self._lock_fds),
+                pass_fds=(orders_read, reports_write, *self._devices.lock_fds),
             )
         except OSError as exc:
             for fd in (orders_write, reports_read):
@@ -239,7 +216,8 @@ class Supervisor:
         each.last_beat = asyncio.get_running_loop().time()
         # Through a pipe: an environment or command line can be read by others.
         first = {
-            "settings": self._told.to_json(),
+            "settings": self._devices.told.to_json(),
+            "held_devices": sorted(self._devices.held),
             "access_key": self._root.access_key,
             "secret_key": self._root.secret_key,
         }
@@ -247,24 +225,16 @@ class Supervisor:
         if self._stop.is_set() and each.role != "conclude":
             each.signal(signal.SIGTERM)  # the order to stop came while this one was being started
         try:
-            self._order(each, first)
+            each.order(first)
             code = await each.process.wait()
             await reports
             return code
         finally:
             reports.cancel()
-            each.orders_fd = -1
-            each.process = None
+            each.ended()
             os.close(orders_write)
 
-    def _order(self, each: _Child, order: dict[str, str]) -> None:
-        if each.orders_fd >= 0:
-            try:
-                os.write(each.orders_fd, json.dumps(order).encode() + b"\n")
-            except BrokenPipeError:
-                return  # it is dead already; its keeper will see
-
-    async def _read_reports(self, each: _Child, fd: int) -> None:
+    async def _read_reports(self, each: child_place.ChildPlace, fd: int) -> None:
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=1 << 20)
         pipe = os.fdopen(fd, "rb", buffering=0)
@@ -277,12 +247,33 @@ class Supervisor:
                 if line == "ready":
                     each.state = "ready"
                     self._note_ready()
+                elif line.startswith("answer "):
+                    each.answered(line.removeprefix("answer "))
                 elif line.startswith("summary "):
                     each.summary = json.loads(line.removeprefix("summary "))
                     if each.role == "maintenance":
                         self._board.describe(each.summary)
         finally:
             transport.close()
+
+    async def _ask(
+        self, order: device_messages.DeviceOrder, role: str = ""
+    ) -> dict[str, device_messages.DeviceAnswer | None]:
+        """Have an order carried out by every child that lives, or by those of one role."""
+        asked = [each for each in self._children if role in ("", each.role)]
+        answers = await asyncio.gather(*(each.ask(order) for each in asked))
+        return {each.name: answer for each, answer in zip(asked, answers, strict=True)}
+
+    async def _control(self, request: control_socket.Request) -> str:
+        if self._phase != "serving":
+            raise errors.ConfigurationError(
+                f"the node is {self._phase}: repeat the command when `couchestor status` says that "
+                "it takes requests"
+            )
+        try:
+            return await self._devices.carry_out(request)
+        finally:
+            self._board.describe(self._devices.summary)
 
     def _note_ready(self) -> None:
         if self._was_ready or self._stop.is_set():
@@ -344,7 +335,7 @@ class Supervisor:
         logging.getLogger().setLevel(level.upper())
         for each in self._children:
             if each.role != "prepare":
-                self._order(each, {"log_level": level})
+                each.order({"log_level": level})
                 each.signal(signal.SIGHUP)
 
     async def _drain(self, keepers: list[asyncio.Task[None]]) -> bool:

@@ -6,6 +6,7 @@ before it; what was written but never read is only thought to be there.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ class ReadBack:
         self._copies_count = copies_count
         self._should_stop = should_stop
         self._whole_on: dict[int, frozenset[ids.DeviceId]] = {}
+        self._returns: collections.Counter[ids.DeviceId] = collections.Counter()
 
     def is_trusted(self, record: media_records.CheckpointRecord) -> bool:
         """Whether every copy was read back whole and is on a device in service. Any thread."""
@@ -53,6 +55,13 @@ class ReadBack:
         """Keep what is known of these alone. Others were released."""
         self._whole_on = {each: self._whole_on.get(each, frozenset()) for each in checkpoint_ids}
 
+    def forget_device(self, device_id: ids.DeviceId) -> None:
+        """Read copies on a device again before they are trusted. Any thread."""
+        self._returns[device_id] += 1
+        self._whole_on = {
+            checkpoint_id: whole - {device_id} for checkpoint_id, whole in self._whole_on.items()
+        }
+
     def verify(self, record: media_records.CheckpointRecord) -> None:
         """Read each copy that was not yet, by itself, as a rebuild would without the others.
 
@@ -62,6 +71,7 @@ class ReadBack:
             StoppedError: ``should_stop`` ended it.
         """
         image = checkpoint_image.Image.of_record(record)
+        returns = collections.Counter(self._returns)
         devices = self._in_service(image.device_ids)
         whole = set(self._whole_on.get(record.checkpoint_id, ()))
         listed_open = frozenset(segment_id for segment_id, _ in record.open_segments)
@@ -85,6 +95,8 @@ class ReadBack:
                 )
                 continue
             whole.add(device_id)
+        # One that has been away meanwhile is not what was read.
+        whole = {each for each in whole if self._returns[each] == returns[each]}
         self._whole_on = {**self._whole_on, record.checkpoint_id: frozenset(whole)}
 
     def _stop_if_told(self) -> None:

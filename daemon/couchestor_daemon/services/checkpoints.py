@@ -27,9 +27,11 @@ from couchestor_daemon.formats import checkpoint, media_records, zone_header
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
 from couchestor_daemon.services import (
+    checkpoint_image,
     checkpoint_trust,
     checkpoint_writer,
     commit_log,
+    departures,
     log_growth,
     log_segment,
     zone_allocation,
@@ -135,6 +137,22 @@ class Checkpoints:
         newest = self.newest()
         with self._index.read() as reader:
             return log_growth.bytes_since(reader, self._media, newest)
+
+    def keeps_devices_from_leaving(self) -> bool:
+        """Whether a device that retires is never empty without another one: a copy of the newest
+        is on it, or a segment of the log that the newest does not cover."""
+        newest = self.newest()
+        if newest is not None and any(
+            departures.is_retiring(self._media, device_id)
+            for device_id in checkpoint_image.Image.of_record(newest).device_ids
+        ):
+            return True
+        with self._index.read() as reader:
+            return log_growth.keeps_from_leaving(reader, self._media, newest)
+
+    def forget_device(self, device_id: ids.DeviceId) -> None:
+        """What was read back from a device counts no more: it has been away."""
+        self._read_back.forget_device(device_id)
 
     def weakened_segments(self) -> tuple[int, ...]:
         """Segments with a lost replica that may hold batches the newest one does not."""

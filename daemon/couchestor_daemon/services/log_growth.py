@@ -43,6 +43,20 @@ def weakened(
     return tuple(record.segment_id for record in _weakened(reader, media, newest))
 
 
+def keeps_from_leaving(
+    reader: index_port.IndexReader,
+    media: media_port.Media,
+    newest: media_records.CheckpointRecord | None,
+) -> bool:
+    """Whether a sealed segment that only a checkpoint after ``newest`` lets go of is on a device
+    that retires: without one the device is never empty. Reads the index alone."""
+    return any(
+        record.state == media_records.ZoneSetState.SEALED
+        and departures.has_retiring_member(media, record.members)
+        for record in _after(reader, newest)
+    )
+
+
 def weakened_bytes(
     reader: index_port.IndexReader,
     media: media_port.Media,

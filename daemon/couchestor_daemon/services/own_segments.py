@@ -67,6 +67,8 @@ class OwnSegments:
         self._left_segment: log_segment.LogSegment | None = None
         """The one before, until its end has been told."""
         self._looked_for_segment = False
+        self._devices_seen: Sequence[device_port.DeviceIdentity] = ()
+        """What could be given zones at the last commit: looked at again only when it changes."""
 
     def with_room(
         self,
@@ -94,13 +96,16 @@ class OwnSegments:
         if self._segment is None and not self._looked_for_segment:
             self._looked_for_segment = True
             self._segment = self._adopt(recorder, avoid)
+        devices = self._media.healthy_devices()
+        if devices is not self._devices_seen:
+            self._devices_seen = devices
+            self._leave_unfit(devices)
         if (
             self._segment is not None
             and self._segment.free_bytes >= wanted_bytes
             and not (grows and self._segment.record.from_reserve)
         ):
             return self._segment, False
-        devices = self._media.healthy_devices()
         zones, from_reserve = self._allocate(recorder, sequence, devices, avoid, grows=grows)
         self._seal_segments(recorder)
         record = media_records.SegmentRecord(
@@ -127,6 +132,13 @@ class OwnSegments:
         if fresh.free_bytes < wanted_bytes:
             raise too_large(wanted_bytes, fresh)
         return fresh, True
+
+    def _leave_unfit(self, devices: Sequence[device_port.DeviceIdentity]) -> None:
+        """Go on in no segment with a replica on a device that retires, left, or left and is back:
+        a retiring one would never be empty."""
+        healthy = {identity.device_id for identity in devices}
+        if self._segment and any(zone.device_id not in healthy for zone in self._segment.zones):
+            self.leave()
 
     def leave(self) -> None:
         """Append no more to the present segment: it is full, or a replica of it failed."""

@@ -111,9 +111,9 @@ class StripeGroups:
         Raises:
             StoreReadOnlyError: fewer than m + 1 devices are healthy.
         """
-        healthy_count = len(self._media.healthy_devices())
-        found = geometry.shrink_to_healthy(self._wanted, healthy_count)
+        found = self._present_geometry()
         if found is None:
+            healthy_count = len(self._media.healthy_devices())
             raise errors.StoreReadOnlyError(
                 f"{healthy_count} healthy devices cannot hold a stripe with "
                 f"{self._wanted.parity_shards} parity shards: writes wait until a device is back; "
@@ -121,6 +121,9 @@ class StripeGroups:
                 healthy=healthy_count,
             )
         return found
+
+    def _present_geometry(self) -> geometry.StripeGeometry | None:
+        return geometry.shrink_to_healthy(self._wanted, len(self._media.healthy_devices()))
 
     async def write_stripe(
         self, stripe: stripe_assembly.StripeBuffer, *, extent_address: ids.ExtentAddress
@@ -191,6 +194,19 @@ class StripeGroups:
                 await self._give_back(group, usable=written)
         raise errors.StoreReadOnlyError(f"no group accepts a stripe: {failure}")
 
+    async def leave_unfit(self) -> None:
+        """Seal the groups that new stripes no longer go to since the devices have changed, those
+        that an earlier process of this writer left too; else an idle writer would keep them open,
+        and so neither moved nor rebuilt. Waits for stripes that are being written."""
+        wanted = self._present_geometry()
+        if wanted is not None:
+            await self._adopt_once(wanted)
+        async with self._changed:
+            while self._leave_unfit():
+                await self._changed.wait()
+            self._changed.notify_all()
+        self._sealer.wake()
+
     def settle(self, place: StripePlace) -> None:
         """The commit that refers to a stripe has ended, well or badly, or was given up.
 
@@ -209,15 +225,7 @@ class StripeGroups:
         self, wanted: geometry.StripeGeometry, shard_bytes: int
     ) -> open_group.OpenGroup:
         """A group of this geometry, for the caller alone, with room for such a shard."""
-        if not self._adopted:
-            # Everyone waits for it: a group opened meanwhile would be one too many, at each start.
-            async with self._adoption:
-                if not self._adopted:
-                    try:
-                        await self._adopt(wanted)
-                    finally:
-                        # Once: a group taken over twice would be two writers in its zones.
-                        self._adopted = True
+        await self._adopt_once(wanted)
         self._sealer.wake()
         if self._room is None:
             return await self._take_now(wanted, shard_bytes)
@@ -268,6 +276,18 @@ class StripeGroups:
             self._leave(group)
         return None
 
+    async def _adopt_once(self, wanted: geometry.StripeGeometry) -> None:
+        if self._adopted:
+            return
+        # Everyone waits for it: a group opened meanwhile would be one too many, at each start.
+        async with self._adoption:
+            if not self._adopted:
+                try:
+                    await self._adopt(wanted)
+                finally:
+                    # Once: a group taken over twice would be two writers in its zones.
+                    self._adopted = True
+
     async def _give_back(self, group: open_group.OpenGroup, *, usable: bool) -> None:
         """Let others have the group; one whose zones are out of step is closed for good."""
         async with self._changed:
@@ -292,6 +312,21 @@ class StripeGroups:
         for group in list(self._open):
             if not group.busy and any(zone.device_id not in healthy for zone in group.zones):
                 self._leave(group)
+
+    def _leave_unfit(self) -> bool:
+        """Leave what is not being written to; whether something else is to be left."""
+        healthy = {identity.device_id for identity in self._media.healthy_devices()}
+        wanted = self._present_geometry()
+        unfit = [
+            group
+            for group in self._open
+            if group.geometry != (wanted or group.geometry)
+            or any(zone.device_id not in healthy for zone in group.zones)
+        ]
+        for group in unfit:
+            if not group.busy:
+                self._leave(group)
+        return any(group.busy for group in unfit)
 
     async def _abandon(self, group: open_group.OpenGroup) -> None:
         """Return the zones of a group that never held a stripe, so that failures use up no space.

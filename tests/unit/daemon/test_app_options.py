@@ -148,9 +148,12 @@ def test_help_tells_every_setting_with_its_default(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["device", "add"], ["--label", "--failure-domain", "must be stopped"]),
-        (["device", "retire"], ["--undo", "none of its zones in use"]),
+        (["device", "add"], ["--label", "--failure-domain", "puts it into service at once"]),
+        (["device", "retire"], ["--undo", "shows that it is empty"]),
         (["device", "list"], ["--json", "retiring", "missing", "refused"]),
+        (["device", "remove"], ["label, id or path", "Refused with numbers"]),
+        (["device", "replace"], ["--label", "The other device retires"]),
+        (["device", "attach"], ["An old copy"]),
         (["check"], ["Exit status 0", "must be stopped"]),
         (["recover"], ["must be stopped", "index.before-rebuild"]),
         (["status"], ["--health-port", "Exit status 0"]),
