@@ -1,5 +1,5 @@
-"""Dead media are replaced by empty ones under load: once the node says that it is whole again, two
-others may die.
+"""Dead media are replaced by empty ones while the node serves: once it says that it is whole again,
+two others may die.
 
 ``COUCHESTOR_REPLACEMENT_ROUNDS`` sets how many pairs of devices die one after the other (2),
 ``COUCHESTOR_REPLACEMENT_SEED`` repeats the choices of a run.
@@ -57,16 +57,13 @@ async def test_replaced_devices_are_as_good_as_the_dead_ones(tmp_path: pathlib.P
         *replaced, last = _pairs(seed, _ROUND_COUNT)
         for pair in replaced:
             await _destroy_under_load(server, judge, seed, next(rounds), pair=pair)
-            assert await asyncio.to_thread(server.terminate) == 0
-            for name in pair:
-                _add_empty(server, name)
-            await asyncio.to_thread(server.restart)
-            await _check(server, judge)
-            # Groups that the workers of before left open are sealed when new ones write.
             async with _loaded(server, judge, seed, next(rounds)):
-                await asyncio.sleep(_LOAD_SECONDS)
+                for name in pair:
+                    await asyncio.to_thread(_replace, server, name)
             took = await _wait_until_whole(server)
             print(f"{pair}: whole {took:.1f} s after the load, {judge.acknowledged_count} writes")
+            for name in pair:
+                await asyncio.to_thread(_forget, server, name)
         await _destroy_under_load(server, judge, seed, next(rounds), pair=last)
 
 
@@ -108,15 +105,25 @@ def _destroy(server: server_process.ServerProcess, name: str) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _add_empty(server: server_process.ServerProcess, name: str) -> None:
-    """What docs/OPERATIONS.md says of a dead medium: an empty one at its path, under its label."""
+def _replace(server: server_process.ServerProcess, name: str) -> None:
+    """What docs/OPERATIONS.md says of a dead medium: an empty one at its path, while it serves."""
     folder = server.data_dir / "devices" / name
     assert list(folder.iterdir()) == []
-    told = {key: _OPTIONS[key] for key in ("device-capacity-bytes", "zone-bytes", "stripe-bytes")}
-    added = node_command.run(
-        "device", "add", str(folder), "--label", name, data_dir=server.data_dir, options=told
-    )
-    assert added.returncode == 0, added.stderr
+    line = _device(server, "replace", name, str(folder))
+    assert f"in place of device {name}, whose shards are rebuilt" in line
+
+
+def _forget(server: server_process.ServerProcess, name: str) -> None:
+    """The dead device: nothing refers to it once the node is whole."""
+    assert f"device {name} at " in _device(server, "remove", name)
+    rows = json.loads(_device(server, "list", "--json"))
+    assert [row["state"] for row in rows if row["label"] == name] == ["present"], rows
+
+
+def _device(server: server_process.ServerProcess, *words: str) -> str:
+    done = node_command.run("device", *words, data_dir=server.data_dir)
+    assert done.returncode == 0, f"{done.stderr}\n{server.log_tail()}"
+    return done.stdout
 
 
 @contextlib.asynccontextmanager

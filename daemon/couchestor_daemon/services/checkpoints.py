@@ -139,8 +139,9 @@ class Checkpoints:
             return log_growth.bytes_since(reader, self._media, newest)
 
     def keeps_devices_from_leaving(self) -> bool:
-        """Whether a device that retires is never empty without another one: a copy of the newest
-        is on it, or a segment of the log that the newest does not cover."""
+        """Whether a device that retires, or is lost, is referred to for ever without another one: a
+        copy of the newest is on it, or a sealed segment of the log that the newest does not
+        cover."""
         newest = self.newest()
         if newest is not None and any(
             departures.is_retiring(self._media, device_id)

@@ -48,11 +48,15 @@ def keeps_from_leaving(
     media: media_port.Media,
     newest: media_records.CheckpointRecord | None,
 ) -> bool:
-    """Whether a sealed segment that only a checkpoint after ``newest`` lets go of is on a device
-    that retires: without one the device is never empty. Reads the index alone."""
+    """Whether a sealed segment that only a checkpoint after ``newest`` lets go of has a member on a
+    device that retires or is lost: without one it never ceases to refer to the device. Reads the
+    index alone."""
     return any(
         record.state == media_records.ZoneSetState.SEALED
-        and departures.has_retiring_member(media, record.members)
+        and (
+            departures.has_retiring_member(media, record.members)
+            or departures.has_lost_member(media, record.members)
+        )
         for record in _after(reader, newest)
     )
 
