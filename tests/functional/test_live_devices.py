@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
+import threading
 import time
 import typing
+import urllib.request
 from collections.abc import Callable
 
 import pytest
@@ -71,8 +75,9 @@ def _rows(server: server_process.ServerProcess) -> dict[str, dict[str, typing.An
     return {row["label"]: row for row in rows}
 
 
-def _zones(device: pathlib.Path) -> int:
-    return len(list((device / "zones").iterdir()))
+def _zones(device: pathlib.Path) -> set[int]:
+    """Of each zone the file that it is: an emptied one that is written to again is another."""
+    return {path.stat().st_ino for path in (device / "zones").iterdir()}
 
 
 def _wait(what: Callable[[], object], said: Callable[[], object], *, seconds: float = 30.0) -> None:
@@ -93,7 +98,7 @@ def test_a_device_joins_serves_empties_and_leaves_while_the_node_serves(
         assert line.endswith("it is in service")
         assert _rows(server)["disk6"]["state"] == "present"
         objects |= _write(server, "seven")
-        assert _zones(seventh) >= 2
+        assert len(_zones(seventh)) >= 2
         again = _try_device(server, "add", str(seventh))
         assert "in service already" in again.stderr
         refused = _try_device(server, "remove", "disk6")
@@ -113,4 +118,61 @@ def test_a_device_joins_serves_empties_and_leaves_while_the_node_serves(
         _verify(server, objects)
         assert server.terminate() == 0
         server.restart()
+        _verify(server, objects)
+
+
+def _workers(server: server_process.ServerProcess) -> dict[str, int]:
+    port = server.command[server.command.index("--health-port") + 1]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=5) as answer:
+        children = json.load(answer)["children"]
+    return {child["name"]: child["pid"] for child in children if child["state"] == "ready"}
+
+
+def test_a_device_that_was_missing_comes_back_and_a_worker_killed_meanwhile_learns_of_another(
+    tmp_path: pathlib.Path,
+) -> None:
+    with daemon_process.running(tmp_path / "node", options=_SMALL) as server:
+        third, away = server.data_dir / "devices" / "d3", tmp_path / "away"
+        objects = _write(server, "six", count=4)
+        assert server.terminate() == 0
+        shutil.copytree(server.data_dir / "devices" / "d4", tmp_path / "old-copy")
+        third.rename(away)
+        server.restart()
+        objects |= _write(server, "five", count=4)
+        assert _rows(server)["d3"]["state"] == "missing"
+        away.rename(third)
+        assert _rows(server)["d3"]["state"] == "failed"
+        stale = _try_device(server, "attach", str(tmp_path / "old-copy"))
+        assert "is an old copy of device d4" in stale.stderr
+        before = _zones(third)
+        line = _device(server, "attach", str(third))
+        assert line == f"device d3 at {third} is in service again"
+        assert _rows(server)["d3"]["state"] == "present"
+        objects |= _write(server, "again", count=4)
+        assert _zones(third) - before
+
+        # One worker does not answer: nobody may use the device yet. Its successor finds it.
+        slow = _workers(server)["worker-0"]
+        os.kill(slow, signal.SIGSTOP)
+        seventh = tmp_path / "disk6"
+        seventh.mkdir()
+        said: list[subprocess.CompletedProcess[str]] = []
+        adding = threading.Thread(
+            target=lambda: said.append(_try_device(server, "add", str(seventh)))
+        )
+        adding.start()
+        members = server.data_dir / "node.json"
+        _wait(lambda: "disk6" in members.read_text(), members.read_text)
+        second = _try_device(server, "retire", "d1")
+        assert "another change of devices is under way (add " in second.stderr
+        assert adding.is_alive()
+        assert not _zones(seventh)
+        os.kill(slow, signal.SIGKILL)
+        adding.join(timeout=30)
+        assert [done.stderr for done in said] == [""]
+        assert said[0].stdout.strip().endswith("it is in service")
+        _wait(lambda: _workers(server).get("worker-0", slow) != slow, lambda: _workers(server))
+        assert _rows(server)["disk6"]["state"] == "present"
+        objects |= _write(server, "seven")
+        assert len(_zones(seventh)) >= 2
         _verify(server, objects)
