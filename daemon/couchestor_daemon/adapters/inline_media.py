@@ -77,6 +77,22 @@ class InlineMedia:
     def report_failure(self, device_id: ids.DeviceId, error: BaseException) -> None:
         self._roster.fail(device_id, error)
 
+    def admit(self, device: device_port.ZonedDevice) -> None:
+        """Take a device into service for reads; owned by the caller as the others are."""
+        self._roster.admit(device)
+
+    def employ(self, device_id: ids.DeviceId) -> None:
+        """Let a device that was admitted or held be given zones."""
+        self._roster.employ(device_id)
+
+    def hold(self, device_id: ids.DeviceId) -> None:
+        """Give a device no more zones; what it holds is read."""
+        self._roster.hold(device_id)
+
+    def refresh(self) -> None:
+        """Look again at which devices retire."""
+        self._roster.refresh()
+
     def remove(self, device_id: ids.DeviceId) -> None:
         """Take a device out of service without reporting a failure."""
         self._roster.remove(device_id)

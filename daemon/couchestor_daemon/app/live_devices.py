@@ -51,6 +51,8 @@ from couchestor_domain import errors, ids
 
 ANSWER_SECONDS_MAX: Final = 60.0
 """A child that hangs is killed long before."""
+STATE_SECONDS_MAX: Final = 3.0
+"""Whoever lists devices does not wait for a change that is under way."""
 
 Answers = Mapping[str, device_messages.DeviceAnswer | None]
 
@@ -206,17 +208,23 @@ class LiveDevices:
         self._demand(await self._order("employ", device_id), half)
 
     async def _order(
-        self, act: str, device_id: str, path: pathlib.Path | None = None, *, role: str = ""
+        self,
+        act: str,
+        device_id: str,
+        path: pathlib.Path | None = None,
+        *,
+        role: str = "",
+        seconds_max: float = ANSWER_SECONDS_MAX,
     ) -> Answers:
         order = device_messages.DeviceOrder(
             next(self._numbers), act, device_id, str(path) if path else ""
         )
         try:
-            async with asyncio.timeout(ANSWER_SECONDS_MAX):
+            async with asyncio.timeout(seconds_max):
                 return await self._ask_children(order, role)
         except TimeoutError:
             late = device_messages.DeviceAnswer(
-                order.number, f"no answer within {ANSWER_SECONDS_MAX:.0f} s"
+                order.number, f"no answer within {seconds_max:.0f} s"
             )
             return {"a process": late}
 
@@ -348,16 +356,23 @@ class LiveDevices:
         return membership
 
     async def _states(self) -> str:
-        """JSON: id of each member -> the processes in which it is out of service."""
+        """JSON: id of each member -> the processes in which it is out of service. A process that is
+        busy with a change, or hangs, is left out."""
         membership = await self._threads.run(self._membership)
-        found = {}
-        for device_id in membership.members:
-            answers = await self._order("ask", device_id)
-            found[device_id] = [
+        answers = await asyncio.gather(
+            *(
+                self._order("ask", device_id, seconds_max=STATE_SECONDS_MAX)
+                for device_id in membership.members
+            )
+        )
+        found = {
+            device_id: [
                 name
-                for name, answer in sorted(answers.items())
-                if answer is not None and not answer.facts.get("in_service")
+                for name, answer in sorted(each.items())
+                if answer is not None and answer.facts.get("in_service") is False
             ]
+            for device_id, each in zip(membership.members, answers, strict=True)
+        }
         return json.dumps(found)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable
 
@@ -345,3 +346,47 @@ async def test_a_stop_ends_the_schedule_at_once() -> None:
     async with asyncio.timeout(2):
         await running
     await asyncio.to_thread(rig.schedule.close)
+
+
+def retire(rig: Rig, device_id: ids.DeviceId) -> None:
+    device = rig.node.world.devices[device_id]
+    device._identity = dataclasses.replace(device.identity, retiring=True)
+    rig.node.media.refresh()
+
+
+def test_a_device_that_retires_is_let_go_of_by_one_checkpoint() -> None:
+    rig = Rig(log_node.LogNode(devices_count=6), log_bytes=units.GIB)
+    rig.node.load(10)
+    leaving = ids.DeviceId(segments(rig)[-1].members[0][0])
+    retire(rig, leaving)
+    rig.schedule.step()
+    assert rig.node.checkpoints.newest() is None, "its writer has not left the segment yet"
+    rig.node.load(4, tag=b"next")
+    rig.schedule.step()
+    taken = rig.node.checkpoints.trusted()
+    assert taken is not None
+    assert leaving not in {device for device, _ in taken.parts[0]}
+    assert not rig.node.checkpoints.keeps_devices_from_leaving()
+    # A copy of the newest one keeps a device too.
+    holder = ids.DeviceId(taken.parts[0][0][0])
+    retire(rig, holder)
+    rig.schedule.step()
+    replaced = rig.node.checkpoints.trusted()
+    assert replaced is not None
+    assert holder not in {device for device, _ in replaced.parts[0]}
+    commands = rig.node.world.commands_count
+    rig.schedule.step()
+    assert rig.node.world.commands_count == commands, "once is enough"
+
+
+def test_a_copy_on_a_device_that_was_away_is_read_again_before_it_is_trusted() -> None:
+    rig = Rig(log_node.LogNode())
+    rig.node.load(90)
+    rig.schedule.step()
+    newest = rig.node.checkpoints.trusted()
+    assert newest is not None
+    device_id, zone_index = newest.parts[0][0]
+    rig.node.world.devices[ids.DeviceId(device_id)].corrupt(ids.ZoneIndex(zone_index), 5000, 1)
+    rig.node.checkpoints.forget_device(ids.DeviceId(device_id))
+    assert rig.node.checkpoints.trusted() is None
+    assert not rig.node.checkpoints.verify_newest()

@@ -6,6 +6,7 @@ import pytest
 
 from couchestor_daemon import buffers
 from couchestor_daemon.adapters import inline_media, memory_device, memory_index
+from couchestor_daemon.formats import media_records
 from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import commit_log
@@ -17,12 +18,12 @@ ZONE_BYTES = 64 * units.KIB
 class Rig:
     """A log over three devices in memory; what it published and which devices it gave up."""
 
-    def __init__(self) -> None:
+    def __init__(self, devices_count: int = 3) -> None:
         self.index = memory_index.MemoryIndex()
         self.events: list[events.DomainEvent] = []
         self.failed: list[ids.DeviceId] = []
         devices = {}
-        for number in range(3):
+        for number in range(devices_count):
             identity = device_port.DeviceIdentity(
                 node_id=ids.NodeId("a" * 32),
                 device_id=ids.DeviceId(f"{number:032x}"),
@@ -34,12 +35,13 @@ class Rig:
             )
             devices[identity.device_id] = memory_device.MemoryDevice(identity)
         self.pool = buffers.BufferPool(256 * units.KIB)
+        self.media = inline_media.InlineMedia(
+            devices, lambda device_id, error: self.failed.append(device_id)
+        )
         self.log = commit_log.CommitLog(
             writer="w",
             index=self.index,
-            media=inline_media.InlineMedia(
-                devices, lambda device_id, error: self.failed.append(device_id)
-            ),
+            media=self.media,
             pool=self.pool,
             replicas_count=3,
             publisher=self,
@@ -122,3 +124,28 @@ def test_the_end_of_a_segment_is_told_with_what_it_holds() -> None:
         (first.result, 4 * units.KIB + 44 * units.KIB)
     }
     assert len(closed) == 3
+
+
+@pytest.mark.parametrize("is_back", [False, True], ids=["retiring", "away and back"])
+def test_the_log_goes_on_in_no_segment_on_a_device_that_changed(is_back: bool) -> None:
+    rig = Rig(devices_count=4)
+    first = rig.put(units.KIB).result
+    with rig.index.read() as reader:
+        value = reader.get(media_records.segment_key(int(str(first))))
+    assert value is not None
+    record = media_records.unpack(media_records.SegmentRecord, value)
+    changed = ids.DeviceId(record.members[0][0])
+    device = rig.media.device(changed)
+    rig.media.hold(changed)
+    if is_back:
+        rig.media.remove(changed)
+        rig.log.commit([commit_log.Operation(apply=lambda txn, _: None)])
+        rig.media.admit(device)
+        rig.media.employ(changed)
+    assert rig.put(units.KIB).result != first
+    assert not rig.failed
+    with rig.index.read() as reader:
+        value = reader.get(media_records.segment_key(record.segment_id))
+    assert value is not None
+    sealed = media_records.unpack(media_records.SegmentRecord, value)
+    assert sealed.state == media_records.ZoneSetState.SEALED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -18,10 +19,13 @@ from couchestor_daemon.app import (
     node_commands,
     node_file,
     option_table,
+    preparation,
     settings,
+    stop_mark,
     supervisor,
 )
-from couchestor_domain import errors, units
+from couchestor_daemon.formats import media_records
+from couchestor_domain import errors, ids, units
 
 
 @pytest.fixture
@@ -327,3 +331,95 @@ def test_refused_devices_are_listed_with_the_reason(
     # One lock cannot be taken twice: that must not look like another daemon.
     with pytest.raises(errors.DuplicateDeviceError, match="are the same device d0"):
         device_set.lock_all(twice)
+
+
+def _with_index(told: settings.Settings, *used: ids.ZoneAddress) -> None:
+    """What a clean stop leaves, with some zones in use."""
+    with contextlib.closing(preparation.open_index(told)) as index, index.write() as txn:
+        for zone in used:
+            txn.put(
+                media_records.zone_key(zone), media_records.pack(media_records.ZoneRecord(2, 7))
+            )
+        txn.commit()
+    (preparation.index_dir(told) / "complete").write_text("node", encoding="ascii")
+    stop_mark.write_clean(told.data_dir)
+
+
+def _id_of(told: settings.Settings, label: str) -> ids.DeviceId:
+    return ids.DeviceId(
+        next(row.device_id for row in device_listing.survey(told) if row.label == label)
+    )
+
+
+@pytest.mark.may_block
+def test_an_empty_device_leaves_a_stopped_node(
+    told: settings.Settings, tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises(errors.ConfigurationError, match="is in service: `couchestor device retire"):
+        device_changes.remove(told, "d2")
+    device_changes.retire(told, "d2")
+    with pytest.raises(errors.ConfigurationError, match="5 devices would be left and 4"):
+        device_changes.remove(told, "d2")
+    device_changes.add(told, _folder(tmp_path / "disk6"))
+    with pytest.raises(errors.ConfigurationError, match="nobody can say what is on the device"):
+        device_changes.remove(told, "d2")
+    zone = ids.ZoneAddress(_id_of(told, "d2"), ids.ZoneIndex(3))
+    _with_index(told, zone)
+    with pytest.raises(errors.StoreReadOnlyError, match="refers to 1 zones"):
+        device_changes.remove(told, "d2")
+    with contextlib.closing(preparation.open_index(told)) as index, index.write() as txn:
+        txn.delete(media_records.zone_key(zone))
+        txn.commit()
+    line = device_changes.remove(told, str(told.device_paths[2]))
+    assert line == f"device d2 at {told.device_paths[2]} is no device of this node any more"
+    for _ in range(2):
+        assert _start(told) == ["d0", "d1", "d3", "d4", "d5", "disk6"]
+    assert "d2" not in _states(told)
+    with pytest.raises(errors.ConfigurationError, match="no device is called d2"):
+        device_changes.remove(told, "d2")
+
+
+def test_a_device_is_replaced_while_the_node_is_stopped(
+    told: settings.Settings, tmp_path: pathlib.Path
+) -> None:
+    seventh = _folder(tmp_path / "disk6")
+    line = device_changes.replace(told, "d1", seventh)
+    assert "in place of device d1: it retires" in line
+    assert _start(told) == ["d0", "d2", "d3", "d4", "d5", "disk6"]
+    lost = told.device_paths[3]
+    shutil.rmtree(lost)
+    line = device_changes.replace(told, "d3", _folder(lost))
+    assert "in place of device d3: its shards are rebuilt" in line
+    assert _start(told) == ["d0", "d2", "d3", "d4", "d5", "disk6"]
+
+
+def test_a_replacement_that_would_leave_too_few_is_refused_before_anything_changes(
+    told: settings.Settings, tmp_path: pathlib.Path
+) -> None:
+    for name in ("d0", "d1", "d2"):
+        device_changes.retire(told, name)
+    copies = dataclasses.replace(told, journal_replicas=4)
+    seventh = _folder(tmp_path / "disk6")
+    with pytest.raises(errors.StoreReadOnlyError, match="3 devices would stay in service and 4"):
+        device_changes.replace(copies, "d3", seventh)
+    assert not list(seventh.iterdir())
+
+
+def test_a_device_that_moved_is_attached_to_a_stopped_node(
+    told: settings.Settings, tmp_path: pathlib.Path
+) -> None:
+    stale = tmp_path / "old-copy"
+    shutil.copytree(told.device_paths[4], stale)
+    _start(told)
+    moved = told.device_paths[4].rename(tmp_path / "elsewhere")
+    assert len(_start(told)) == 5
+    with pytest.raises(errors.StaleDeviceError, match="is an old copy of device d4"):
+        device_changes.attach(told, stale)
+    assert f"device d4 is at {moved}" in device_changes.attach(told, moved)
+    assert "d4" in _start(told)
+    other = dataclasses.replace(told, data_dir=_folder(tmp_path / "other"))
+    _start(other)
+    with pytest.raises(errors.ForeignDeviceError, match="of node"):
+        device_changes.attach(told, other.device_paths[0])
+    with pytest.raises(errors.DeviceError, match="no identity"):
+        device_changes.attach(told, _folder(tmp_path / "empty"))

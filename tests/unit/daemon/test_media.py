@@ -333,3 +333,36 @@ async def test_a_device_that_stalls_leaves_threads_for_the_others() -> None:
     stalling.go_on.set()
     await asyncio.gather(*reads)
     await asyncio.to_thread(media.close)
+
+
+def test_a_device_that_joins_is_read_before_it_is_given_zones(node: Node) -> None:
+    joining = simulated_device.SimulatedWorld(seed=2).add_device(make_identity(7))
+    zone = ids.ZoneAddress(joining.identity.device_id, Z0)
+    buffer = memoryview(bytearray(b"y" * BLOCK))
+    before = node.media.healthy_devices()
+
+    async def read() -> None:
+        await node.media.read(zone, 0, buffer)
+
+    node.media.admit(joining)
+    asyncio.run(read())
+    assert bytes(buffer) == bytes(BLOCK)
+    assert node.media.device(zone.device_id) is joining
+    assert node.media.healthy_devices() == before
+    node.media.employ(zone.device_id)
+    assert [i.label for i in node.media.healthy_devices()] == ["d2", "d7", "d8", "d9"]
+    node.media.hold(zone.device_id)
+    assert node.media.healthy_devices() == before
+    node.media.remove(zone.device_id)
+    # It comes back as another object, held again until everybody has it.
+    node.media.admit(joining)
+    assert node.media.healthy_devices() == before
+    assert not node.failures
+
+
+def test_a_device_that_begins_to_retire_is_given_no_more_zones(node: Node) -> None:
+    device = node.devices[1]
+    device._identity = dataclasses.replace(device.identity, retiring=True)
+    node.media.refresh()
+    assert [identity.label for identity in node.media.healthy_devices()] == ["d7", "d9"]
+    assert node.media.device(device.identity.device_id) is device

@@ -357,3 +357,42 @@ async def test_a_stripe_waits_for_a_group_in_use_when_no_other_can_be_opened(
     assert refused >= 1
     for stripe in stripes:
         stripe.release()
+
+
+def _states(bench: Bench) -> dict[int, int]:
+    with bench.index.read() as reader:
+        records = [
+            media_records.unpack(media_records.GroupRecord, value)
+            for _, value in reader.scan(*media_records.table_range(media_records.GROUPS))
+        ]
+    return {record.group_id: record.state for record in records}
+
+
+async def _write(bench: Bench, shape: geometry.StripeGeometry = WANTED) -> int:
+    place = await bench.write(bench.stripe(shape))
+    bench.groups.settle(place)
+    return place.group_id
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["its own", "of a former process"])
+async def test_an_idle_writer_seals_what_keeps_a_device_from_being_emptied(
+    bench: Bench, restarted: bool
+) -> None:
+    group_id = await _write(bench)
+    if restarted:
+        bench.start()
+    leaving = next(iter(bench.devices))
+    bench.media.hold(leaving)
+    await bench.groups.leave_unfit()
+    await bench.groups.drain()
+    assert _states(bench) == {group_id: media_records.ZoneSetState.SEALED}
+    # What is narrower than it has to be any more is sealed as well.
+    narrow = await _write(bench, geometry.StripeGeometry(3, 2))
+    assert _states(bench)[narrow] == media_records.ZoneSetState.OPEN
+    bench.media.employ(leaving)
+    await bench.groups.leave_unfit()
+    await bench.groups.drain()
+    assert _states(bench)[narrow] == media_records.ZoneSetState.SEALED
+    wide = await _write(bench)
+    await bench.groups.leave_unfit()
+    assert _states(bench)[wide] == media_records.ZoneSetState.OPEN, "it is gone on with"
