@@ -112,16 +112,19 @@ class LmdbIndex:
     Args:
         path: Folder of the index, created if missing.
         map_size_bytes: Address space and upper bound of the file; the file grows as needed.
+        read_only: For a look beside the node that owns it: nothing is created or changed, and
+            writes raise IndexCorruptError.
 
     Raises:
         IndexCorruptError: LMDB cannot open what is there.
         IndexFullError: no room to create it.
     """
 
-    def __init__(self, path: pathlib.Path, *, map_size_bytes: int) -> None:
+    def __init__(self, path: pathlib.Path, *, map_size_bytes: int, read_only: bool = False) -> None:
         self._path = path
-        path.mkdir(parents=True, exist_ok=True)
-        self._counter_map = _map_counter(path / "sequence")
+        if not read_only:
+            path.mkdir(parents=True, exist_ok=True)
+        self._counter_map = _map_counter(path / "sequence", read_only=read_only)
         # As one native 64-bit item: it is stored by one instruction, so a process killed at any
         # point leaves the old or the new number.
         self._counter = memoryview(self._counter_map).cast("Q")
@@ -135,6 +138,8 @@ class LmdbIndex:
                     sync=False,
                     metasync=False,
                     readahead=False,
+                    readonly=read_only,
+                    create=not read_only,
                 )
                 # Slots of readers that were killed would keep old pages alive.
                 self._env.reader_check()
@@ -190,7 +195,9 @@ def _sync(path: pathlib.Path) -> None:
         raise errors.IndexCorruptError(f"{path} cannot be synced: {exc.strerror}") from exc
 
 
-def _map_counter(path: pathlib.Path) -> mmap.mmap:
+def _map_counter(path: pathlib.Path, *, read_only: bool) -> mmap.mmap:
+    if read_only:
+        return mmap.mmap(-1, COUNTER_BYTES)  # A number that nobody shares: nothing is committed.
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         # Reserved, not just extended: a store into a hole of a full disk kills the process.

@@ -72,6 +72,14 @@ _ATTACHING: Final = """\
 For a device that was missing or has failed and is there again, at its old path or another one. A
 running node serves it at once. An old copy or the device of another node is refused by name."""
 
+_CHECKING: Final = """\
+Works beside a running node and on a stopped one, and finds out by itself which it is. Looks at the
+identity of every device, at every batch of the log that is needed on every replica, at checkpoints,
+at the tables of the index against one another, and reads every shard that something leads to. What
+looks wrong while the node runs is looked at again before it is told. Changes nothing unless told to
+repair, which wants the node stopped.
+Exit status 0: all is well or only something is left over, 1: damage was found."""
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -204,16 +212,23 @@ def build_parser() -> argparse.ArgumentParser:
         "check",
         "verify devices, log, index and every shard",
         groups=storage,
-        detail="The node must be stopped. Looks at the identity of every device, at every batch\n"
-        "of the log on every replica, at the tables of the index against one another, and reads\n"
-        "every shard that something leads to. Changes nothing unless told to repair.\n"
-        "Exit status 0: all is well or only something is left over, 1: damage was found.",
+        detail=_CHECKING,
     )
     checking.add_argument(
         "--repair",
         action="store_true",
         help="free zones that nothing owns and drop repairs of groups that are gone; damaged "
         "shards are rebuilt by the running node",
+    )
+    checking.add_argument(
+        "--quick",
+        action="store_true",
+        help="only the tables of the index, and the shards that are known to wait for repair",
+    )
+    checking.add_argument(
+        "--bytes-per-second",
+        metavar="SIZE",
+        help="read so much at most, 0: no limit [64MiB beside a running node]",
     )
     checking.add_argument("--json", action="store_true", help="print JSON")
     add(
@@ -295,7 +310,13 @@ def _act(arguments: argparse.Namespace, told: settings.Settings) -> int:
     elif arguments.command == "recover":
         print(commands.recover(told))
     elif arguments.command == "check":
-        checked = commands.check(told, repair=arguments.repair)
+        checking = importlib.import_module("couchestor_daemon.app.check_command")
+        checked = checking.check(
+            told,
+            repair=arguments.repair,
+            quick=arguments.quick,
+            bytes_per_second=_rate(arguments.bytes_per_second),
+        )
         if arguments.json:
             print(json.dumps(checked._asdict()))
         else:
@@ -305,6 +326,16 @@ def _act(arguments: argparse.Namespace, told: settings.Settings) -> int:
     elif arguments.command == "device":
         devices = importlib.import_module("couchestor_daemon.app.device_commands")
         print(devices.act(arguments, told))
+    return 0
+
+
+def _rate(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return option_values.parse_size(text)
+    except ValueError as exc:
+        raise errors.ConfigurationError(f"--bytes-per-second {text} {exc}") from exc
     return 0
 
 

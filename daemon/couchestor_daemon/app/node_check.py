@@ -1,4 +1,4 @@
-"""``couchestor check`` below the log: index and media of a stopped node, and the safe repairs."""
+"""``couchestor check`` below the devices: index, log and media of a node, and the safe repairs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from couchestor_daemon.app import preparation, settings, stop_mark
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import (
     commit_log,
+    full_check,
     index_audit,
-    offline_check,
+    leftovers,
     recovery_table,
     repair_tools,
 )
@@ -30,7 +31,7 @@ T = TypeVar("T")
 Devices = Mapping[ids.DeviceId, directory_device.DirectoryDevice]
 
 POOL_BYTES: Final = 256 * units.MIB
-"""Enough for the longest stripes that settings allow in practice: the node is stopped."""
+"""Enough for the longest stripes that settings allow in practice; lent only as it is needed."""
 THREADS_COUNT: Final = 4
 
 
@@ -42,18 +43,28 @@ def is_index_trusted(told: settings.Settings) -> bool:
     )
 
 
-def findings(told: settings.Settings, devices: Devices) -> list[index_audit.Finding]:
+def findings(
+    told: settings.Settings,
+    devices: Devices,
+    *,
+    manner: full_check.Manner,
+    pace: repair_tools.Pace | None = None,
+    progress: Callable[[str], None] = lambda doing: None,
+) -> list[index_audit.Finding]:
     """Index against itself and against the media, every shard and live batch read.
+
+    Args:
+        pace: Awaited before bytes are read; nothing when nobody else waits for the devices.
 
     Raises:
         CouchestorError: the index cannot be read.
     """
 
     async def look(tools: repair_tools.Tools) -> list[index_audit.Finding]:
-        return await offline_check.OfflineCheck(tools).findings()
+        return await full_check.FullCheck(tools, manner=manner, progress=progress).findings()
 
-    with _index_of(told) as index:
-        return asyncio.run(_with_tools(index, devices, look))
+    with _index_of(told, read_only=manner.is_running) as index:
+        return asyncio.run(_with_tools(index, devices, look, pace=pace or _unpaced))
 
 
 def repair(told: settings.Settings, devices: Devices) -> list[str]:
@@ -72,7 +83,7 @@ def repair(told: settings.Settings, devices: Devices) -> list[str]:
         )
     with _index_of(told) as index:
         with index.read() as reader:
-            planned = offline_check.repairs(reader)
+            planned = leftovers.described(reader)
         if not planned:
             return []
         # Spent before anything changes: what follows is not synced until ``conclude``.
@@ -89,7 +100,7 @@ def repair(told: settings.Settings, devices: Devices) -> list[str]:
                 reserve_zones_count=told.reserve_zones_count,
                 publisher=publisher,
             )
-            operation = offline_check.repair()
+            operation = leftovers.removal()
             log.commit([operation])
         finally:
             media.close()
@@ -100,8 +111,10 @@ def repair(told: settings.Settings, devices: Devices) -> list[str]:
 
 
 @contextlib.contextmanager
-def _index_of(told: settings.Settings) -> Iterator[index_port.IndexStore]:
-    index = preparation.open_index(told)
+def _index_of(
+    told: settings.Settings, *, read_only: bool = False
+) -> Iterator[index_port.IndexStore]:
+    index = preparation.open_index(told, read_only=read_only)
     try:
         yield index
     finally:
@@ -112,12 +125,11 @@ async def _with_tools(
     index: index_port.IndexStore,
     devices: Devices,
     work: Callable[[repair_tools.Tools], Awaitable[T]],
+    *,
+    pace: repair_tools.Pace,
 ) -> T:
     media = threaded_media.ThreadedMedia(devices, lambda device_id, error: None)
     threads = worker_threads.WorkerThreads(THREADS_COUNT, "check")
-
-    async def unpaced(bytes_count: int) -> None:
-        """Nobody else waits for the devices."""
 
     try:
         return await work(
@@ -128,9 +140,13 @@ async def _with_tools(
                 codecs=codec_choice.by_id,
                 run_codec=threads.run,
                 run_blocking=threads.run,
-                pace=unpaced,
+                pace=pace,
             )
         )
     finally:
         threads.close()
         media.close()
+
+
+async def _unpaced(bytes_count: int) -> None:
+    """Nobody else waits for the devices."""

@@ -52,9 +52,20 @@ def has_index(told: settings.Settings) -> bool:
     return (index_dir(told) / "complete").exists()
 
 
-def open_index(told: settings.Settings) -> lmdb_index.LmdbIndex:
-    """Open the live index, or begin one."""
-    return lmdb_index.LmdbIndex(index_dir(told), map_size_bytes=INDEX_MAP_BYTES)
+def index_generation(told: settings.Settings) -> object:
+    """Changes when a rebuild puts another index in the place of the live one."""
+    try:
+        found = (index_dir(told) / "data.mdb").stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def open_index(told: settings.Settings, *, read_only: bool = False) -> lmdb_index.LmdbIndex:
+    """Open the live index, or begin one; ``read_only`` for a look beside a running node."""
+    return lmdb_index.LmdbIndex(
+        index_dir(told), map_size_bytes=INDEX_MAP_BYTES, read_only=read_only
+    )
 
 
 def conclude(told: settings.Settings) -> None:

@@ -351,6 +351,10 @@ class Supervisor:
         return not late and not self._forced
 
 
+class DataDirInUseError(errors.ConfigurationError):
+    """A daemon holds the data directory: it runs, or is about to."""
+
+
 def lock_data_dir(
     told: settings.Settings, *, advice: str = "choose another with --data-dir"
 ) -> int:
@@ -360,7 +364,8 @@ def lock_data_dir(
         advice: What the refusal tells a person to do when another daemon has it.
 
     Raises:
-        ConfigurationError: it cannot be made or opened, or another daemon has it.
+        DataDirInUseError: another daemon has it.
+        ConfigurationError: it cannot be made or opened.
     """
     path = told.data_dir / "couchestord.lock"
     try:
@@ -372,7 +377,7 @@ def lock_data_dir(
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         os.close(fd)
-        raise errors.ConfigurationError(
+        raise DataDirInUseError(
             f"another couchestor daemon uses {told.data_dir}; {advice}"
         ) from exc
     return fd

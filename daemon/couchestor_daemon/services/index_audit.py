@@ -24,6 +24,13 @@ class Finding(NamedTuple):
     """Whether bytes are lost or may be; else something is only left over."""
     zone: ids.ZoneAddress | None = None
     """A zone that nothing owns, safe to be freed while the node is stopped."""
+    about: str = ""
+    """What it is about, if the text also says how much: every look that finds it agrees on this."""
+
+    @property
+    def subject(self) -> str:
+        """The same in every look that finds this."""
+        return self.about or self.text
 
 
 class Leads(NamedTuple):
@@ -177,6 +184,7 @@ def _miscounted(key: bytes, counted: int, mapped: int) -> Finding:
         f"{counted} bytes of {kind} {owner_id} are counted as alive, and {mapped} are; too few "
         "would let its zones be emptied: run `couchestor recover`",
         True,
+        about=f"live bytes of {kind} {owner_id}",
     )
 
 

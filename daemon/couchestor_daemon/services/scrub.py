@@ -22,7 +22,6 @@ from collections.abc import Callable
 from typing import Final
 
 from couchestor_daemon.formats import l2p_record, media_records
-from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import (
     checkpoint_check,
@@ -36,6 +35,7 @@ from couchestor_daemon.services import (
     segment_scrub,
     shard_check,
     stripe_references,
+    zone_holders,
 )
 from couchestor_daemon.services.catalogue import liveness
 from couchestor_domain import errors, event_publisher, events, ids
@@ -157,7 +157,7 @@ class Scrub:
         )
 
     async def _used_bytes(self) -> int:
-        devices = self._devices()
+        devices = zone_holders.in_service(self._tools.index, self._tools.media)
 
         def used() -> int:
             total = 0
@@ -168,18 +168,6 @@ class Scrub:
 
         found = await self._tools.run_blocking(used)
         assert isinstance(found, int), found
-        return found
-
-    def _devices(self) -> dict[ids.DeviceId, device_port.ZonedDevice]:
-        """Devices in service that hold zones, retiring ones too."""
-        found: dict[ids.DeviceId, device_port.ZonedDevice] = {}
-        start, stop = media_records.table_range(media_records.ZONES)
-        with self._tools.index.read() as reader:
-            while (first := next(iter(reader.scan(start, stop)), None)) is not None:
-                device_id = media_records.zone_of_key(first[0]).device_id
-                with contextlib.suppress(errors.DeviceError):
-                    found[device_id] = self._tools.media.device(device_id)
-                _, start = media_records.device_zones_range(device_id)
         return found
 
     # -- groups ---------------------------------------------------------------------------------
@@ -296,8 +284,8 @@ class Scrub:
         segment_id = work.record.segment_id
         with self._tools.index.read() as reader:
             is_listed = reader.get(media_records.segment_key(segment_id)) is not None
-        for text in work.findings if is_listed else []:
-            self._position.find(text)
+        for finding in work.findings if is_listed else []:
+            self._position.find(finding.text)
         self._segment = None
         self._position.advance(segment_id)
 
@@ -315,7 +303,11 @@ class Scrub:
         with self._tools.index.read() as reader:
             records = _checkpoints(reader)
         await self._tools.pace(sum(record.image_bytes * len(record.parts[0]) for record in records))
-        found = await self._tools.run_blocking(checkpoint_check.findings, self._devices(), records)
+        found = await self._tools.run_blocking(
+            checkpoint_check.findings,
+            zone_holders.in_service(self._tools.index, self._tools.media),
+            records,
+        )
         with self._tools.index.read() as reader:
             unchanged = _checkpoints(reader) == records
         # One that was replaced during the look is on its way out.

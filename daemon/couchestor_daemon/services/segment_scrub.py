@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from couchestor_daemon.formats import batch, l2p_record, media_records, zone_header
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import (
+    index_audit,
     log_segment,
     repair_tools,
     shard_check,
@@ -23,7 +25,10 @@ class FoundBatch(NamedTuple):
     """A batch that verified on some replicas."""
 
     sequence: int
+    previous: int
+    """Sequence of the batch that it was committed after."""
     offset_bytes: int
+    total_bytes: int
     mapped_keys: tuple[bytes, ...]
     """L2P entries that its mutations wrote."""
     missing_on: tuple[int, ...]
@@ -45,15 +50,24 @@ class SegmentScrub:
 
     Args:
         end_bytes: Where to stop: the highest write pointer of its replicas.
+        visit: Told of every batch, whether something leads to it or not.
     """
 
     def __init__(
-        self, tools: repair_tools.Tools, record: media_records.SegmentRecord, *, end_bytes: int
+        self,
+        tools: repair_tools.Tools,
+        record: media_records.SegmentRecord,
+        *,
+        end_bytes: int,
+        visit: Callable[[FoundBatch], None] | None = None,
     ) -> None:
         self.record = record
+        self._visit = visit
         self.read_bytes = 0
-        self.findings: list[str] = []
-        """What is wrong, a sentence each; of no interest once the segment is not listed."""
+        self.findings: list[index_audit.Finding] = []
+        """What is wrong; of no interest once the segment is not listed."""
+        self.damaged_batches: list[FoundBatch] = []
+        """Those with live payloads that some replica has lost."""
         self._live_bytes = 0
         self._tools = tools
         self._zones = media_records.zone_addresses(record.members)
@@ -80,7 +94,7 @@ class SegmentScrub:
                 self.record.segment_id,
                 index,
             ):
-                self.findings.append(
+                self._find(
                     f"log segment {self.record.segment_id} has no header on device "
                     f"{zone.device_id}: a recovery reads its batches from the other replicas"
                 )
@@ -124,18 +138,57 @@ class SegmentScrub:
         self._window_bytes = max(WINDOW_BYTES, parsed.wanted_bytes)
         self._offset_bytes += parsed.consumed_bytes
         with self._tools.index.read() as reader:
-            for found in parsed.batches:
-                live_bytes = self._live_bytes_of(reader, found)
-                self._live_bytes += live_bytes
-                if found.missing_on and live_bytes:
-                    devices = ", ".join(self._zones[i].device_id for i in found.missing_on)
-                    self.findings.append(
-                        f"batch {found.sequence} of log segment {self.record.segment_id}, with "
-                        f"{live_bytes} live bytes, does not verify on {devices}: it is read from "
-                        "the other replicas"
-                    )
+            counted = [(found, self._live_bytes_of(reader, found)) for found in parsed.batches]
+        self._live_bytes += sum(live_bytes for _, live_bytes in counted)
+        for found, live_bytes in counted:
+            if live_bytes and found.missing_on:
+                await self._look_again(found)
+            elif self._visit is not None:
+                self._visit(found)
         if self.ended:
             self._account()
+
+    async def _look_again(self, found: FoundBatch) -> None:
+        """Tell of a batch that a replica has lost: one that was being written when it was read is
+        whole by now, for the index leads to it."""
+        missing_on = tuple(
+            [index for index in found.missing_on if not await self._verifies(found, index)]
+        )
+        found = found._replace(missing_on=missing_on)
+        if self._visit is not None:
+            self._visit(found)
+        with self._tools.index.read() as reader:
+            live_bytes = self._live_bytes_of(reader, found)
+        if not missing_on or not live_bytes:
+            return
+        self.damaged_batches.append(found)
+        devices = ", ".join(self._zones[index].device_id for index in missing_on)
+        self._find(
+            f"batch {found.sequence} of log segment {self.record.segment_id}, with "
+            f"{live_bytes} live bytes, does not verify on {devices}: it is read from "
+            "the other replicas",
+            about=f"batch {found.sequence} on {devices}",
+        )
+
+    async def _verifies(self, found: FoundBatch, index: int) -> bool:
+        with self._tools.acquire(found.total_bytes) as buffer:
+            view = buffer.view[: found.total_bytes]
+            try:
+                await self._tools.media.read(self._zones[index], found.offset_bytes, view)
+            except errors.DeviceError:
+                return False
+            header = batch.unpack_header(
+                view, seed=self.record.seed, offset_bytes=found.offset_bytes
+            )
+            return (
+                header is not None
+                and (header.segment_id, header.sequence, header.total_bytes)
+                == (self.record.segment_id, found.sequence, found.total_bytes)
+                and batch.body_verifies(header, view, seed=self.record.seed)
+            )
+
+    def _find(self, text: str, *, about: str = "") -> None:
+        self.findings.append(index_audit.Finding(text, True, about=about))
 
     def _account(self) -> None:
         """Compare what is alive in the segment with what its batches hold on any replica."""
@@ -145,10 +198,11 @@ class SegmentScrub:
             counted = liveness.segment_bytes(reader, self.record.segment_id)
         # What was deleted or moved during the scan makes the count smaller, never larger.
         if counted > self._live_bytes:
-            self.findings.append(
+            self._find(
                 f"{counted - self._live_bytes} live bytes of log segment "
                 f"{self.record.segment_id} verify on no replica in service: they are lost unless "
-                "a missing device comes back"
+                "a missing device comes back",
+                about=f"lost bytes of log segment {self.record.segment_id}",
             )
 
     def _live_bytes_of(self, reader: index_port.IndexReader, found: FoundBatch) -> int:
@@ -195,7 +249,9 @@ class SegmentScrub:
             found.append(
                 FoundBatch(
                     chosen.sequence,
+                    chosen.previous,
                     self._offset_bytes + position,
+                    chosen.total_bytes,
                     tuple(
                         key
                         for key, value in mutations

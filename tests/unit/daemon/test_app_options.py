@@ -154,7 +154,7 @@ def test_help_tells_every_setting_with_its_default(capsys: pytest.CaptureFixture
         (["device", "remove"], ["label, id or path", "Refused with numbers"]),
         (["device", "replace"], ["--label", "The other device retires"]),
         (["device", "attach"], ["An old copy"]),
-        (["check"], ["Exit status 0", "must be stopped"]),
+        (["check"], ["Exit status 0", "beside a running node", "wants the node stopped"]),
         (["recover"], ["must be stopped", "index.before-rebuild"]),
         (["status"], ["--health-port", "Exit status 0"]),
     ],

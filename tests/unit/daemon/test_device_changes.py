@@ -13,6 +13,7 @@ import pytest
 
 from couchestor_daemon.adapters import directory_layout
 from couchestor_daemon.app import (
+    check_command,
     device_changes,
     device_listing,
     device_set,
@@ -213,7 +214,7 @@ def test_the_files_of_another_user_are_left_alone(
     for act in (
         lambda: device_changes.retire(told, "d1"),
         lambda: node_commands.recover(told),
-        lambda: node_commands.check(told),
+        lambda: check_command.check(told),
     ):
         with pytest.raises(errors.ConfigurationError, match="run this as that user"):
             act()

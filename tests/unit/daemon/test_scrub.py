@@ -246,6 +246,31 @@ async def test_rot_in_live_batches_of_the_log_is_told(
     assert bench.counts.findings_count == 1
 
 
+async def test_a_batch_that_is_read_while_it_is_written_is_not_damaged(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is on the first replica when the window is read, and on all when the index is asked."""
+    address = await bench.put_small(20_000)
+    place = bench.journal(address)
+    late = media_records.zone_addresses(bench.segment_of(address).members)[1]
+    honest, reads = bench.media.read, 0
+
+    async def read(zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None:
+        nonlocal reads
+        await honest(zone, offset_bytes, buffer)
+        if zone == late and offset_bytes + len(buffer) > place.offset_bytes:
+            reads += 1
+            if reads == 1:
+                buffer[place.offset_bytes - offset_bytes :] = bytes(
+                    len(buffer) - (place.offset_bytes - offset_bytes)
+                )
+
+    monkeypatch.setattr(bench.media, "read", read)
+    await bench.scrub()
+    assert reads == 2
+    assert bench.counts.findings_count == 0
+
+
 async def test_a_payload_that_is_on_no_replica_is_told(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:

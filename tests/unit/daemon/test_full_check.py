@@ -10,7 +10,7 @@ from shard_node import ShardNode
 
 from couchestor_daemon.formats import index_keys, l2p_record, media_records, zone_header
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services import index_audit, offline_check
+from couchestor_daemon.services import full_check, index_audit, leftovers
 from couchestor_domain import geometry, ids, units
 
 SHAPE = geometry.StripeGeometry(4, 2)
@@ -19,11 +19,13 @@ SHAPE = geometry.StripeGeometry(4, 2)
 class Bench(ShardNode):
     """A stopped node."""
 
+    manner = full_check.Manner()
+
     def __init__(self, **other: Any) -> None:
         super().__init__(SHAPE, **{"devices_count": 6, **other})
 
     async def check(self) -> list[index_audit.Finding]:
-        return await offline_check.OfflineCheck(self.tools).findings()
+        return await full_check.FullCheck(self.tools, manner=self.manner).findings()
 
     async def filled(self) -> list[ids.ExtentAddress]:
         addresses = [await self.put(length) for length in (1, 60_000, 200_000, 16_384)]
@@ -121,9 +123,9 @@ async def test_a_zone_that_nothing_owns_is_freed_when_asked(bench: Bench) -> Non
     assert found[0].zone == stray
     assert "4713" in found[1].text
     with bench.index.read() as reader:
-        planned = offline_check.repairs(reader)
+        planned = leftovers.described(reader)
     assert len(planned) == 2
-    await bench.commits.submit(offline_check.repair())
+    await bench.commits.submit(leftovers.removal())
     assert await bench.check() == []
     assert bench.repairs() == []
     assert stray not in bench.zone_roles()
@@ -135,7 +137,7 @@ async def test_an_unfinished_rebuild_is_left_to_the_node(bench: Bench) -> None:
     owner = media_records.ZoneRecord(int(zone_header.ZoneRole.REBUILD), bench.records()[0].group_id)
     await spoil(bench, media_records.zone_key(zone), media_records.pack(owner))
     assert not only(await bench.check()).is_damage
-    await bench.commits.submit(offline_check.repair())
+    await bench.commits.submit(leftovers.removal())
     assert bench.zone_roles()[zone] is zone_header.ZoneRole.REBUILD
 
 
