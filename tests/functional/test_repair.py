@@ -54,6 +54,39 @@ def test_rot_and_lost_zones_are_found_and_repaired(tmp_path: pathlib.Path) -> No
         _verify(server, objects)
 
 
+def test_a_log_replica_that_rotted_is_made_up_for(tmp_path: pathlib.Path) -> None:
+    """Nothing else moves what is in the log here, and no checkpoint is due."""
+    options = {**_OPTIONS, "scrub-period-seconds": "2", "destage-idle-seconds": "3600"}
+    with daemon_process.running(tmp_path / "node", options=options) as server:
+        client = daemon_process.boto_client(server)
+        objects = {f"small/{n}": random.Random(n).randbytes(20_000) for n in range(20)}
+        for key, body in objects.items():
+            client.put_object(Bucket=daemon_process.BUCKET, Key=key, Body=body)
+        rotted = _rot_payload(server, objects["small/7"])
+        deadline = time.monotonic() + _DEADLINE_SECONDS
+        while True:
+            done = node_command.run("check", "--json", data_dir=server.data_dir)
+            if done.returncode == 0 and "does not verify on" in server.log_path.read_text("utf-8"):
+                break
+            assert time.monotonic() < deadline, done.stdout
+        others = [name for name in ("d0", "d1", "d2", "d3", "d4", "d5") if name != rotted]
+        for name in others[:2]:
+            shutil.rmtree(server.data_dir / "devices" / name)
+        _verify(server, objects)
+
+
+def _rot_payload(server: server_process.ServerProcess, payload: bytes) -> str:
+    """Flip a byte of a payload in one replica of the log; the name of its device."""
+    for path in sorted((server.data_dir / "devices").glob("d*/zones/*.zone")):
+        at = path.read_bytes().find(payload)
+        if at >= 0:
+            with path.open("r+b") as file:
+                file.seek(at + 100)
+                file.write(bytes([payload[100] ^ 0xFF]))
+            return path.parent.parent.name
+    raise AssertionError("the payload is on no device")
+
+
 def test_an_empty_device_takes_what_a_dead_one_held(tmp_path: pathlib.Path) -> None:
     spare = tmp_path / "spare"
     with daemon_process.running(tmp_path / "node", options=_OPTIONS) as server:

@@ -89,6 +89,8 @@ class CheckpointSchedule:
         log_bytes: Log that must have been written since the newest one.
         log_percent: The same, as a part of the newest one's bytes; the larger of the two counts.
         report: Told about the newest one, at the start and whenever it changes.
+        damaged_sequence: Last batch of the log of which a replica is known to be damaged; 0 for
+            none. Asked on the thread.
         space_is_short: Whether a checkpoint newer than this one would give back zones that are
             needed. Asked on the thread.
         now: Monotonic seconds.
@@ -105,6 +107,7 @@ class CheckpointSchedule:
         space_is_short: Callable[[media_records.CheckpointRecord | None], bool] = lambda newest: (
             False
         ),
+        damaged_sequence: Callable[[], int] = lambda: 0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._taker = taker
@@ -113,6 +116,7 @@ class CheckpointSchedule:
         self._report = report
         self._measured = measured
         self._space_is_short = space_is_short
+        self._damaged_sequence = damaged_sequence
         self._now = now
         self._thread = worker_threads.WorkerThreads(1, "checkpoint")
         self._failure_streak = 0
@@ -149,7 +153,7 @@ class CheckpointSchedule:
             applied = self._taker.applied_sequence()
             newest = self._taker.newest()
             copies_lost = self._copies_are_lost(newest)
-            replicas_lost = self._replicas_are_lost(applied)
+            replicas_lost = self._replicas_are_lost(applied) or self._log_is_damaged(newest)
             space_is_short = self._space_is_short(newest)
             departing = self._taker.keeps_devices_from_leaving() and self._taker.can_take()
             is_pressing = copies_lost or replicas_lost or space_is_short or departing
@@ -224,6 +228,12 @@ class CheckpointSchedule:
             self._seen_weakened = (applied, weakened)
             return False
         return True
+
+    def _log_is_damaged(self, newest: media_records.CheckpointRecord | None) -> bool:
+        """Whether a batch behind the newest one is damaged on a replica: an image makes up for it,
+        as above."""
+        damaged = self._damaged_sequence()
+        return damaged > (newest.sequence if newest else 0) and self._taker.can_take()
 
     def _begin(self) -> None:
         try:

@@ -336,7 +336,6 @@ def _rate(text: str | None) -> int | None:
         return option_values.parse_size(text)
     except ValueError as exc:
         raise errors.ConfigurationError(f"--bytes-per-second {text} {exc}") from exc
-    return 0
 
 
 def _hand_over(name: str, words: list[str]) -> int:

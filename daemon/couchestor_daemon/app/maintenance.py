@@ -22,6 +22,7 @@ from couchestor_daemon.app import (
 from couchestor_daemon.formats import zone_header
 from couchestor_daemon.services import (
     background,
+    log_damage,
     pacing,
     release,
     stripe_groups,
@@ -83,6 +84,7 @@ class Maintenance:
                 self.node.media.healthy_devices(),
                 reserve_zones_count=told.reserve_zones_count,
             ),
+            damaged_sequence=self._damaged_sequence,
         )
         self._usage: release.Usage | None = None
         self._told_zones: dict[str, object] = {}
@@ -142,6 +144,10 @@ class Maintenance:
         # On a thread: a checkpoint under way needs the loop for its commits until it has ended.
         await self.node.codec_threads.run(self._schedule.close)
         await self.node.close()
+
+    def _damaged_sequence(self) -> int:
+        with self.node.index.read() as reader:
+            return log_damage.last_sequence(reader)
 
     def _show_usage(self, usage: release.Usage) -> None:
         self._usage = usage

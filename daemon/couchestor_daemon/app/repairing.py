@@ -64,31 +64,30 @@ class Repairing:
 
     def works(self) -> list[background.BackgroundWork]:
         """Rebuild; and the scrub, unless it is turned off."""
-        found: list[background.BackgroundWork] = [
-            rebuild.Rebuild(
-                self._tools,
-                submit=self._parts.commits.submit,
-                reserve_zones_count=self._told.reserve_zones_count,
-                delay_seconds=self._told.rebuild_delay_seconds,
-                publisher=self._parts.publisher,
-                now_seconds=time.monotonic,
-                now_ns=system_clock.SystemClock().now_ns,
-                report=self._show_rebuild,
-            )
-        ]
-        if self._told.scrub_period_seconds:
-            found.append(
-                scrub.Scrub(
-                    self._tools,
-                    submit=self._parts.commits.submit,
-                    period_seconds=self._told.scrub_period_seconds,
-                    publisher=self._parts.publisher,
-                    now_seconds=time.monotonic,
-                    now_ns=system_clock.SystemClock().now_ns,
-                    report=self._show_scrub,
-                )
-            )
-        return found
+        scrubbing = self._scrub() if self._told.scrub_period_seconds else None
+        rebuilding = rebuild.Rebuild(
+            self._tools,
+            submit=self._parts.commits.submit,
+            reserve_zones_count=self._told.reserve_zones_count,
+            delay_seconds=self._told.rebuild_delay_seconds,
+            publisher=self._parts.publisher,
+            now_seconds=time.monotonic,
+            now_ns=system_clock.SystemClock().now_ns,
+            report=self._show_rebuild,
+            on_repaired=scrubbing.repaired if scrubbing else lambda count: None,
+        )
+        return [rebuilding, scrubbing] if scrubbing else [rebuilding]
+
+    def _scrub(self) -> scrub.Scrub:
+        return scrub.Scrub(
+            self._tools,
+            submit=self._parts.commits.submit,
+            period_seconds=self._told.scrub_period_seconds,
+            publisher=self._parts.publisher,
+            now_seconds=time.monotonic,
+            now_ns=system_clock.SystemClock().now_ns,
+            report=self._show_scrub,
+        )
 
     def _show_rebuild(self, progress: rebuild.Progress) -> None:
         self._measured.rebuild_groups_waiting.set(progress.groups_waiting_count)
@@ -117,7 +116,11 @@ class Repairing:
         self._measured.scrub_ended_time.set(newest.ended_ns / units.NS_PER_SECOND)
         self._tell(
             "scrub",
-            {"now": _plain(counts), "last": _plain(last)},
+            {
+                "now": _plain(counts),
+                "last": _plain(last),
+                "shards_rebuilt_since": record.repaired_count,
+            },
             at_once=bool(counts.ended_ns),
         )
 
@@ -136,6 +139,7 @@ def _plain(counts: media_records.ScrubCounts) -> dict[str, object]:
         "read_bytes": counts.read_bytes,
         "shards_verified": counts.shards_count,
         "shards_damaged": counts.damaged_count,
+        "shards_rebuilt": counts.repaired_count,
         "other_findings": counts.findings_count,
     }
 

@@ -80,7 +80,9 @@ def _repair_lines(node: Mapping[str, Any]) -> list[str]:
     if now and now.get("ended_at"):
         lines.append(
             f"last scrub {now['ended_at']}: {now['shards_verified']} shards verified, "
-            f"{now['shards_damaged']} damaged, {now['other_findings']} other findings"
+            f"{now['shards_damaged']} damaged, {now['other_findings']} other findings, "
+            f"{now['shards_rebuilt']} rebuilt before its end and "
+            f"{scrub['shards_rebuilt_since']} since"
         )
     return lines
 

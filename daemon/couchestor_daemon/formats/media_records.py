@@ -137,6 +137,8 @@ class ScrubCounts(msgspec.Struct, array_like=True, frozen=True):
     """Shards that did not, and that something leads to."""
     findings_count: int = 0
     """Everything else that was not as it should be; the log has a line for each."""
+    repaired_count: int = 0
+    """Shards that were rebuilt between the end of the pass before and the end of this one."""
 
 
 class ScrubRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -150,6 +152,10 @@ class ScrubRecord(msgspec.Struct, array_like=True, frozen=True):
     counts: ScrubCounts
     last: ScrubCounts
     """The pass before."""
+    repaired_count: int = 0
+    """Shards that were rebuilt since the last pass ended."""
+    damaged_segments: tuple[tuple[int, int], ...] = ()
+    """Log segments of which a replica has lost something: id, and the last sequence concerned."""
 
 
 Record = TypeVar(

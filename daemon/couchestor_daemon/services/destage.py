@@ -7,6 +7,7 @@ of a checkpoint, and the segment goes.
 What is due, in this order:
 
     a segment with a replica on a device that is lost, or retiring     at once, also an open one
+    a segment of which the scrub found a replica damaged               at once, also an open one
     the oldest sealed segment, while they hold more than allowed       down to ``log_bytes``
     a sealed segment first seen long ago                               after ``age_seconds``
     any segment, also an open one, while nothing is committed          after ``idle_seconds``
@@ -24,7 +25,7 @@ from couchestor_daemon.formats import media_records
 from couchestor_daemon.ports import clock as clock_port
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
-from couchestor_daemon.services import commit_log, departures, evacuation, relocation
+from couchestor_daemon.services import commit_log, departures, evacuation, log_damage, relocation
 from couchestor_daemon.services.catalogue import liveness
 from couchestor_domain import units
 
@@ -58,6 +59,8 @@ class _Walk:
 class _Candidate:
     record: media_records.SegmentRecord
     live_bytes: int
+    is_damaged: bool
+    """A replica of it has lost something."""
 
     @property
     def is_sealed(self) -> bool:
@@ -129,8 +132,13 @@ class Destage:
                 media_records.unpack(media_records.SegmentRecord, value)
                 for _, value in reader.scan(start, stop)
             ]
+            damaged = log_damage.segments(reader)
             found = [
-                _Candidate(record, liveness.segment_bytes(reader, record.segment_id))
+                _Candidate(
+                    record,
+                    liveness.segment_bytes(reader, record.segment_id),
+                    record.segment_id in damaged,
+                )
                 for record in records
             ]
         listed = {record.segment_id for record in records}
@@ -148,6 +156,11 @@ class Destage:
             if departures.has_lost_member(self._media, members) or departures.has_retiring_member(
                 self._media, members
             ):
+                return candidate
+        for candidate in candidates:
+            # What is written to an open one from now on is whole: once is enough for a while.
+            walk = self._walked.get(candidate.record.segment_id)
+            if candidate.is_damaged and (walk is None or now - walk.at >= LOOK_AGAIN_SECONDS):
                 return candidate
         held_bytes = self._zone_bytes() * sum(not self._was_walked(one, now) for one in sealed)
         is_idle = now - self._changed_at >= self._limits.idle_seconds

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services import commit_log, index_audit, segment_scrub
+from couchestor_daemon.services import commit_log, index_audit, log_damage, segment_scrub
 
 
 class _Link(NamedTuple):
@@ -33,7 +33,7 @@ class LogChain:
     def __init__(self, reader: index_port.IndexReader) -> None:
         self.newest_sequence = int(commit_log.applied_sequence(reader))
         """Of the last batch in the index when the look began."""
-        self._base = checkpoint_sequence(reader)
+        self._base = log_damage.checkpointed_sequence(reader)
         self._links: dict[int, _Link] = {}
 
     def visit(self, record: media_records.SegmentRecord, found: segment_scrub.FoundBatch) -> None:
@@ -52,7 +52,7 @@ class LogChain:
         Args:
             reader: Of now: what a newer checkpoint holds is missed by nobody.
         """
-        base = max(self._base, checkpoint_sequence(reader))
+        base = max(self._base, log_damage.checkpointed_sequence(reader))
         sequence = self.newest_sequence
         lost: dict[str, list[int]] = {}
         found: list[index_audit.Finding] = []
@@ -85,13 +85,3 @@ class LogChain:
                 )
             )
         return found
-
-
-def checkpoint_sequence(reader: index_port.IndexReader) -> int:
-    """Sequence of the newest complete checkpoint; 0 when there is none."""
-    newest = 0
-    for _, value in reader.scan(*media_records.table_range(media_records.CHECKPOINTS)):
-        record = media_records.unpack(media_records.CheckpointRecord, value)
-        if record.state == media_records.CheckpointState.COMPLETE:
-            newest = max(newest, record.sequence)
-    return newest

@@ -68,6 +68,11 @@ class MemberRebuild:
         self._written: list[group_walk.FoundStripe] = []
         self._read_back: zone_read_back.ZoneReadBack | None = None
 
+    @property
+    def decoded_count(self) -> int:
+        """Shards that were decoded from others, not copied."""
+        return self._runs.decoded_count
+
     async def advance(self) -> bool:
         """Do some of it; True once every shard is durable and was read back whole.
 

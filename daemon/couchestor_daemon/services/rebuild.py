@@ -79,6 +79,7 @@ class Rebuild:
         look_seconds: Between looks when there is nothing to do; everything else that waits waits
             for some of them.
         report: Told when the progress has changed.
+        on_repaired: Told how many shards a rebuild that has ended brought back.
     """
 
     name = "rebuild"
@@ -95,6 +96,7 @@ class Rebuild:
         now_ns: Callable[[], int],
         look_seconds: float = LOOK_SECONDS,
         report: Callable[[Progress], None] = lambda progress: None,
+        on_repaired: Callable[[int], None] = lambda count: None,
     ) -> None:
         self._tools = tools
         self._submit = submit
@@ -102,6 +104,7 @@ class Rebuild:
         self._now_seconds = now_seconds
         self._look_seconds = look_seconds
         self._report = report
+        self._on_repaired = on_repaired
         self._zones = replacement_zones.ReplacementZones(
             index=tools.index,
             media=tools.media,
@@ -339,6 +342,7 @@ class Rebuild:
         self._failed.discard(group_id)
         self._retry_at.pop(group_id, None)
         self._rebuilt_count += 1
+        self._on_repaired(attempt.work.decoded_count)
         self._members_waiting_count -= min(self._members_waiting_count, len(attempt.work.fresh))
         for zone in attempt.work.fresh.values():
             self._publisher.publish(

@@ -99,6 +99,10 @@ class Scrub:
         """Position and counts as of the last step."""
         return self._position.record
 
+    def repaired(self, shards_count: int) -> None:
+        """A rebuild has brought shards back: the report tells how many since the last one."""
+        self._position.repaired(shards_count)
+
     async def step(self) -> float:
         """Read some more, or wait as long as the period allows.
 
@@ -149,11 +153,13 @@ class Scrub:
         counts = self.record.counts
         told = logger.warning if counts.damaged_count or counts.findings_count else logger.info
         told(
-            "scrub pass complete: %d bytes read, %d shards verified, %d damaged, %d other findings",
+            "scrub pass complete: %d bytes read, %d shards verified, %d damaged, %d other findings,"
+            " %d rebuilt since the last pass",
             counts.read_bytes,
             counts.shards_count,
             counts.damaged_count,
             counts.findings_count,
+            counts.repaired_count,
         )
 
     async def _used_bytes(self) -> int:
@@ -286,6 +292,9 @@ class Scrub:
             is_listed = reader.get(media_records.segment_key(segment_id)) is not None
         for finding in work.findings if is_listed else []:
             self._position.find(finding.text)
+        if is_listed and work.damaged_sequence:
+            # Its payloads move, and a checkpoint takes over the rest (``log_damage``).
+            self._position.distrust_segment(segment_id, work.damaged_sequence)
         self._segment = None
         self._position.advance(segment_id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 SAVE_SECONDS: Final = 180.0
 """Between commits of the position: what a restart may read twice."""
 WAIT_SECONDS_MAX: Final = 60.0
+DAMAGED_SEGMENTS_MAX: Final = 1024
+"""Remembered at a time; the next pass finds those that are still there."""
 
 
 class Phase(enum.IntEnum):
@@ -33,11 +36,12 @@ class Phase(enum.IntEnum):
     """The pass is over and the next is not due."""
 
 
-def fresh(started_ns: int, last: media_records.ScrubCounts) -> media_records.ScrubRecord:
+def fresh(
+    started_ns: int, last: media_records.ScrubCounts, *, repaired_count: int = 0
+) -> media_records.ScrubRecord:
     """The beginning of a pass."""
-    return media_records.ScrubRecord(
-        int(Phase.GROUPS), -1, (), media_records.ScrubCounts(started_ns=started_ns), last
-    )
+    counts = media_records.ScrubCounts(started_ns=started_ns)
+    return media_records.ScrubRecord(int(Phase.GROUPS), -1, (), counts, last, repaired_count)
 
 
 class ScrubPosition:
@@ -94,8 +98,12 @@ class ScrubPosition:
 
     async def end(self) -> None:
         """The pass is over; durably so when this returns."""
-        counts = msgspec.structs.replace(self.record.counts, ended_ns=self._now_ns())
-        self.record = msgspec.structs.replace(self.record, counts=counts, doubtful_groups=())
+        counts = msgspec.structs.replace(
+            self.record.counts, ended_ns=self._now_ns(), repaired_count=self.record.repaired_count
+        )
+        self.record = msgspec.structs.replace(
+            self.record, counts=counts, doubtful_groups=(), repaired_count=0
+        )
         self.enter(Phase.WAITING)
         await self.save()
 
@@ -103,7 +111,10 @@ class ScrubPosition:
         """Begin the next pass when its time has come."""
         if self._now_ns() < self._due_ns():
             return False
-        self.record = fresh(self._now_ns(), self.record.counts)
+        # What is still damaged in the log is found again.
+        self.record = fresh(
+            self._now_ns(), self.record.counts, repaired_count=self.record.repaired_count
+        )
         return True
 
     def doubt(self, group_id: int) -> None:
@@ -123,6 +134,22 @@ class ScrubPosition:
                 damaged_count=counts.damaged_count + damaged,
             )
         )
+
+    def repaired(self, shards_count: int) -> None:
+        """A rebuild has brought shards back; recorded soon."""
+        self.record = msgspec.structs.replace(
+            self.record, repaired_count=self.record.repaired_count + shards_count
+        )
+        self._saved_seconds = -math.inf
+
+    def distrust_segment(self, segment_id: int, sequence: int) -> None:
+        """A replica of a log segment has lost something, up to a batch; recorded at once."""
+        known = dict(self.record.damaged_segments)
+        known[segment_id] = max(sequence, known.get(segment_id, 0))
+        self.record = msgspec.structs.replace(
+            self.record, damaged_segments=tuple(sorted(known.items()))[-DAMAGED_SEGMENTS_MAX:]
+        )
+        self._saved_seconds = -math.inf
 
     def find(self, text: str) -> None:
         """Something other than a damaged shard is wrong."""

@@ -10,7 +10,9 @@ from typing import Final, NamedTuple
 from couchestor_daemon.formats import batch, l2p_record, media_records, zone_header
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import (
+    commit_log,
     index_audit,
+    log_damage,
     log_segment,
     repair_tools,
     shard_check,
@@ -66,8 +68,8 @@ class SegmentScrub:
         self.read_bytes = 0
         self.findings: list[index_audit.Finding] = []
         """What is wrong; of no interest once the segment is not listed."""
-        self.damaged_batches: list[FoundBatch] = []
-        """Those with live payloads that some replica has lost."""
+        self.damaged_sequence = 0
+        """Of the last batch that a replica has lost and somebody needs; 0: none has."""
         self._live_bytes = 0
         self._tools = tools
         self._zones = media_records.zone_addresses(record.members)
@@ -94,6 +96,8 @@ class SegmentScrub:
                 self.record.segment_id,
                 index,
             ):
+                with self._tools.index.read() as reader:
+                    self.damaged_sequence = commit_log.applied_sequence(reader)
                 self._find(
                     f"log segment {self.record.segment_id} has no header on device "
                     f"{zone.device_id}: a recovery reads its batches from the other replicas"
@@ -139,9 +143,13 @@ class SegmentScrub:
         self._offset_bytes += parsed.consumed_bytes
         with self._tools.index.read() as reader:
             counted = [(found, self._live_bytes_of(reader, found)) for found in parsed.batches]
+            replayed = range(
+                log_damage.checkpointed_sequence(reader) + 1,
+                commit_log.applied_sequence(reader) + 1,
+            )
         self._live_bytes += sum(live_bytes for _, live_bytes in counted)
         for found, live_bytes in counted:
-            if live_bytes and found.missing_on:
+            if found.missing_on and (live_bytes or found.sequence in replayed):
                 await self._look_again(found)
             elif self._visit is not None:
                 self._visit(found)
@@ -159,9 +167,12 @@ class SegmentScrub:
             self._visit(found)
         with self._tools.index.read() as reader:
             live_bytes = self._live_bytes_of(reader, found)
-        if not missing_on or not live_bytes:
+        if not missing_on:
             return
-        self.damaged_batches.append(found)
+        # What a dead process left unanswered looks the same: a checkpoint too many does no harm.
+        self.damaged_sequence = max(self.damaged_sequence, found.sequence)
+        if not live_bytes:
+            return
         devices = ", ".join(self._zones[index].device_id for index in missing_on)
         self._find(
             f"batch {found.sequence} of log segment {self.record.segment_id}, with "

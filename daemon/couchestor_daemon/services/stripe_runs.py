@@ -64,6 +64,8 @@ class StripeRuns:
     ) -> None:
         self.ready: Run | None = None
         """The run that ``prepare`` made."""
+        self.decoded_count = 0
+        """Shards so far that could not be copied."""
         self._tools = tools
         self._record = record
         self._targets = targets
@@ -135,7 +137,9 @@ class StripeRuns:
             distrusted=self._distrusted,
         )
         await shards.read(self._targets)
+        wanting = [sum(i not in headers for i in self._targets) for headers in shards.headers]
         lost = await shards.rebuild(self._codec, self._targets)
+        self.decoded_count += sum(wanting) - sum(wanting[number] for number in lost)
         for number in lost:
             await self._check_nobody_misses(shards, number)
             for index in self._targets:

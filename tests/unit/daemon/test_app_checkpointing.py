@@ -91,6 +91,7 @@ class Rig:
         self.reports: list[dict[str, object]] = []
         self.now_seconds = 0.0
         self.short = False
+        self.damaged_sequence = 0
         self.registry = prometheus_client.CollectorRegistry()
         self.schedule = checkpointing.CheckpointSchedule(
             node.checkpoints,
@@ -99,6 +100,7 @@ class Rig:
             report=self.reports.append,
             measured=metrics.NodeMetrics(self.registry),
             space_is_short=lambda newest: self.short,
+            damaged_sequence=lambda: self.damaged_sequence,
             now=lambda: self.now_seconds,
         )
 
@@ -236,6 +238,22 @@ def test_a_lost_log_replica_calls_for_one_checkpoint_and_no_more() -> None:
     rig.node.away = {lost}
     rig.node.lose_index(power_loss=True)
     rig.node.check_objects()
+
+
+def test_damage_in_the_log_calls_for_one_checkpoint_that_holds_it() -> None:
+    rig = Rig(log_node.LogNode(devices_count=6), log_bytes=units.GIB)
+    rig.node.load(10)
+    rig.schedule.step()
+    assert rig.node.checkpoints.newest() is None
+    rig.damaged_sequence = rig.node.checkpoints.applied_sequence() - 3
+    rig.schedule.step()
+    taken = rig.node.checkpoints.newest()
+    assert taken is not None
+    assert taken.sequence >= rig.damaged_sequence
+    for number in range(3):
+        rig.node.load(4, tag=b"later-%d" % number)
+        rig.schedule.step()
+    assert rig.node.checkpoints.newest() == taken
 
 
 def test_a_lost_log_replica_waits_until_there_are_enough_devices() -> None:

@@ -7,7 +7,8 @@ import random
 import space_node
 
 from couchestor_daemon.formats import l2p_record, media_records
-from couchestor_daemon.services import destage
+from couchestor_daemon.ports import index as index_port
+from couchestor_daemon.services import commit_log, destage
 from couchestor_domain import errors, ids, units
 
 NEVER = destage.DestageLimits(log_bytes=1 << 60, age_seconds=1e9, idle_seconds=1e9)
@@ -125,6 +126,42 @@ async def test_a_segment_that_lost_a_replica_goes_at_once() -> None:
         segment_id for segment_id, members in holders.items() if lost not in members
     ]
     await check(node, expected)
+
+
+async def test_a_segment_with_a_damaged_replica_goes_at_once_and_is_whole_afterwards() -> None:
+    node, expected = await loaded()
+    victims = [segments_with_payloads(node)[1], segments_with_payloads(node)[-1]]
+    assert victims[0] in sealed(node)
+    assert victims[1] not in sealed(node)
+    for entry in node.journaled():
+        if entry.location.segment_id in victims:  # type: ignore[union-attr]
+            record = next(
+                each
+                for each in node.segments()
+                if each.segment_id == entry.location.segment_id  # type: ignore[union-attr]
+            )
+            device, zone = record.members[0]
+            node.devices[ids.DeviceId(device)].rot(zone, entry.location.offset_bytes + 9)  # type: ignore[union-attr]
+    found = media_records.ScrubRecord(
+        5,
+        -1,
+        (),
+        media_records.ScrubCounts(),
+        media_records.ScrubCounts(),
+        damaged_segments=tuple((segment_id, 1) for segment_id in victims),
+    )
+
+    def apply(txn: index_port.IndexWriter, _: commit_log.Placement) -> None:
+        txn.put(media_records.SCRUB_KEY, media_records.pack(found))
+
+    await node.submit(commit_log.Operation(apply=apply))
+    before = segments_with_payloads(node)
+    work = node.destage(NEVER)
+    assert await work_off(work) > 0
+    assert segments_with_payloads(node) == [each for each in before if each not in victims]
+    await node.put("late", b"l" * 100)
+    assert await work_off(work) == 0, "what is new in an open segment is whole"
+    await check(node, {**expected, "late": b"l" * 100})
 
 
 async def test_a_segment_on_a_retiring_device_goes_at_once() -> None:

@@ -11,7 +11,9 @@ from shard_node import ShardNode
 from couchestor_daemon.adapters import simulated_device
 from couchestor_daemon.formats import l2p_record, media_records, shard, zone_header
 from couchestor_daemon.services import (
+    commit_log,
     group_scrub,
+    log_damage,
     rebuild,
     scrub,
     scrub_position,
@@ -77,6 +79,7 @@ class Bench(ShardNode):
             publisher=self,
             now_seconds=lambda: self.now_seconds,
             now_ns=lambda: 1,
+            on_repaired=self.work.repaired,
         )
         while await work.step() < rebuild.LOOK_SECONDS:
             continue
@@ -133,6 +136,36 @@ async def test_what_a_scrub_finds_the_rebuild_brings_back(bench: Bench) -> None:
     await bench.scrub()
     assert (bench.counts.damaged_count, bench.counts.findings_count) == (0, 0)
     assert bench.work.record.last.damaged_count == 6
+
+
+async def test_the_report_tells_what_was_rebuilt_since_the_last_one(bench: Bench) -> None:
+    addresses = await bench.filled()
+    for index in (1, 4):
+        bench.rot(addresses[3], index)
+    bench.rot(addresses[1], 1)
+    await bench.scrub()
+    assert (bench.counts.damaged_count, bench.counts.repaired_count) == (3, 0)
+    await bench.rebuild()
+    assert bench.work.record.repaired_count == 3
+    await bench.work.step()  # In the index by now, so that a restart goes on counting.
+    bench.start()
+    await bench.scrub()
+    assert (bench.counts.damaged_count, bench.counts.repaired_count) == (0, 3)
+    assert bench.work.record.repaired_count == 0
+    assert bench.work.record.last.damaged_count == 3
+
+
+async def test_a_record_of_before_is_read(bench: Bench) -> None:
+    """Without what was rebuilt, and without segments."""
+    old = media_records.VERSION + media_records.ENCODER.encode(
+        [5, -1, [], [1, 2, 3, 4, 5, 6], [0, 0, 0, 0, 0, 0]]
+    )
+    record = media_records.unpack(media_records.ScrubRecord, old)
+    assert record.counts == media_records.ScrubCounts(1, 2, 3, 4, 5, 6)
+    assert (record.repaired_count, record.damaged_segments) == (0, ())
+    await bench.change(lambda txn: txn.put(media_records.SCRUB_KEY, old))
+    bench.start()
+    assert bench.work.record.counts.findings_count == 6
 
 
 async def test_rot_that_nobody_misses_is_left_alone(bench: Bench) -> None:
@@ -269,6 +302,47 @@ async def test_a_batch_that_is_read_while_it_is_written_is_not_damaged(
     await bench.scrub()
     assert reads == 2
     assert bench.counts.findings_count == 0
+
+
+async def test_segments_with_a_damaged_replica_are_remembered_until_a_pass_finds_them_whole(
+    bench: Bench,
+) -> None:
+    address = await bench.put_small(20_000)
+    zone = media_records.zone_addresses(bench.segment_of(address).members)[1]
+    bench.content(zone)[bench.journal(address).offset_bytes + 7] ^= 0xFF
+    await bench.scrub()
+    segment_id = bench.segment_of(address).segment_id
+    with bench.index.read() as reader:
+        assert list(log_damage.segments(reader)) == [segment_id]
+        needed = log_damage.last_sequence(reader)
+        assert 0 < needed <= commit_log.applied_sequence(reader)
+    bench.start()
+    bench.content(zone)[bench.journal(address).offset_bytes + 7] ^= 0xFF
+    await bench.scrub()
+    with bench.index.read() as reader:
+        assert log_damage.segments(reader) == {}
+
+
+async def test_a_batch_of_mutations_counts_until_a_checkpoint_holds_it(bench: Bench) -> None:
+    address = await bench.put_small(20_000)
+    record = bench.segment_of(address)
+    zone = media_records.zone_addresses(record.members)[2]
+    begin = len(bench.content(zone))
+    await bench.change(lambda txn: txn.put(b"xx", b"v"))
+    bench.content(zone)[begin + 20] ^= 0xFF
+    await bench.scrub()
+    assert bench.counts.findings_count == 0
+    with bench.index.read() as reader:
+        damaged = log_damage.last_sequence(reader)
+    assert damaged
+    complete = int(media_records.CheckpointState.COMPLETE)
+    image = media_records.CheckpointRecord(9, complete, 1, ((),), sequence=damaged)
+    await bench.change(
+        lambda txn: txn.put(media_records.checkpoint_key(9), media_records.pack(image))
+    )
+    await bench.scrub()
+    with bench.index.read() as reader:
+        assert log_damage.last_sequence(reader) == 0
 
 
 async def test_a_payload_that_is_on_no_replica_is_told(

@@ -10,6 +10,7 @@ ENDED = {
     "read_bytes": 5 << 20,
     "shards_verified": 600,
     "shards_damaged": 2,
+    "shards_rebuilt": 3,
     "other_findings": 1,
 }
 RUNNING = {**ENDED, "began_at": "2026-01-03T00:00:00+00:00", "ended_at": ""}
@@ -36,9 +37,12 @@ def test_lost_bytes_are_a_warning() -> None:
 
 
 def test_a_scrub_tells_of_its_pass_and_of_the_one_before() -> None:
-    last = "last scrub 2026-01-02T00:00:00+00:00: 600 shards verified, 2 damaged, 1 other findings"
-    assert lines(scrub={"now": ENDED, "last": {}}) == [last]
-    assert lines(scrub={"now": RUNNING, "last": ENDED}) == [
+    last = (
+        "last scrub 2026-01-02T00:00:00+00:00: 600 shards verified, 2 damaged, 1 other findings, "
+        "3 rebuilt before its end and 5 since"
+    )
+    assert lines(scrub={"now": ENDED, "last": {}, "shards_rebuilt_since": 5}) == [last]
+    assert lines(scrub={"now": RUNNING, "last": ENDED, "shards_rebuilt_since": 5}) == [
         "scrub      5 MiB read since 2026-01-03T00:00:00+00:00",
         last,
     ]
