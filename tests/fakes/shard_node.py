@@ -93,7 +93,17 @@ class ShardNode:
             publisher=self,
         )
         self.commits = group_commit.GroupCommit(self._run_commit)
-        self.groups = stripe_groups.StripeGroups(
+        self.groups = self.fresh_groups()
+        self.reader = stripe_reader.StripeReader(
+            self.media,
+            codecs=codec_choice.by_id,
+            publisher=self,
+            on_damage=lambda *found: self.damage.append(found),
+        )
+
+    def fresh_groups(self) -> stripe_groups.StripeGroups:
+        """A writer that has no group open yet."""
+        return stripe_groups.StripeGroups(
             writer="w",
             wanted=self.shape,
             open_groups_max=1,
@@ -105,12 +115,6 @@ class ShardNode:
             run_codec=self.run,
             run_blocking=self.run,
             publisher=self,
-        )
-        self.reader = stripe_reader.StripeReader(
-            self.media,
-            codecs=codec_choice.by_id,
-            publisher=self,
-            on_damage=lambda *found: self.damage.append(found),
         )
 
     async def _run_commit(self, gather: commit_log.Gather) -> None:
