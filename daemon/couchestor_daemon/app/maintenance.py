@@ -137,6 +137,7 @@ class Maintenance:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._schedule.run(stop))
             group.create_task(self._pace_keeper.run(stop))
+            group.create_task(self.node.tend(stop))
             group.create_task(background.BackgroundRunner(self.works()).run(stop))
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
@@ -48,6 +49,7 @@ LOG_BUFFERS_BYTES: Final = 10 * units.MIB
 """Part of the buffer pool that stripes leave to batches of the log and to zone headers."""
 READ_POOL_BYTES: Final = 32 * units.MIB
 OPEN_GROUPS_MAX: Final = 4
+TEND_SECONDS: Final = 5.0
 CODEC_THREADS_COUNT: Final = 2
 """Threads of one process that encode and hash: one a worker would wait for, the other meanwhile."""
 
@@ -255,6 +257,17 @@ class Node:
             now_ns=system_clock.SystemClock().now_ns,
             should_stop=should_stop,
         )
+
+    async def tend(self, stop: asyncio.Event) -> None:
+        """Look after the stripe groups of this process until ``stop``, written to or not."""
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), TEND_SECONDS)
+                return
+            try:
+                await self.groups.tend()
+            except errors.CouchestorError as exc:
+                _log.warning("stripe groups are looked after later: %s", exc)
 
     async def close(self) -> None:
         """Answer what was submitted, then release everything."""

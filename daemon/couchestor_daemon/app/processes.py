@@ -114,8 +114,10 @@ async def run_worker(
             ssl_context=certificate.context if certificate else None,
         )
         ready()
-        await stop.wait()
-        parts.end_waiting()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(parts.tend(stop))
+            await stop.wait()
+            parts.end_waiting()
         await running.stop(told.drain_seconds)
     finally:
         for task in beside:

@@ -24,21 +24,19 @@ from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
 from couchestor_daemon.services import (
     commit_log,
+    group_adoption,
     group_sealer,
     group_zones,
-    log_segment,
     open_group,
     room_wait,
     stripe_assembly,
     zone_allocation,
 )
-from couchestor_daemon.services.catalogue import liveness
-from couchestor_domain import errors, event_publisher, events, geometry, ids, units
+from couchestor_domain import errors, event_publisher, events, geometry, ids
 
 logger = logging.getLogger(__name__)
 
 STRIPE_ATTEMPTS_MAX: Final = 6
-FILLER_BYTES: Final = 64 * units.KIB
 
 Submit = Callable[[commit_log.Operation], Awaitable[object]]
 RunBlocking = Callable[..., Awaitable[object]]
@@ -94,7 +92,6 @@ class StripeGroups:
         self._choose_codec = choose_codec
         self._submit = submit
         self._run_codec = run_codec
-        self._run_blocking = run_blocking
         self._publisher = publisher
         self._room = room
         self._open: list[open_group.OpenGroup] = []
@@ -104,6 +101,11 @@ class StripeGroups:
         self._changed = asyncio.Condition()
         self._adoption = asyncio.Lock()
         self._adopted = False
+        self._former = group_adoption.GroupAdoption(
+            writer=writer, media=media, index=index, pool=pool, run_blocking=run_blocking
+        )
+        self._tended: dict[int, int] = {}
+        """Where the next stripe of each open group would have been when they were last tended."""
 
     def current_geometry(self) -> geometry.StripeGeometry:
         """Geometry new stripes get with the devices that are healthy now.
@@ -200,7 +202,7 @@ class StripeGroups:
         and so neither moved nor rebuilt. Waits for stripes that are being written."""
         wanted = self._present_geometry()
         if wanted is not None:
-            await self._adopt_once(wanted)
+            await self._adopt(wanted)
         async with self._changed:
             while self._leave_unfit():
                 await self._changed.wait()
@@ -221,11 +223,56 @@ class StripeGroups:
         """Wait for the sealing under way; before the commits are drained."""
         await self._sealer.drain()
 
+    async def tend(self) -> None:
+        """Look after groups that no stripe is written to: called every few seconds.
+
+        What a former process of the writer left is taken over, and groups are left, so that they
+        are sealed and can be rebuilt, that lost a member or have damage and took no stripe since
+        the last call.
+
+        Raises:
+            OverloadedError: the pool lends no memory now.
+        """
+        with contextlib.suppress(errors.StoreReadOnlyError):
+            await self._adopt(self.current_geometry())
+        tended, self._tended = self._tended, {}
+        async with self._changed:
+            self._leave_lost_groups()
+            for group in list(self._open):
+                group_id = group.record.group_id
+                self._tended[group_id] = group.offset_bytes
+                is_idle = not group.busy and tended.get(group_id) == group.offset_bytes
+                if is_idle and self._has_damage(group_id):
+                    self._leave(group)
+            self._changed.notify_all()
+        self._sealer.wake()
+
+    def _has_damage(self, group_id: int) -> bool:
+        start, stop = media_records.group_repairs_range(group_id)
+        with self._index.read() as reader:
+            return next(iter(reader.scan(start, stop)), None) is not None
+
+    async def _adopt(self, wanted: geometry.StripeGeometry) -> None:
+        if self._adopted:
+            return
+        # Everyone waits for it: a group opened meanwhile would be one too many, at each start.
+        async with self._adoption:
+            if self._adopted:
+                return
+            try:
+                found = await self._former.find(wanted)
+            finally:
+                # Once: a group taken over twice would be two writers in its zones.
+                self._adopted = True
+            self._open += found.usable
+            for group in found.left:
+                self._sealer.take_over(group)
+
     async def _take(
         self, wanted: geometry.StripeGeometry, shard_bytes: int
     ) -> open_group.OpenGroup:
         """A group of this geometry, for the caller alone, with room for such a shard."""
-        await self._adopt_once(wanted)
+        await self._adopt(wanted)
         self._sealer.wake()
         if self._room is None:
             return await self._take_now(wanted, shard_bytes)
@@ -275,18 +322,6 @@ class StripeGroups:
                 return group
             self._leave(group)
         return None
-
-    async def _adopt_once(self, wanted: geometry.StripeGeometry) -> None:
-        if self._adopted:
-            return
-        # Everyone waits for it: a group opened meanwhile would be one too many, at each start.
-        async with self._adoption:
-            if not self._adopted:
-                try:
-                    await self._adopt(wanted)
-                finally:
-                    # Once: a group taken over twice would be two writers in its zones.
-                    self._adopted = True
 
     async def _give_back(self, group: open_group.OpenGroup, *, usable: bool) -> None:
         """Let others have the group; one whose zones are out of step is closed for good."""
@@ -413,60 +448,6 @@ class StripeGroups:
                 )
             )
         return open_group.OpenGroup(record, wanted, zones, zone_header.ZONE_HEADER_BYTES, capacity)
-
-    async def _adopt(self, wanted: geometry.StripeGeometry) -> None:
-        """Go on in groups an earlier incarnation of this writer left open, torn tails skipped.
-
-        Those that take no stripe any more are sealed: the earlier incarnation is dead, so what it
-        had not committed it never will.
-        """
-        healthy = {identity.device_id: identity for identity in self._media.healthy_devices()}
-        start, stop = media_records.table_range(media_records.GROUPS)
-        with self._index.read() as reader:
-            records = [
-                media_records.unpack(media_records.GroupRecord, value)
-                for _, value in reader.scan(start, stop)
-            ]
-        for record in records:
-            if record.writer != self._writer or record.state != media_records.ZoneSetState.OPEN:
-                continue
-            zones = media_records.zone_addresses(record.members)
-            found = geometry.StripeGeometry(record.data_shards, record.parity_shards)
-            group = open_group.OpenGroup(record, found, zones, zone_header.ZONE_HEADER_BYTES, 0)
-            if found != wanted or any(zone.device_id not in healthy for zone in zones):
-                logger.info("group %d is not gone on with: the devices changed", record.group_id)
-                self._sealer.take_over(group)
-                continue
-            group.capacity_bytes = min(
-                healthy[zone.device_id].zone_capacity_bytes for zone in zones
-            )
-            try:
-                if await group_zones.are_formatted(self._media, record, zones):
-                    group.offset_bytes = await self._level(zones)
-                elif self._live_bytes(record) == 0:
-                    await group_zones.format_zones(self._media, self._pool, record, zones)
-                else:
-                    logger.warning("group %d has lost zone headers", record.group_id)
-                    self._sealer.take_over(group)
-                    continue
-            except errors.DeviceError as exc:
-                # What stripes it has stay readable; they are counted in the index, not here.
-                logger.warning("group %d is not gone on with: %s", record.group_id, exc)
-                self._sealer.take_over(group)
-                continue
-            self._open.append(group)
-
-    def _live_bytes(self, record: media_records.GroupRecord) -> int:
-        with self._index.read() as reader:
-            return liveness.group_bytes(reader, record.group_id)
-
-    async def _level(self, zones: tuple[ids.ZoneAddress, ...]) -> int:
-        with self._pool.acquire(FILLER_BYTES) as buffer:
-            filler = buffer.view
-            filler[:] = bytes(len(filler))
-            offset = await self._run_blocking(log_segment.level_zones, self._media, zones, filler)
-        assert isinstance(offset, int), offset
-        return offset
 
 
 class GeometryChangedError(Exception):

@@ -10,6 +10,7 @@ import pytest
 import stripe_node
 
 from couchestor_daemon.formats import media_records
+from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
 from couchestor_daemon.services import (
     commit_log,
@@ -253,6 +254,66 @@ async def test_an_idle_group_takes_no_more_once_a_member_has_left(
     stripe = stripe_assembly.StripeBuffer(node.pool, node.groups.current_geometry(), STRIPE)
     await node.groups.write_stripe(stripe, extent_address=ids.ExtentAddress(1 << 20))
     stripe.release()
+    assert await state_of_first(node) == SEALED
+
+
+async def tend(node: stripe_node.StripeNode) -> None:
+    await node.groups.tend()
+    await node.groups.drain()
+
+
+async def test_an_idle_group_is_sealed_once_a_member_has_left(node: stripe_node.StripeNode) -> None:
+    node.groups.settle(await write_stripe(node))
+    await tend(node)
+    assert await state_of_first(node) == OPEN
+    node.media.report_failure(ids.DeviceId(f"{5:032x}"), errors.DeviceGoneError("pulled out"))
+    await tend(node)
+    assert await state_of_first(node) == SEALED
+
+
+async def test_a_new_life_seals_what_is_on_gone_devices_without_writing(
+    node: stripe_node.StripeNode,
+) -> None:
+    await write_stripe(node)
+    del node.devices[ids.DeviceId(f"{5:032x}")]
+    node.start()
+    await tend(node)
+    assert [record.state for record in node.group_records()] == [SEALED]
+
+
+async def test_a_new_life_goes_on_in_what_it_took_over_before_it_wrote(
+    node: stripe_node.StripeNode,
+) -> None:
+    await write_stripe(node)
+    node.start()
+    await asyncio.gather(node.groups.tend(), node.groups.tend())
+    await write_stripe(node)
+    assert [record.state for record in node.group_records()] == [OPEN]
+
+
+async def test_damage_in_an_idle_group_seals_it_so_that_it_can_be_rebuilt(
+    node: stripe_node.StripeNode,
+) -> None:
+    place = await write_stripe(node)
+    for _ in range(3):
+        await tend(node)
+    assert await state_of_first(node) == OPEN
+    found = media_records.RepairRecord(place.group_id, place.offset_bytes, 1, "rot", 1)
+
+    def apply(txn: index_port.IndexWriter, _: commit_log.Placement) -> None:
+        key = media_records.repair_key(place.group_id, place.offset_bytes, 1)
+        txn.put(key, media_records.pack(found))
+
+    await node.commits.submit(commit_log.Operation(apply=apply))
+    second = await write_stripe(node)
+    await tend(node)
+    third = await write_stripe(node)
+    assert third.group_id == second.group_id == place.group_id, "it was written to"
+    await tend(node)
+    await tend(node)
+    assert await state_of_first(node) == OPEN, "its stripes are not settled"
+    for each in (place, second, third):
+        node.groups.settle(each)
     assert await state_of_first(node) == SEALED
 
 
