@@ -252,7 +252,12 @@ class SpaceNode:
 
     # -- background work ------------------------------------------------------------------------
 
-    def destage(self, limits: destage.DestageLimits) -> destage.Destage:
+    def destage(
+        self,
+        limits: destage.DestageLimits,
+        *,
+        should_empty: Callable[[], bool] = lambda: False,
+    ) -> destage.Destage:
         """Ready to step."""
         return destage.Destage(
             index=self.index,
@@ -267,6 +272,7 @@ class SpaceNode:
             ),
             limits=limits,
             clock=self,
+            should_empty=should_empty,
         )
 
     def reclaim(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import random
 import re
@@ -11,7 +12,7 @@ import urllib.request
 
 import botocore.exceptions
 import pytest
-from tests.functional import daemon_process
+from tests.functional import daemon_process, node_command
 
 from couchestor_bench import server_process
 
@@ -28,6 +29,37 @@ _OPTIONS: typing.Final = {
 _DEADLINE_SECONDS: typing.Final = 90.0
 
 pytestmark = pytest.mark.skipif(daemon_process.is_peer(), reason="our log and our groups")
+
+
+@pytest.mark.timeout(60)
+def test_the_log_is_emptied_at_an_orderly_stop_when_it_is_asked_for(
+    tmp_path: pathlib.Path,
+) -> None:
+    options = {**_OPTIONS, "destage-idle-seconds": "3600", "destage-on-stop": "true"}
+    with daemon_process.running(tmp_path / "node", options=options) as server:
+        client = daemon_process.boto_client(server)
+        bodies = {f"k{number}": random.Random(number).randbytes(9000) for number in range(150)}
+        for key, body in bodies.items():
+            client.put_object(Bucket=daemon_process.BUCKET, Key=key, Body=body)
+        began = time.monotonic()
+        assert server.terminate() == 0
+        assert time.monotonic() - began < 20.0
+        assert "the log was emptied before the stop" in server.log_path.read_text("utf-8")
+        magic = bodies["k7"][1000:1100]
+        holders = [
+            path
+            for path in (server.data_dir / "devices").glob("*/zones/*.zone")
+            if magic in path.read_bytes()
+        ]
+        content = [path.read_bytes() for path in holders]
+        assert any(b"CSTSHARD" in each[:8192] for each in content), "one data shard holds it"
+        done = node_command.run("check", "--json", data_dir=server.data_dir)
+        assert json.loads(done.stdout) == {"findings": [], "notes": [], "repaired": []}
+        server.restart()
+        client = daemon_process.boto_client(server)
+        for key, body in bodies.items():
+            answer = client.get_object(Bucket=daemon_process.BUCKET, Key=key)
+            assert answer["Body"].read() == body, key
 
 
 @pytest.mark.timeout(200)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from couchestor_daemon.adapters import system_clock
 from couchestor_daemon.app import (
@@ -22,15 +23,20 @@ from couchestor_daemon.app import (
 from couchestor_daemon.formats import zone_header
 from couchestor_daemon.services import (
     background,
+    destage,
     log_damage,
     pacing,
     release,
+    stop_destage,
     stripe_groups,
     writer_slots,
 )
 from couchestor_domain import errors
 
 _log = logging.getLogger("couchestor.maintenance")
+
+STOP_RATIO: Final = 0.7
+"""Part of the time to drain in which the log is emptied: the rest is for what comes after it."""
 
 Report = Callable[[dict[str, object]], None]
 
@@ -68,6 +74,7 @@ class Maintenance:
             told, self.node, pace=self.pacer.take, report=report, measured=self._counters
         )
         self._ending = False
+        self._is_emptying_log = False
         self._checkpoints = self.node.checkpoints(should_stop=lambda: stop.is_set() or self._ending)
         self._orders = device_orders.DeviceOrders(
             self.node, inbox, on_open=self._checkpoints.forget_device
@@ -114,6 +121,7 @@ class Maintenance:
                 counters=self._counters,
                 pace=self.pacer.take,
                 report=self._report,
+                should_empty_log=lambda: self._is_emptying_log,
             ),
             *self._repairing.works(),
         ]
@@ -134,11 +142,18 @@ class Maintenance:
             )
         except errors.CouchestorError as exc:
             _log.warning("what former writers left open is sealed at the next start: %s", exc)
+        works = self.works()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._schedule.run(stop))
             group.create_task(self._pace_keeper.run(stop))
             group.create_task(self.node.tend(stop))
-            group.create_task(background.BackgroundRunner(self.works()).run(stop))
+            group.create_task(background.BackgroundRunner(works).run(stop))
+        if self._told.destage_on_stop:
+            self._is_emptying_log = True
+            await stop_destage.empty_log(
+                [work for work in works if work.name == destage.Destage.name],
+                within_seconds=self._told.drain_seconds * STOP_RATIO,
+            )
 
     async def close(self) -> None:
         """Release everything, once ``run`` has ended."""

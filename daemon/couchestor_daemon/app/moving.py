@@ -34,11 +34,13 @@ def works(
     counters: metrics.NodeMetrics,
     pace: Callable[[int], Awaitable[None]],
     report: Callable[[dict[str, object]], None],
+    should_empty_log: Callable[[], bool] = lambda: False,
 ) -> Sequence[background.BackgroundWork]:
     """Destage and reclaim of the process that ``parts`` are of.
 
     Args:
         report: Told what people should see of them.
+        should_empty_log: Whether destage moves everything, because the node stops.
     """
     clock = system_clock.SystemClock()
     wanted = geometry.StripeGeometry(told.data_shards, told.parity_shards)
@@ -47,8 +49,9 @@ def works(
     meter = CompressionMeter(squeeze.counters, counters)
 
     async def hurried(bytes_count: int) -> None:
-        # Nothing is gained by leaving requests alone that are refused for want of room.
-        if not reclaiming.is_urgent:
+        # Nothing is gained by leaving requests alone that are refused for want of room, or by a
+        # node that takes none any more.
+        if not reclaiming.is_urgent and not should_empty_log():
             await pace(bytes_count)
 
     moving = relocation.Relocation(
@@ -111,6 +114,7 @@ def works(
             idle_seconds=told.destage_idle_seconds,
         ),
         clock=clock,
+        should_empty=should_empty_log,
     )
     reclaiming = reclaim.Reclaim(
         index=parts.index,

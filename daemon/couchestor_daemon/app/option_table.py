@@ -163,6 +163,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         option_values.integer(1, 24 * 3600),
     ),
     _o(
+        "destage_on_stop",
+        _STORE,
+        "",
+        "move all of them before an orderly stop ends, as far as the time to drain allows",
+        option_values.boolean,
+    ),
+    _o(
         "reclaim_dead_percent",
         _STORE,
         "PERCENT",

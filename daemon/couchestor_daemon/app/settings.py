@@ -38,6 +38,7 @@ class Settings:
     destage_log_bytes: int = 256 * units.MIB
     destage_age_seconds: int = 3600
     destage_idle_seconds: int = 30
+    destage_on_stop: bool = False
     reclaim_dead_percent: int = 50
     reclaim_free_percent: int = 15
     checkpoint_log_bytes: int = 64 * units.MIB

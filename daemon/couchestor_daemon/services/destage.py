@@ -11,6 +11,7 @@ What is due, in this order:
     the oldest sealed segment, while they hold more than allowed       down to ``log_bytes``
     a sealed segment first seen long ago                               after ``age_seconds``
     any segment, also an open one, while nothing is committed          after ``idle_seconds``
+    any segment, also an open one, before the node stops               if it is asked for
 
 An open segment stays open: its writer goes on in it.
 """
@@ -72,6 +73,7 @@ class Destage:
 
     Args:
         source: Finds the live entries of a segment.
+        should_empty: Whether everything is due, because the node stops.
     """
 
     name = "destage"
@@ -85,6 +87,7 @@ class Destage:
         source: Callable[[media_records.SegmentRecord], evacuation.Source],
         limits: DestageLimits,
         clock: clock_port.MonotonicClock,
+        should_empty: Callable[[], bool] = lambda: False,
     ) -> None:
         self._index = index
         self._media = media
@@ -92,6 +95,8 @@ class Destage:
         self._source = source
         self._limits = limits
         self._clock = clock
+        self._should_empty = should_empty
+        self._is_emptying = False
         self._seen_at: dict[int, float] = {}
         """When this process first saw a segment sealed."""
         self._walked: dict[int, _Walk] = {}
@@ -106,6 +111,9 @@ class Destage:
         Raises:
             CouchestorError: as ``Relocation.move``.
         """
+        if self._should_empty() and not self._is_emptying:
+            self._is_emptying = True
+            self._walked.clear()  # The walk that the stop has cut off is begun again.
         self._notice_commits()
         moved = await self._evacuation.step(self._next_source)
         if moved is None:
@@ -170,7 +178,7 @@ class Destage:
                 or now - self._seen_at[candidate.record.segment_id] >= self._limits.age_seconds
             ):
                 return candidate
-        return fresh[0] if is_idle and fresh else None
+        return fresh[0] if fresh and (is_idle or self._is_emptying) else None
 
     def _was_walked(self, candidate: _Candidate, now: float) -> bool:
         """Whether there is nothing to find in it that was not found a short while ago."""

@@ -226,3 +226,28 @@ async def test_what_could_not_be_moved_is_moved_by_a_later_step() -> None:
     assert await work_off(work) > 0
     assert not set(segments_with_payloads(node)) & set(sealed(node))
     await check(node, expected)
+
+
+async def test_everything_goes_before_the_node_stops() -> None:
+    node, expected = await loaded()
+    is_stopping = False
+    work = node.destage(NEVER, should_empty=lambda: is_stopping)
+    assert await work_off(work) == 0
+    is_stopping = True
+    assert await work_off(work) > 0
+    assert node.journaled() == []
+    await check(node, expected)
+
+
+async def test_a_walk_that_the_stop_cut_off_is_begun_again() -> None:
+    node, expected = await loaded()
+    is_stopping = False
+    limits = destage.DestageLimits(log_bytes=0, age_seconds=1e9, idle_seconds=1e9)
+    work = node.destage(limits, should_empty=lambda: is_stopping)
+    await work.step()
+    # What a cancelled step leaves of its walk: nothing more comes out of it.
+    await work._evacuation._walk.aclose()  # type: ignore[union-attr]
+    is_stopping = True
+    assert await work_off(work) > 0
+    assert node.journaled() == []
+    await check(node, expected)
