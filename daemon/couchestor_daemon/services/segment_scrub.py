@@ -96,7 +96,10 @@ class SegmentScrub:
                 self.record.segment_id,
                 index,
             ):
+                # Asked after the read: zones of one that nobody needs are reset at any time.
                 with self._tools.index.read() as reader:
+                    if not log_damage.is_needed(reader, self.record.segment_id):
+                        return
                     self.damaged_sequence = commit_log.applied_sequence(reader)
                 self._find(
                     f"log segment {self.record.segment_id} has no header on device "

@@ -369,6 +369,34 @@ async def test_a_segment_header_that_is_lost_is_told(
     assert [line for line in caplog.messages if f"has no header on device {zone.device_id}" in line]
 
 
+async def test_a_segment_that_is_being_released_has_lost_nothing(bench: Bench) -> None:
+    """Its zones are reset and its record is still there, as after a crash between the two."""
+    address = await bench.put_small(20_000)
+    await bench.seal_segments()
+    record = bench.segment_of(address)
+    for zone in media_records.zone_addresses(record.members):
+        bench.content(zone)[10] ^= 0xFF
+    await bench.forget(address)
+    await bench.scrub()
+    assert bench.counts.findings_count == 3, "a recovery needs it"
+    with bench.index.read() as reader:
+        sequence = int(commit_log.applied_sequence(reader))
+    complete = int(media_records.CheckpointState.COMPLETE)
+    held = (record.segment_id, 8192)
+    for number, open_segments in ((9, (held,)), (10, ())):
+        image = media_records.CheckpointRecord(
+            number, complete, 1, ((),), sequence=sequence + number, open_segments=open_segments
+        )
+        await bench.change(
+            lambda txn, image=image: txn.put(  # type: ignore[misc]
+                media_records.checkpoint_key(image.checkpoint_id), media_records.pack(image)
+            )
+        )
+        await bench.scrub()
+        # The checkpoint is a record alone, which is told once.
+        assert bench.counts.findings_count == (3 if open_segments else 0) + 1
+
+
 async def test_batches_longer_than_a_window_are_read(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
