@@ -15,7 +15,8 @@ def findings(
     """One sentence for each copy that is missing or does not verify.
 
     What was never finished is no finding: recovery ignores it and the next start releases it. So
-    is one that no record names, unless some copy of it is whole.
+    is one that no record names, unless some copy of it is whole and newer than what is recorded:
+    a device that was away when a checkpoint was replaced comes back with its copy.
 
     Args:
         records: What the index lists; nothing when there is none.
@@ -36,6 +37,8 @@ def findings(
         complete = record is not None and record.state == media_records.CheckpointState.COMPLETE
         if complete and record is not None and record.sequence < newest:
             continue  # On its way out.
+        if record is None and image is not None and image.sequence <= newest:
+            continue  # It was, long ago.
         if image is None:
             if complete:
                 found.append(f"checkpoint {checkpoint_id} is on no device: a recovery replays more")

@@ -40,6 +40,8 @@ class GroupSealer:
         self._publisher = publisher
         self._waiting: list[open_group.OpenGroup] = []
         self._task: asyncio.Task[None] | None = None
+        self._is_told = False
+        """Whether people know that something could not be sealed."""
 
     def take_over(self, group: open_group.OpenGroup) -> None:
         """Seal a group that takes no more stripes, as soon as all in it are settled."""
@@ -64,8 +66,11 @@ class GroupSealer:
             while ready := self._ready():
                 await self._seal(ready)
                 self._waiting = [group for group in self._waiting if group not in ready]
+            self._is_told = False
         except errors.CouchestorError as exc:
-            logger.warning("full stripe groups are sealed later: %s", exc)
+            if not self._is_told:  # Once: it is tried again every few seconds.
+                logger.warning("full stripe groups are sealed later: %s", exc)
+            self._is_told = True
         finally:
             self._task = None
 

@@ -350,6 +350,22 @@ def test_a_check_names_each_copy_that_is_not_whole(node: log_node.LogNode) -> No
     assert "is on no device" in said
 
 
+def test_a_check_finds_nothing_wrong_with_a_copy_that_was_away_when_it_was_replaced(
+    node: log_node.LogNode,
+) -> None:
+    old = taken(node)
+    node.away = {zones_of(old)[0].device_id}
+    node.start()
+    node.load(10, tag=b"more")
+    new = taken(node)
+    node.away = set()
+    images = {image.checkpoint_id for image in checkpoint_image.find_images(node.present)}
+    assert images == {old.checkpoint_id, new.checkpoint_id}
+    assert checkpoint_check.findings(node.present, [new]) == []
+    # Without any record it may be all there is.
+    assert [one for one in checkpoint_check.findings(node.present, []) if "copy" in one]
+
+
 def test_a_check_finds_nothing_wrong_with_what_was_never_finished(
     node: log_node.LogNode,
 ) -> None:

@@ -210,13 +210,18 @@ async def test_the_seal_keeps_members_that_were_replaced_meanwhile(
 
 
 async def test_what_could_not_be_sealed_is_sealed_with_the_next_stripe(
-    node: stripe_node.StripeNode, monkeypatch: pytest.MonkeyPatch
+    node: stripe_node.StripeNode,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     place = await write_stripe(node)
     await close_group(node)
     monkeypatch.setattr(group_commit, "QUEUED_OPERATIONS_MAX", 0)
     node.groups.settle(place)
     assert await state_of_first(node) == OPEN
+    for _ in range(3):
+        await tend(node)
+    assert len([line for line in caplog.messages if "are sealed later" in line]) == 1
     monkeypatch.undo()
     await write_stripe(node)
     assert await state_of_first(node) == SEALED
