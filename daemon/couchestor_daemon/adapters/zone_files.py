@@ -2,6 +2,9 @@
 
 A file is never closed while a command uses it: ``acquire`` counts users, and a file that was
 evicted or retired closes when its last user releases it.
+
+The lock is never held while a file is opened or closed: both may wait for the medium, and an event
+loop takes the lock.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import errno
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from couchestor_domain import ids
 
@@ -116,17 +119,25 @@ class ZoneFiles:
         """As ``using``, for callers that ``release`` it themselves."""
         with self._lock:
             file = self._files.get(zone)
-            if file is None:
-                read_fd = self._open(zone, create=create)
-                if read_fd is None:
-                    return None
-                file = ZoneFile(zone, folder_fd=self._folder_fd, read_fd=read_fd)
-                self._files[zone] = file
+            if file is not None:
+                file.users += 1
+                self._files.move_to_end(zone)
+                return file
+        read_fd = self._open(zone, create=create)
+        if read_fd is None:
+            return None
+        opened = ZoneFile(zone, folder_fd=self._folder_fd, read_fd=read_fd)
+        unused: list[ZoneFile] = []
+        with self._lock:
+            file = self._files.setdefault(zone, opened)
+            if file is not opened:
+                unused.append(opened)  # Another thread was first.
             file.users += 1
             self._files.move_to_end(zone)
             while len(self._files) > self._limit_count:
-                self._retire(self._files.popitem(last=False)[1])
-            return file
+                unused += self._retired(self._files.popitem(last=False)[1])
+        _close(unused)
+        return file
 
     def acquire_cached(self, zone: ids.ZoneIndex) -> ZoneFile | None:
         """The zone's file if it is open already; never waits. ``release`` it afterwards."""
@@ -145,27 +156,34 @@ class ZoneFiles:
         """End one use of a file."""
         with self._lock:
             file.users -= 1
-            if file.retired and file.users == 0:
-                file.close()
+            is_last = file.retired and file.users == 0
+        if is_last:
+            file.close()
 
     def retire(self, file: ZoneFile) -> None:
         """Stop handing out a file whose inode no longer is the zone."""
+        unused: list[ZoneFile] = []
         with self._lock:
             if self._files.get(file.zone) is file:
-                self._retire(self._files.pop(file.zone))
+                unused = self._retired(self._files.pop(file.zone))
+        _close(unused)
 
     def forget(self, zone: ids.ZoneIndex) -> None:
         """Stop handing out the zone's file, whichever it is."""
+        unused: list[ZoneFile] = []
         with self._lock:
             file = self._files.pop(zone, None)
             if file is not None:
-                self._retire(file)
+                unused = self._retired(file)
+        _close(unused)
 
     def close(self) -> None:
         """Close every unused file now and the others when their use ends."""
+        unused: list[ZoneFile] = []
         with self._lock:
             while self._files:
-                self._retire(self._files.popitem()[1])
+                unused += self._retired(self._files.popitem()[1])
+        _close(unused)
 
     def open_count(self) -> int:
         """Files in the cache."""
@@ -182,7 +200,13 @@ class ZoneFiles:
                 return None
         return os.open(file_name(zone), flags | os.O_CREAT, 0o600, dir_fd=self._folder_fd)
 
-    def _retire(self, file: ZoneFile) -> None:
+    @staticmethod
+    def _retired(file: ZoneFile) -> list[ZoneFile]:
+        """Mark a file below the lock; what is to be closed after it."""
         file.retired = True
-        if file.users == 0:
-            file.close()
+        return [] if file.users else [file]
+
+
+def _close(files: Iterable[ZoneFile]) -> None:
+    for file in files:
+        file.close()
