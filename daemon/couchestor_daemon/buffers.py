@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import mmap
 import threading
+import weakref
 from types import TracebackType
 from typing import Final, Self
 
 from couchestor_domain import errors, units
 
 SMALLEST_CLASS_BYTES: Final = 4 * units.KIB
+
+_abandoned: Final[weakref.WeakSet[mmap.mmap]] = weakref.WeakSet()
+_abandoned_lock: Final = threading.Lock()
+
+
+def abandon(view: memoryview) -> None:
+    """Never lend again the pooled memory that ``view`` is of, whoever gives it back.
+
+    For memory that a device command still uses although nobody waits for it any more. It is
+    unmapped when that command lets go of it; until then it counts towards no pool. Thread-safe.
+    """
+    if isinstance(view.obj, mmap.mmap):
+        with _abandoned_lock:
+            _abandoned.add(view.obj)
+
+
+def abandoned_bytes() -> int:
+    """How much memory abandoned commands hold now."""
+    with _abandoned_lock:
+        return sum(map(len, _abandoned))
 
 
 def size_class_bytes(size_bytes: int) -> int:
@@ -121,7 +142,11 @@ class BufferPool:
 
     def take_back(self, memory: mmap.mmap) -> None:
         """Called by ``AlignedBuffer.release``."""
+        with _abandoned_lock:
+            is_abandoned = memory in _abandoned
         with self._lock:
             self._lent_bytes -= len(memory)
+            if is_abandoned:
+                return
             self._kept_bytes += len(memory)
             self._free.setdefault(len(memory), []).append(memory)

@@ -12,8 +12,8 @@ CouchestorError
 |                         PreconditionFailed InvalidPart InvalidPartOrder PartTooSmall BodyTruncated
 |                         BodyTooLong DigestMismatch StoreFull StoreReadOnly Overloaded
 |                         VersionGone
-|-- DeviceError           DeviceGone DeviceIo DeviceFull ForeignDevice StaleDevice DeviceInUse
-|                         DuplicateDevice UnformattedDevice ZoneState DeviceCorrupt
+|-- DeviceError           DeviceGone DeviceStalled DeviceIo DeviceFull ForeignDevice StaleDevice
+|                         DeviceInUse DuplicateDevice UnformattedDevice ZoneState DeviceCorrupt
 |-- ErasureCodingError    EcEncoding EcReconstruction InsufficientShards EcPolicyNotFound
 |                         StripeNotFound InvalidEcConfiguration Destage CodecSelfTest
 |-- AccelerationError     DmaAllocation SpdkInitialisation SpdkBdev IsalEncoding IsalMatrix
@@ -166,6 +166,10 @@ class DeviceError(CouchestorError):
 
 class DeviceGoneError(DeviceError, UnavailableError):
     """The device has disappeared: unplugged, unmounted, its folder deleted."""
+
+
+class DeviceStalledError(DeviceGoneError):
+    """A command did not end within the deadline; it may still take effect at any time."""
 
 
 class DeviceIoError(DeviceError, UnavailableError):

@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import enum
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, cast
@@ -38,7 +38,6 @@ from couchestor_daemon.services import (
     group_commit,
     group_source,
     hedging,
-    log_segment,
     node_store,
     payload_reader,
     places_in_use,
@@ -236,7 +235,24 @@ class MortalIndex:
 
 
 class SimulatedMedia(inline_media.InlineMedia):
-    """Sets of writes end in any order, as on threads."""
+    """Sets of writes end in any order, as on threads.
+
+    Args:
+        shuffle: Draws the order in which the commit thread's writes are carried out.
+    """
+
+    def __init__(
+        self,
+        devices: Mapping[ids.DeviceId, device_port.ZonedDevice],
+        shuffle: Callable[[Sequence[media_port.ZoneWrite]], Sequence[media_port.ZoneWrite]],
+    ) -> None:
+        super().__init__(devices, lambda device_id, error: None, yield_before_commands=True)
+        self._shuffle = shuffle
+
+    def write_all_blocking(
+        self, writes: Sequence[media_port.ZoneWrite]
+    ) -> list[errors.DeviceError]:
+        return super().write_all_blocking(self._shuffle(writes))
 
     async def write_all(
         self, writes: Sequence[media_port.ZoneWrite], *, durable: bool
@@ -270,9 +286,7 @@ class Process:
         self.index = MortalIndex(node.world, node.index, self._die_if_told)
         self.dies_at_commit = False
         """Whether this process dies at its next commit, before the index shows the batch."""
-        self.media = SimulatedMedia(
-            node.present_devices(), lambda device_id, error: None, yield_before_commands=True
-        )
+        self.media = SimulatedMedia(node.present_devices(), node.in_any_order)
         self._pool = buffers.BufferPool(POOL_BYTES)
         self._log = commit_log.CommitLog(
             writer=self._writer,
@@ -282,7 +296,6 @@ class Process:
             replicas_count=self._shape.replicas_count,
             reserve_zones_count=self._shape.reserve_zones_count,
             publisher=Silence(),
-            fan_out=node.in_any_order,
             draw_seed=node.draw_bits,
         )
         self._room = room_wait.RoomWait(
@@ -692,9 +705,11 @@ class SimulatedNode:
         """64 random bits: seeds of segments, names of uploads."""
         return self._rng.getrandbits(64)
 
-    def in_any_order(self, commands: Sequence[Callable[[], None]]) -> None:
-        """Write the replicas of a batch in an order drawn anew."""
-        log_segment.in_turn(self._rng.sample(commands, len(commands)))
+    def in_any_order(
+        self, writes: Sequence[media_port.ZoneWrite]
+    ) -> Sequence[media_port.ZoneWrite]:
+        """The replicas of a batch in an order drawn anew."""
+        return self._rng.sample(writes, len(writes))
 
     def now_ns(self) -> int:
         """Wall clock: moves on by a millisecond every time it is looked at."""
@@ -744,12 +759,11 @@ class SimulatedNode:
             log = commit_log.CommitLog(
                 writer=writer_slots.RECOVERY,
                 index=index,
-                media=inline_media.InlineMedia(devices, lambda device_id, error: None),
+                media=SimulatedMedia(devices, self.in_any_order),
                 pool=buffers.BufferPool(POOL_BYTES),
                 replicas_count=self.shape.replicas_count,
                 reserve_zones_count=self.shape.reserve_zones_count,
                 publisher=Silence(),
-                fan_out=self.in_any_order,
                 draw_seed=self.draw_bits,
             )
             report = replay.rebuild(index, devices, log)

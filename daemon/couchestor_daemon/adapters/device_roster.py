@@ -21,20 +21,42 @@ class OpportunisticReader(Protocol):
         ...
 
 
+class Departures(Protocol):
+    """Where the processes of a node tell each other which devices left."""
+
+    def count(self) -> int:
+        """Devices that have left so far; asked at every command."""
+        ...
+
+    def since(self, seen_count: int) -> Sequence[tuple[ids.DeviceId, str]]:
+        """Device and reason of each one after the first ``seen_count``."""
+        ...
+
+    def add(self, device_id: ids.DeviceId, reason: str) -> None:
+        """Tell the others: on their next commands, when this returns."""
+        ...
+
+
 class DeviceRoster:
     """Devices by id, and the one rule by which they leave. Thread-safe.
 
     A device leaves when it is gone, or when a write, flush or reset fails: after a failed flush
     nothing unflushed on it can be trusted. A failed read is one bad place, and a full device
-    still serves reads: neither makes it leave.
+    still serves reads: neither makes it leave. It leaves too when it left another process.
+
+    Args:
+        departures: Shared by the processes of a node; None where there is one process alone.
     """
 
     def __init__(
         self,
         devices: Mapping[ids.DeviceId, device_port.ZonedDevice],
         on_failure: FailureListener,
+        departures: Departures | None = None,
     ) -> None:
         self._on_failure = on_failure
+        self._departures = departures
+        self._seen_count = 0
         self._lock = threading.Lock()
         self._devices = dict(devices)
         self._held: set[ids.DeviceId] = set()
@@ -52,6 +74,7 @@ class DeviceRoster:
         A retiring device is not among them and yet in service: what it holds is read. The same
         object until something about it changes.
         """
+        self._follow()
         return self._healthy
 
     def admit(self, device: device_port.ZonedDevice) -> None:
@@ -84,6 +107,7 @@ class DeviceRoster:
 
     def device(self, device_id: ids.DeviceId) -> device_port.ZonedDevice:
         """Raises DeviceGoneError when the device is not in service."""
+        self._follow()
         device = self._devices.get(device_id)
         if device is None:
             raise errors.DeviceGoneError(
@@ -106,12 +130,51 @@ class DeviceRoster:
         )
 
     def fail(self, device_id: ids.DeviceId, error: BaseException) -> None:
-        """Take a device out and tell the listener, once."""
+        """Take a device out, of every process of the node, and tell the listener, once."""
+        if self._departures is not None:
+            # First, and by every thread that comes here: none may go on before the others know.
+            self._departures.add(device_id, str(error))
         if self.remove(device_id):
             self._on_failure(device_id, error)
 
+    def stall(
+        self, device_id: ids.DeviceId, command: str, *, seconds: float
+    ) -> errors.DeviceStalledError:
+        """Take out a device of which a command has not ended in time.
+
+        When this returns no process gives the device a command any more: what the one that is
+        still under way does late meets only what was there when the device left.
+        """
+        device = self._devices.get(device_id)
+        label = device_id if device is None else device.identity.label
+        error = errors.DeviceStalledError(
+            f"a {command} on device {label} has not ended after {seconds:g} s: the node does "
+            "without the device until it is started again; look at the drive and its cables, then "
+            "restart the node or replace the drive",
+            device=device_id,
+        )
+        self.fail(device_id, error)
+        return error
+
+    def _follow(self) -> None:
+        """Let go of what left other processes."""
+        departures = self._departures
+        if departures is None or departures.count() == self._seen_count:
+            return
+        seen_count = self._seen_count
+        rows = departures.since(seen_count)
+        for device_id, reason in rows:
+            if self.remove(device_id):
+                self._on_failure(
+                    device_id, errors.DeviceGoneError(f"left another process: {reason}")
+                )
+        # Only now: a thread that finds nothing new finds the devices gone. Two threads may do
+        # the same twice over.
+        self._seen_count = seen_count + len(rows)
+
     def try_read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> bool:
         """Read without waiting; False when it would wait or the device cannot tell."""
+        self._follow()
         reader = self._readers.get(zone.device_id)
         if reader is None:
             self.device(zone.device_id)
@@ -139,6 +202,17 @@ class DeviceRoster:
         try:
             device.write(zone.zone_index, offset_bytes, data, durable=durable)
         except (errors.DeviceGoneError, errors.DeviceIoError) as exc:
+            self.fail(zone.device_id, exc)
+            raise
+
+    def append(self, zone: ids.ZoneAddress, offset_bytes: int, data: memoryview) -> None:
+        """A durable write after which the device stays only if nothing failed, or it is full."""
+        device = self.device(zone.device_id)
+        try:
+            device.write(zone.zone_index, offset_bytes, data, durable=True)
+        except errors.DeviceFullError:
+            raise
+        except errors.DeviceError as exc:
             self.fail(zone.device_id, exc)
             raise
 

@@ -56,6 +56,17 @@ class InlineMedia:
                 failures.append(exc)
         return failures
 
+    def write_all_blocking(
+        self, writes: Sequence[media_port.ZoneWrite]
+    ) -> list[errors.DeviceError]:
+        failures: list[errors.DeviceError] = []
+        for write in writes:
+            try:
+                self._roster.append(*write)
+            except errors.DeviceError as exc:
+                failures.append(exc)
+        return failures
+
     async def flush(self, zones: Collection[ids.ZoneAddress]) -> None:
         first: errors.DeviceError | None = None
         for device_id, indexes in device_roster.by_device(zones).items():

@@ -18,6 +18,7 @@ from couchestor_daemon.adapters import (
     worker_threads,
 )
 from couchestor_daemon.app import (
+    departed_devices,
     device_set,
     metrics,
     node_file,
@@ -77,13 +78,19 @@ class Node:
         self._told = told
         self.publisher = metrics.CountingPublisher(counters, log_events.LogEventPublisher())
         membership = node_file.load(told)
-        self.devices = device_set.open_all(told, membership)
+        self._departures = departed_devices.board()
+        self.devices = device_set.open_all(
+            departed_devices.without_departed(told, membership, self._departures), membership
+        )
         """Of this process, also those that left it; changed by orders of the supervisor."""
         self.parked: list[directory_device.DirectoryDevice] = []
         """Opened once and used no more: commands under way may still be at them."""
         self.index = preparation.open_index(told)
         self.media = threaded_media.ThreadedMedia(
-            self.devices, preparation.health_changes(self.publisher)
+            self.devices,
+            preparation.health_changes(self.publisher),
+            deadline_seconds=told.device_deadline_seconds,
+            departures=self._departures,
         )
         for device_id in self.devices:
             counters.device_healthy.labels(device_id).set(True)
@@ -98,7 +105,6 @@ class Node:
         self.pool = buffers.BufferPool(self._pool_bytes)
         self.codec_threads = worker_threads.WorkerThreads(CODEC_THREADS_COUNT, "codec")
         self._commit_thread = worker_threads.WorkerThreads(1, "commit")
-        self._replica_threads = worker_threads.FanOut(told.journal_replica_count - 1, "log-replica")
         self._log = commit_log.CommitLog(
             writer=writer,
             index=self.index,
@@ -107,7 +113,6 @@ class Node:
             replicas_count=told.journal_replica_count,
             reserve_zones_count=told.reserve_zones_count,
             publisher=self.publisher,
-            fan_out=self._replica_threads,
         )
         self.places_in_use = places_in_use.PlacesInUse(forgotten_seconds=told.zone_grace_seconds)
         """What the reads of this process go by."""
@@ -277,9 +282,12 @@ class Node:
         for drain in self._drains:
             await drain()
         self._commit_thread.close()
-        self._replica_threads.close()
         self.codec_threads.close()
         self.media.close()
         for device in [*self.devices.values(), *self.parked]:
-            device.close()
+            # Closing a file of one that stalls might wait for it: the end of the process does it.
+            if not self.media.has_left_commands(device.identity.device_id):
+                device.close()
+        if self._departures is not None:
+            self._departures.close()
         self.index.close()

@@ -241,6 +241,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         option_values.integer(0, 366 * 24 * 3600),
     ),
     _o(
+        "device_deadline_seconds",
+        _STORE,
+        "SECONDS",
+        "a device that leaves a command without an end for so long is taken out of service",
+        option_values.positive_seconds,
+    ),
+    _o(
         "host",
         _SERVING,
         "ADDRESS",

@@ -8,6 +8,7 @@ import os
 import pathlib
 from typing import Any, Final
 
+from couchestor_daemon.adapters import threaded_media
 from couchestor_daemon.services import room_wait, zone_grace
 from couchestor_domain import units
 
@@ -49,6 +50,7 @@ class Settings:
     background_floor_bytes_per_second: int = 8 * units.MIB
     rebuild_delay_seconds: int = 300
     scrub_period_seconds: int = 14 * 24 * 3600
+    device_deadline_seconds: float = threaded_media.DEADLINE_SECONDS
     host: str = "127.0.0.1"
     port: int = 9000
     workers: int = 0

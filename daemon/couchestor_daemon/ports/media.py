@@ -24,7 +24,10 @@ class Media(Protocol):
     """Reads and writes by zone address; raises what ``ZonedDevice`` raises.
 
     A device that raises DeviceGoneError or fails a write or flush is taken out: it is no longer
-    in ``healthy_devices`` and later commands to it raise DeviceGoneError at once.
+    in ``healthy_devices`` and later commands to it raise DeviceGoneError at once. So is one that
+    leaves a command without an end for too long: that command raises DeviceStalledError and may
+    take effect at any later time, until the node is started again. The memory of a read is safe
+    from it, that of a write is not to be changed by whoever owns it, unless a pool lent it.
     """
 
     def healthy_devices(self) -> Sequence[device_port.DeviceIdentity]:
@@ -47,6 +50,13 @@ class Media(Protocol):
         """Carry out writes to distinct zones in parallel; the failures after all have ended.
 
         Cancellation: waits for what has started, so the data is never read afterwards.
+        """
+        ...
+
+    def write_all_blocking(self, writes: Sequence[ZoneWrite]) -> list[errors.DeviceError]:
+        """As a durable ``write_all``, for a thread that may wait: the commit thread.
+
+        A device leaves for any failure here but a full medium.
         """
         ...
 

@@ -100,7 +100,6 @@ class CommitLog:
         writer: Slot name; the open segment is found again under it after a restart.
         replicas_count: Devices each batch is written to (m + 1 unless configured).
         reserve_zones_count: Zones of each device kept free for operations that use the reserve.
-        fan_out: Writes the replicas of a batch, e.g. in parallel; in turn by default.
     """
 
     def __init__(
@@ -113,7 +112,6 @@ class CommitLog:
         replicas_count: int,
         reserve_zones_count: int = 0,
         publisher: event_publisher.EventPublisher,
-        fan_out: log_segment.FanOut = log_segment.in_turn,
         draw_seed: Callable[[], int] = lambda: secrets.randbits(64),
     ) -> None:
         self._index = index
@@ -126,7 +124,6 @@ class CommitLog:
             replicas_count=replicas_count,
             reserve_zones_count=reserve_zones_count,
             publisher=publisher,
-            fan_out=fan_out,
             draw_seed=draw_seed,
         )
 

@@ -7,16 +7,12 @@ ever in flight, and after a crash at most that one may be on fewer replicas than
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from couchestor_daemon.formats import media_records, zone_header
 from couchestor_daemon.ports import media as media_port
 from couchestor_domain import errors, ids, units
-
-FanOut = Callable[[Sequence[Callable[[], None]]], None]
-"""Runs commands, returns when all have ended, and raises the first failure."""
 
 FIRST_BATCH_OFFSET_BYTES: Final = zone_header.ZONE_HEADER_BYTES
 
@@ -31,14 +27,12 @@ class LogSegment:
         *,
         capacity_bytes: int,
         offset_bytes: int,
-        fan_out: FanOut,
     ) -> None:
         self.record = record
         self.zones = media_records.zone_addresses(record.members)
         self.offset_bytes = offset_bytes
         self._media = media
         self._capacity_bytes = capacity_bytes
-        self._fan_out = fan_out
 
     @property
     def free_bytes(self) -> int:
@@ -69,12 +63,11 @@ class LogSegment:
             DeviceError: a replica failed; the segment must be sealed and the batch written to
                 another one. The failed device has been taken out of service.
         """
-        self._fan_out(
-            [
-                functools.partial(self._write_one, zone, self.offset_bytes, data)
-                for zone in self.zones
-            ]
+        failures = self._media.write_all_blocking(
+            [media_port.ZoneWrite(zone, self.offset_bytes, data) for zone in self.zones]
         )
+        if failures:
+            raise failures[0]
         self.offset_bytes += len(data)
 
     def _write_one(self, zone: ids.ZoneAddress, offset_bytes: int, data: memoryview) -> None:
@@ -108,18 +101,6 @@ class LogSegment:
         Torn bytes of an unfinished batch stay where they are: no chain of sequences leads to them.
         """
         self.offset_bytes = level_zones(self._media, self.zones, filler)
-
-
-def in_turn(commands: Sequence[Callable[[], None]]) -> None:
-    """A ``FanOut`` without threads: for recovery and the simulator."""
-    failure: errors.DeviceError | None = None
-    for command in commands:
-        try:
-            command()
-        except errors.DeviceError as exc:
-            failure = failure or exc
-    if failure is not None:
-        raise failure
 
 
 @contextlib.contextmanager

@@ -52,7 +52,6 @@ class OwnSegments:
         replicas_count: int,
         reserve_zones_count: int,
         publisher: event_publisher.EventPublisher,
-        fan_out: log_segment.FanOut,
         draw_seed: Callable[[], int],
     ) -> None:
         self._writer = writer
@@ -61,7 +60,6 @@ class OwnSegments:
         self._replicas_count = replicas_count
         self._reserve_zones_count = reserve_zones_count
         self._publisher = publisher
-        self._fan_out = fan_out
         self._draw_seed = draw_seed
         self._segment: log_segment.LogSegment | None = None
         self._left_segment: log_segment.LogSegment | None = None
@@ -127,7 +125,6 @@ class OwnSegments:
             self._media,
             capacity_bytes=capacity,
             offset_bytes=log_segment.FIRST_BATCH_OFFSET_BYTES,
-            fan_out=self._fan_out,
         )
         if fresh.free_bytes < wanted_bytes:
             raise too_large(wanted_bytes, fresh)
@@ -235,7 +232,6 @@ class OwnSegments:
                 self._media,
                 capacity_bytes=min(healthy[z.device_id].zone_capacity_bytes for z in zones),
                 offset_bytes=0,
-                fan_out=self._fan_out,
             )
             with self._pool.acquire(units.BLOCK_BYTES) as buffer:
                 filler = buffer.view[: units.BLOCK_BYTES]

@@ -83,6 +83,11 @@ class FakeMedia:
             await self.write(zone, offset_bytes, data, durable=durable)
         return []
 
+    def write_all_blocking(
+        self, writes: Sequence[media_port.ZoneWrite]
+    ) -> list[errors.DeviceError]:
+        raise AssertionError("a reader does not write")
+
     async def flush(self, zones: Collection[ids.ZoneAddress]) -> None: ...
 
     async def reset(self, zone: ids.ZoneAddress) -> None: ...

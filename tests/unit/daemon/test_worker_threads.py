@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 
-from couchestor_daemon.adapters import worker_threads
+from couchestor_daemon.adapters import blocking_threads, worker_threads
 
 
 async def test_results_and_errors_come_back_in_order() -> None:
@@ -70,24 +71,89 @@ async def test_what_was_sent_is_done_before_the_end_and_nothing_is_taken_after()
     threads.close()
 
 
-def test_a_fan_out_ends_only_when_all_have_and_raises_a_failure() -> None:
-    fan_out = worker_threads.FanOut(2, "t")
+async def test_a_command_that_takes_too_long_is_left_behind_and_its_thread_replaced() -> None:
+    threads = worker_threads.WorkerThreads(1, "t", seconds_max=0.05)
+    gate, ended = threading.Event(), threading.Event()
+
+    def hang() -> str:
+        assert gate.wait(20)
+        ended.set()
+        return "late"
+
+    hung = asyncio.create_task(threads.run(hang))
+    behind = asyncio.create_task(threads.run(lambda: "behind it"))
+    with pytest.raises(worker_threads.OverdueError):
+        await hung
+    assert await behind == "behind it"
+    # One thread is stuck and one works: the end waits for neither.
+    await asyncio.to_thread(threads.close)
+    assert not ended.is_set()
+    gate.set()
+    assert await asyncio.to_thread(ended.wait, 20)
+
+
+async def test_a_cancelled_caller_waits_no_longer_than_a_command_may_take() -> None:
+    threads = worker_threads.WorkerThreads(2, "t", seconds_max=0.05)
+    gate, started = threading.Event(), threading.Event()
+    left_behind: list[int] = []
+
+    def hang() -> None:
+        started.set()
+        gate.wait(20)
+
+    def note(index: int) -> BaseException:
+        left_behind.append(index)
+        return worker_threads.OverdueError()
+
+    call = asyncio.create_task(threads.run_all([lambda: None, hang], on_overdue=note))
+    assert await asyncio.to_thread(started.wait, 5)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(call, 5)
+    assert left_behind == [1]
+    gate.set()
+    await asyncio.to_thread(threads.close)
+
+
+async def test_the_limit_counts_from_the_start_of_a_command_not_from_its_sending() -> None:
+    threads = worker_threads.WorkerThreads(1, "t", seconds_max=0.4)
+    # Together they take longer than the limit, each alone does not.
+    outcomes = await threads.run_all([lambda: time.sleep(0.15)] * 4)
+    assert outcomes == [None] * 4
+    await asyncio.to_thread(threads.close)
+
+
+def test_blocking_threads_run_commands_at_the_same_time_and_give_every_outcome() -> None:
+    threads = blocking_threads.BlockingThreads("t")
     barrier = threading.Barrier(3, timeout=5)
-    done: list[str] = []
 
     def fail() -> None:
         raise OSError("one of them")
 
-    def late() -> None:
-        barrier.wait()
-        done.append("late")
+    outcomes = threads.run_all([barrier.wait] * 3, seconds_max=5)
+    assert sorted(str(outcome) for outcome in outcomes) == ["0", "1", "2"]
+    first, second, third = threads.run_all([lambda: 1, fail, lambda: 3], seconds_max=5)
+    assert (first, third) == (1, 3)
+    assert isinstance(second, OSError)
+    threads.close()
+    threads.close()
+    with pytest.raises(worker_threads.ThreadsClosedError):
+        threads.run_all([lambda: None], seconds_max=5)
 
-    fan_out([barrier.wait, barrier.wait, late])
-    with pytest.raises(OSError, match="one of them"):
-        fan_out([fail, lambda: done.append("b"), lambda: done.append("c")])
-    with pytest.raises(OSError, match="one of them"):
-        fan_out([lambda: None, fail, lambda: None])
-    fan_out([lambda: done.append("alone")])
-    assert sorted(done) == ["alone", "b", "c", "late"]
-    fan_out.close()
-    fan_out.close()
+
+def test_blocking_threads_leave_behind_what_takes_too_long() -> None:
+    threads = blocking_threads.BlockingThreads("t")
+    gate, ended = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        gate.wait(20)
+        ended.set()
+
+    quick, stuck = threads.run_all([lambda: "quick", hang], seconds_max=0.05)
+    assert quick == "quick"
+    assert isinstance(stuck, worker_threads.OverdueError)
+    assert threads.run_all([lambda: 1, lambda: 2], seconds_max=5) == [1, 2]
+    threads.close()
+    assert not ended.is_set()
+    gate.set()
+    assert ended.wait(20)

@@ -1,0 +1,43 @@
+"""Devices that a process of this run took out, as a process that starts later must see them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+from couchestor_daemon.adapters import departure_board
+from couchestor_daemon.app import node_file, pace_keeping, settings
+
+_log = logging.getLogger("couchestor.devices")
+
+
+def board() -> departure_board.DepartureBoard | None:
+    """Where the processes of this node tell each other; None outside a node."""
+    folder = pace_keeping.folder()
+    return departure_board.DepartureBoard(folder) if folder else None
+
+
+def without_departed(
+    told: settings.Settings,
+    membership: node_file.Membership | None,
+    departures: departure_board.DepartureBoard | None,
+) -> settings.Settings:
+    """Settings without the devices that have left in this run: they are not even opened.
+
+    A command may still be under way at such a device, and opening it may wait for ever. It is used
+    again from the next start of the node, when no process of this run is left.
+    """
+    if membership is None or departures is None:
+        return told
+    reasons = {str(row.device_id): row.reason for row in departures.since(0)}
+    paths = {
+        member.path: reasons[device_id]
+        for device_id, member in membership.members.items()
+        if device_id in reasons
+    }
+    left = tuple(path for path in told.device_paths if str(path) not in paths)
+    if not left or len(left) == len(told.device_paths):
+        return told
+    for path, reason in sorted(paths.items()):
+        _log.warning("device %s has left and is served around: %s", path, reason)
+    return dataclasses.replace(told, devices=left)
