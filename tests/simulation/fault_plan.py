@@ -11,7 +11,7 @@ import asyncio
 import random
 from typing import Final
 
-from tests.simulation import simulated_node
+from tests.simulation import simulated_node, stalled_commands
 
 from couchestor_daemon.adapters import simulated_device
 from couchestor_domain import geometry, ids, units
@@ -147,7 +147,7 @@ class FaultPlan:
             if device_id in self._node.dead:
                 continue
             device = devices[device_id]
-            fault = rng.choice(["unplug", "write", "flush", "read", "misdirect"])
+            fault = rng.choice(["unplug", "write", "flush", "read", "misdirect", "hang", "hang"])
             self.log.append(f"{fault} {device.identity.label}")
             (self.damaged if fault == "misdirect" else self.failing).add(device_id)
             match fault:
@@ -159,6 +159,9 @@ class FaultPlan:
                     device.fail_next_flush()
                 case "read":
                     device.fail_next_read(rng.randrange(1, 4))
+                case "hang":
+                    shortest = stalled_commands.DEADLINE_SECONDS / 2
+                    self._node.stalls.arm(device_id, rng.choice([1, 4]) * shortest)
                 case _:
                     device.misdirect_next_write()
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
-from tests.simulation import virtual_loop
+from tests.simulation import stalled_commands, virtual_loop
 
 from couchestor_daemon import buffers
-from couchestor_daemon.adapters import codec_choice, inline_media, memory_index, simulated_device
+from couchestor_daemon.adapters import codec_choice, memory_index, simulated_device
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.ports import index as index_port
@@ -234,7 +234,7 @@ class MortalIndex:
         """Nothing to release."""
 
 
-class SimulatedMedia(inline_media.InlineMedia):
+class SimulatedMedia(stalled_commands.StallingMedia):
     """Sets of writes end in any order, as on threads.
 
     Args:
@@ -244,9 +244,10 @@ class SimulatedMedia(inline_media.InlineMedia):
     def __init__(
         self,
         devices: Mapping[ids.DeviceId, device_port.ZonedDevice],
+        stalls: stalled_commands.Stalls,
         shuffle: Callable[[Sequence[media_port.ZoneWrite]], Sequence[media_port.ZoneWrite]],
     ) -> None:
-        super().__init__(devices, lambda device_id, error: None, yield_before_commands=True)
+        super().__init__(devices, stalls)
         self._shuffle = shuffle
 
     def write_all_blocking(
@@ -286,7 +287,7 @@ class Process:
         self.index = MortalIndex(node.world, node.index, self._die_if_told)
         self.dies_at_commit = False
         """Whether this process dies at its next commit, before the index shows the batch."""
-        self.media = SimulatedMedia(node.present_devices(), node.in_any_order)
+        self.media = SimulatedMedia(node.present_devices(), node.stalls, node.in_any_order)
         self._pool = buffers.BufferPool(POOL_BYTES)
         self._log = commit_log.CommitLog(
             writer=self._writer,
@@ -338,6 +339,8 @@ class Process:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, virtual_loop.VirtualLoop), loop
         loop.kill(self)
+        # It is gone only when its last command is; its slot is empty until then.
+        self._node.stalls.process_ended(self.media)
         self.death.set_result(None)
 
     def _die_if_told(self) -> None:
@@ -681,6 +684,7 @@ class SimulatedNode:
         """Told what background work has done."""
         self._clock_ns = 1_700_000_000 * units.NS_PER_SECOND
         self.world = simulated_device.SimulatedWorld(self._rng.getrandbits(64))
+        self.stalls = stalled_commands.Stalls(seed, self.world, lambda what: self.happened(what))
         self.index = memory_index.MemoryIndex()
         self._index_complete = False
         self._last_stop = recovery_table.LastStop.CRASH_OTHER_BOOT
@@ -728,6 +732,7 @@ class SimulatedNode:
         """What the end of a life leaves: of the devices as the world says, of the index all or
         nothing."""
         self.world.restart(power_loss=power_loss)
+        self.stalls.run_ended(power_loss=power_loss)
         self.places_in_use.clear()
         if power_loss:
             self._last_stop = recovery_table.LastStop.CRASH_OTHER_BOOT
@@ -759,7 +764,7 @@ class SimulatedNode:
             log = commit_log.CommitLog(
                 writer=writer_slots.RECOVERY,
                 index=index,
-                media=SimulatedMedia(devices, self.in_any_order),
+                media=SimulatedMedia(devices, self.stalls, self.in_any_order),
                 pool=buffers.BufferPool(POOL_BYTES),
                 replicas_count=self.shape.replicas_count,
                 reserve_zones_count=self.shape.reserve_zones_count,

@@ -26,6 +26,7 @@ from tests.simulation import (
     virtual_loop,
 )
 
+from couchestor_daemon import buffers
 from couchestor_daemon.adapters import inline_media, isal_codec
 from couchestor_daemon.formats import l2p_record, packed_stripe, shard
 from couchestor_daemon.ports import index as index_port
@@ -106,6 +107,8 @@ def test_the_seeds_meet_every_kind_of_fault() -> None:
             "flush",
             "read",
             "misdirect",
+            "hang",
+            "landed-late",
             "back",
             "away",
             "dead",
@@ -320,6 +323,13 @@ def test_canary_an_unanswered_batch_preferred_to_the_one_after_it(
 
     monkeypatch.setattr(log_scan, "committed_chain", lowest_wins)
     must_be_caught("a gap after sequence|shows")
+
+
+def test_canary_memory_lent_again_that_a_hung_write_still_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(buffers, "abandon", lambda view: None)
+    must_be_caught("that a command under way reads was changed")
 
 
 def test_canary_damage_that_is_never_repaired(monkeypatch: pytest.MonkeyPatch) -> None:

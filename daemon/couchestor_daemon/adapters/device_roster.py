@@ -21,19 +21,33 @@ class OpportunisticReader(Protocol):
         ...
 
 
+class Departure(Protocol):
+    """A device that left."""
+
+    @property
+    def device_id(self) -> ids.DeviceId: ...
+
+    @property
+    def reason(self) -> str: ...
+
+
 class Departures(Protocol):
     """Where the processes of a node tell each other which devices left."""
 
     def count(self) -> int:
-        """Devices that have left so far; asked at every command."""
+        """Grows with each device that leaves; asked at every command."""
         ...
 
-    def since(self, seen_count: int) -> Sequence[tuple[ids.DeviceId, str]]:
-        """Device and reason of each one after the first ``seen_count``."""
+    def since(self, seen_count: int) -> Sequence[Departure]:
+        """Those that left since the count was this, and have not come back."""
         ...
 
-    def add(self, device_id: ids.DeviceId, reason: str) -> None:
-        """Tell the others: on their next commands, when this returns."""
+    def add(self, device_id: ids.DeviceId, reason: str, *, stalled: bool = False) -> None:
+        """Tell the others: on their next commands, when this returns.
+
+        Args:
+            stalled: A command may still be under way, so that the device cannot come back.
+        """
         ...
 
 
@@ -133,7 +147,8 @@ class DeviceRoster:
         """Take a device out, of every process of the node, and tell the listener, once."""
         if self._departures is not None:
             # First, and by every thread that comes here: none may go on before the others know.
-            self._departures.add(device_id, str(error))
+            stalled = isinstance(error, errors.DeviceStalledError)
+            self._departures.add(device_id, str(error), stalled=stalled)
         if self.remove(device_id):
             self._on_failure(device_id, error)
 
@@ -161,16 +176,15 @@ class DeviceRoster:
         departures = self._departures
         if departures is None or departures.count() == self._seen_count:
             return
-        seen_count = self._seen_count
-        rows = departures.since(seen_count)
-        for device_id, reason in rows:
-            if self.remove(device_id):
+        count = departures.count()
+        for row in departures.since(self._seen_count):
+            if self.remove(row.device_id):
                 self._on_failure(
-                    device_id, errors.DeviceGoneError(f"left another process: {reason}")
+                    row.device_id, errors.DeviceGoneError(f"left another process: {row.reason}")
                 )
         # Only now: a thread that finds nothing new finds the devices gone. Two threads may do
         # the same twice over.
-        self._seen_count = seen_count + len(rows)
+        self._seen_count = count
 
     def try_read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> bool:
         """Read without waiting; False when it would wait or the device cannot tell."""

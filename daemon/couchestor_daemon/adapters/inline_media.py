@@ -17,6 +17,7 @@ class InlineMedia:
     Args:
         yield_before_commands: Let other tasks run before each command, so that commands of
             concurrent tasks interleave, always in the same way.
+        departures: Where processes tell each other which devices left.
     """
 
     def __init__(
@@ -25,8 +26,9 @@ class InlineMedia:
         on_failure: device_roster.FailureListener,
         *,
         yield_before_commands: bool = False,
+        departures: device_roster.Departures | None = None,
     ) -> None:
-        self._roster = device_roster.DeviceRoster(devices, on_failure)
+        self._roster = device_roster.DeviceRoster(devices, on_failure, departures)
         self._yield_before_commands = yield_before_commands
 
     def healthy_devices(self) -> Sequence[device_port.DeviceIdentity]:

@@ -6,7 +6,7 @@ themselves, such as the commit thread, have it done by ``media-block``.
 
 A command has a deadline. One that passes it takes its device out of service, of every process of
 the node, and fails like any other; it goes on in its thread, with memory that nobody else is given
-(docs/adr/0009).
+(docs/adr/0010).
 """
 
 from __future__ import annotations

@@ -191,6 +191,12 @@ class StripeGroups:
                         raise errors.StoreFullError(
                             f"no device has room for a stripe: {problem}"
                         ) from problem
+                for problem in problems:
+                    if isinstance(problem, errors.DeviceStalledError):
+                        # Sealing it for another group would change what that device may yet write.
+                        raise GeometryChangedError(
+                            f"a device still reads the stripe's memory: {problem}"
+                        ) from problem
                 failure = problems[0]
             finally:
                 await self._give_back(group, usable=written)
@@ -451,4 +457,4 @@ class StripeGroups:
 
 
 class GeometryChangedError(Exception):
-    """The stripe must be laid out again for the devices that are left."""
+    """The stripe must be laid out again, in other memory, for the devices that are left."""

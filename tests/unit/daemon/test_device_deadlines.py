@@ -290,9 +290,37 @@ def test_the_board_keeps_each_device_once_and_cuts_long_reasons(tmp_path: pathli
     assert board.count() == departure_board.ROWS_MAX
     first, *others = board.since(0)
     assert first.device_id == names[0]
-    assert first.reason == "é" * ((departure_board.ROW_BYTES - departure_board.DEVICE_BYTES) // 2)
+    assert first.reason == "é" * (departure_board.REASON_BYTES // 2)
     assert [row.reason for row in others] == [f"reason of {row.device_id}" for row in others]
     assert [row.device_id for row in board.since(254)] == [names[254]]
     board.close()
     board.close()
     other.close()
+
+
+def test_a_device_that_left_may_come_back_but_not_one_that_stalled(tmp_path: pathlib.Path) -> None:
+    board, other = (departure_board.DepartureBoard(tmp_path) for _ in range(2))
+    failed, hung = ids.DeviceId("1" * 32), ids.DeviceId("2" * 32)
+    board.add(failed, "a write failed")
+    board.add(hung, "a write failed")
+    board.add(hung, "and another hung", stalled=True)
+    seen_count = other.count()
+    other.take_back(failed)
+    with pytest.raises(errors.DeviceStalledError, match="from the next start"):
+        other.take_back(hung)
+    assert [row.device_id for row in board.since(0)] == [hung]
+    assert board.since(seen_count) == []
+    other.take_back(failed)
+    board.add(failed, "failed again")
+    assert [row.reason for row in other.since(seen_count)] == ["failed again"]
+    board.close()
+    other.close()
+
+
+def test_a_process_that_was_idle_does_not_lose_a_device_that_is_back(node: Node) -> None:
+    busy, idle = node.process(), node.process()
+    device_id = node.devices[0].identity.device_id
+    busy.report_failure(device_id, errors.DeviceIoError("a write failed"))
+    node.boards[0].take_back(device_id)
+    assert len(idle.healthy_devices()) == 4
+    assert [left for left, _ in node.left] == [device_id]

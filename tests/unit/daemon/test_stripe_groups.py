@@ -16,7 +16,7 @@ from couchestor_daemon.adapters import (
     memory_device,
     memory_index,
 )
-from couchestor_daemon.formats import l2p_record, media_records, zone_header
+from couchestor_daemon.formats import l2p_record, media_records, shard, zone_header
 from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.services import (
     body_writer,
@@ -63,12 +63,12 @@ class FailingDevice(memory_device.MemoryDevice):
 
 
 class Bench:
-    """Six devices and a writer over them."""
+    """Six devices, or more, and a writer over them."""
 
-    def __init__(self, make_identity: Callable[[int], device_port.DeviceIdentity]) -> None:
+    def __init__(self, devices_count: int = 6) -> None:
         self.devices = {
             (identity := make_identity(number)).device_id: FailingDevice(identity)
-            for number in range(6)
+            for number in range(devices_count)
         }
         self.failed: list[ids.DeviceId] = []
         self.media = inline_media.InlineMedia(
@@ -122,6 +122,12 @@ class Bench:
     def write(self, stripe: stripe_assembly.StripeBuffer) -> Awaitable[stripe_groups.StripePlace]:
         return self.groups.write_stripe(stripe, extent_address=ADDRESS)
 
+    def first_group(self) -> media_records.GroupRecord:
+        start, stop = media_records.table_range(media_records.GROUPS)
+        with self.index.read() as reader:
+            (_, value), *_ = reader.scan(start, stop)
+        return media_records.unpack(media_records.GroupRecord, value)
+
     def group_states(self) -> list[int]:
         start, stop = media_records.table_range(media_records.GROUPS)
         with self.index.read() as reader:
@@ -141,19 +147,21 @@ class Bench:
             )
 
 
+def make_identity(number: int) -> device_port.DeviceIdentity:
+    return device_port.DeviceIdentity(
+        node_id=ids.NodeId("a" * 32),
+        device_id=ids.DeviceId(f"{number:032x}"),
+        label=f"d{number}",
+        failure_domain=f"d{number}",
+        zone_count=8,
+        zone_capacity_bytes=ZONE_BYTES,
+        joined_epoch=1,
+    )
+
+
 @pytest.fixture
 def bench() -> Bench:
-    return Bench(
-        lambda number: device_port.DeviceIdentity(
-            node_id=ids.NodeId("a" * 32),
-            device_id=ids.DeviceId(f"{number:032x}"),
-            label=f"d{number}",
-            failure_domain=f"d{number}",
-            zone_count=8,
-            zone_capacity_bytes=ZONE_BYTES,
-            joined_epoch=1,
-        )
-    )
+    return Bench()
 
 
 async def test_every_life_goes_on_in_the_groups_the_one_before_left(bench: Bench) -> None:
@@ -282,6 +290,21 @@ async def test_a_group_that_lost_a_zone_header_but_holds_data_is_left_alone(benc
     assert zone_header.ZONE_HEADER_BYTES in [
         report.write_pointer_bytes for report in reports if report.zone_index == last.zone_index
     ]
+
+
+async def test_memory_that_a_stalled_device_may_yet_write_is_not_sealed_again() -> None:
+    """Though enough devices are left to write the stripe elsewhere as it is."""
+    bench = Bench(devices_count=8)
+    await bench.write(bench.stripe())
+    group = bench.first_group()
+    bench.devices[ids.DeviceId(group.members[0][0])].failure = errors.DeviceStalledError("hangs")
+    stripe = bench.stripe()
+    with pytest.raises(stripe_groups.GeometryChangedError):
+        await bench.write(stripe)
+    header = shard.unpack(stripe.shard(0))
+    assert header is not None
+    assert header.group_id == group.group_id
+    assert bench.groups.current_geometry() == WANTED
 
 
 async def test_a_device_that_leaves_before_a_group_is_opened_changes_the_geometry(
