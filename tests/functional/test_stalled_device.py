@@ -17,7 +17,7 @@ import typing
 from collections.abc import Iterator
 
 import pytest
-from tests.functional import daemon_process
+from tests.functional import daemon_process, node_command
 
 from couchestor_bench import server_process
 
@@ -83,7 +83,12 @@ def test_a_device_that_hangs_holds_nobody_and_what_it_does_late_harms_nothing(
             objects |= _write(server, "after", 12)
             assert time.monotonic() - again < 5
             _verify(server, objects)
-            assert "has not ended after 1 s" in server.log_path.read_text()
+            port = server.command[server.command.index("--health-port") + 1]
+            said = node_command.run(
+                "status", data_dir=server.data_dir, options={"health-port": port}
+            ).stdout
+            assert "warning: device d1 is out of service:" in said, said
+            assert "has not ended after 1 s" in said, said
         finally:
             _run("fsfreeze", "-u", str(stalled))
         # What was under way lands now, while the node serves; the device stays out.

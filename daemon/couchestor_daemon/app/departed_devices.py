@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import logging
+from collections.abc import Callable
+from typing import Final
 
 from couchestor_daemon.adapters import departure_board
 from couchestor_daemon.app import node_file, pace_keeping, settings
+from couchestor_daemon.ports import media as media_port
+
+LOOK_SECONDS: Final = 1.0
 
 _log = logging.getLogger("couchestor.devices")
 
@@ -41,3 +48,37 @@ def without_departed(
     for path, reason in sorted(paths.items()):
         _log.warning("device %s has left and is served around: %s", path, reason)
     return dataclasses.replace(told, devices=left)
+
+
+async def tell(
+    told: settings.Settings,
+    departures: departure_board.DepartureBoard | None,
+    media: media_port.Media,
+    *,
+    report: Callable[[dict[str, object]], None],
+    stop: asyncio.Event,
+) -> None:
+    """Report which devices are out and why, within a second of their leaving, until ``stop``.
+
+    Args:
+        media: Those of this process: it lets go of them also while it has nothing to do.
+    """
+    seen_count = 0
+    while departures is not None and not stop.is_set():
+        if departures.count() != seen_count:
+            seen_count = departures.count()
+            media.healthy_devices()
+            membership = node_file.load(told)
+            members = {} if membership is None else membership.members
+            report(
+                {
+                    "departed": {
+                        members[row.device_id].label
+                        if row.device_id in members
+                        else row.device_id: row.reason
+                        for row in departures.since(0)
+                    }
+                }
+            )
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), LOOK_SECONDS)

@@ -10,6 +10,7 @@ from typing import Final
 from couchestor_daemon.adapters import system_clock
 from couchestor_daemon.app import (
     checkpointing,
+    departed_devices,
     device_messages,
     device_orders,
     metrics,
@@ -147,6 +148,15 @@ class Maintenance:
             group.create_task(self._schedule.run(stop))
             group.create_task(self._pace_keeper.run(stop))
             group.create_task(self.node.tend(stop))
+            group.create_task(
+                departed_devices.tell(
+                    self._told,
+                    self.node.departures,
+                    self.node.media,
+                    report=self._report,
+                    stop=stop,
+                )
+            )
             group.create_task(background.BackgroundRunner(works).run(stop))
         if self._told.destage_on_stop:
             self._is_emptying_log = True

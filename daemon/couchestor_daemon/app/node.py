@@ -78,9 +78,9 @@ class Node:
         self._told = told
         self.publisher = metrics.CountingPublisher(counters, log_events.LogEventPublisher())
         membership = node_file.load(told)
-        self._departures = departed_devices.board()
+        self.departures = departed_devices.board()
         self.devices = device_set.open_all(
-            departed_devices.without_departed(told, membership, self._departures), membership
+            departed_devices.without_departed(told, membership, self.departures), membership
         )
         """Of this process, also those that left it; changed by orders of the supervisor."""
         self.parked: list[directory_device.DirectoryDevice] = []
@@ -90,7 +90,7 @@ class Node:
             self.devices,
             preparation.health_changes(self.publisher),
             deadline_seconds=told.device_deadline_seconds,
-            departures=self._departures,
+            departures=self.departures,
         )
         for device_id in self.devices:
             counters.device_healthy.labels(device_id).set(True)
@@ -288,6 +288,6 @@ class Node:
             # Closing a file of one that stalls might wait for it: the end of the process does it.
             if not self.media.has_left_commands(device.identity.device_id):
                 device.close()
-        if self._departures is not None:
-            self._departures.close()
+        if self.departures is not None:
+            self.departures.close()
         self.index.close()

@@ -28,6 +28,10 @@ def render(found: Mapping[str, Any]) -> str:
         missing = int(node.get("missing_count", 0))
         text = f"devices    {node['devices_count']} present"
         lines.append(f"{text}, {missing} missing at the last start or change" if missing else text)
+    lines += [
+        f"warning: device {label} is out of service: {reason}"
+        for label, reason in sorted((node.get("departed") or {}).items())
+    ]
     zones = node.get("zones") or {}
     if zones:
         width = max(map(len, zones))

@@ -63,3 +63,11 @@ def test_groups_that_move_for_want_of_a_device_say_whose_place_is_empty() -> Non
         "warning: these groups wait for room: delete objects or add devices",
     ]
     assert lines(moving={**moving, "groups": 0, "in_place_of": []}) == []
+
+
+def test_a_device_that_left_is_named_with_its_reason() -> None:
+    assert lines(departed={"d3": "a write failed", "d1": "a flush hung"}) == [
+        "warning: device d1 is out of service: a flush hung",
+        "warning: device d3 is out of service: a write failed",
+    ]
+    assert lines(departed={}) == []
