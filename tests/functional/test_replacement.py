@@ -42,6 +42,7 @@ _LOAD_SECONDS: typing.Final = 1.5
 _WHOLE_SECONDS_MAX: typing.Final = 90.0
 _QUIET_SECONDS: typing.Final = 8.0
 """For so long nothing may wait: longer than the delay and the time between two looks."""
+_FORGOTTEN_SECONDS_MAX: typing.Final = 30.0
 _KEPT_COUNT: typing.Final = 48
 _KEPT_SIZES: typing.Final = (1, 5_000, 90_000, 150_000, 400_000, 900_000, 1_500_000, 2_500_000)
 
@@ -114,8 +115,15 @@ def _replace(server: server_process.ServerProcess, name: str) -> None:
 
 
 def _forget(server: server_process.ServerProcess, name: str) -> None:
-    """The dead device: nothing refers to it once the node is whole."""
-    assert f"device {name} at " in _device(server, "remove", name)
+    """The dead device: nothing refers to it for long once the node is whole."""
+    ends = time.monotonic() + _FORGOTTEN_SECONDS_MAX
+    while True:
+        done = node_command.run("device", "remove", name, data_dir=server.data_dir)
+        if done.returncode == 0:
+            break
+        assert "cannot be taken out yet: the index refers to" in done.stderr
+        assert time.monotonic() < ends, f"{done.stderr}\n{server.log_tail()}"
+        time.sleep(0.5)
     rows = json.loads(_device(server, "list", "--json"))
     assert [row["state"] for row in rows if row["label"] == name] == ["present"], rows
 
