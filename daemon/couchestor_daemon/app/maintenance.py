@@ -121,6 +121,7 @@ class Maintenance:
                 self._told,
                 counters=self._counters,
                 pace=self.pacer.take,
+                will_copy=self._repairing.moves.will_copy,
                 report=self._report,
                 should_empty_log=lambda: self._is_emptying_log,
             ),

@@ -160,6 +160,19 @@ class NodeMetrics:
         self.rebuilt_bytes = of_maintenance(
             "couchestor_rebuilt_bytes", "Written by rebuilds since the process began"
         )
+        self.balance_zones_left = of_maintenance(
+            "couchestor_balance_zones_left", "Zones to be moved to emptier devices, about"
+        )
+        self.retiring_zones_left = of_maintenance(
+            "couchestor_retiring_zones_left", "Zones of retiring devices that are not free yet"
+        )
+        self.moved_members = of_maintenance(
+            "couchestor_moved_members",
+            "Members of stripe groups copied to other devices since the process began",
+        )
+        self.moved_bytes = of_maintenance(
+            "couchestor_moved_bytes", "Written by those moves since the process began"
+        )
         self.scrubbed_bytes = of_maintenance(
             "couchestor_scrub_read_bytes", "Read and verified by the present pass of the scrub"
         )

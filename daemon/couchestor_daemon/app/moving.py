@@ -33,12 +33,14 @@ def works(
     *,
     counters: metrics.NodeMetrics,
     pace: Callable[[int], Awaitable[None]],
+    will_copy: reclaim.MustMove,
     report: Callable[[dict[str, object]], None],
     should_empty_log: Callable[[], bool] = lambda: False,
 ) -> Sequence[background.BackgroundWork]:
     """Destage and reclaim of the process that ``parts`` are of.
 
     Args:
+        will_copy: Whether a group gets off retiring devices without being emptied.
         report: Told what people should see of them.
         should_empty_log: Whether destage moves everything, because the node stops.
     """
@@ -90,9 +92,10 @@ def works(
             pace=hurried,
         )
 
-    def must_move(_: index_port.IndexReader, record: media_records.GroupRecord) -> bool:
+    def must_move(reader: index_port.IndexReader, record: media_records.GroupRecord) -> bool:
         return departures.is_narrow(parts.media, record, wanted) or (
             departures.has_retiring_member(parts.media, record.members)
+            and not will_copy(reader, record)
         )
 
     stranded = stranded_groups.StrandedGroups(

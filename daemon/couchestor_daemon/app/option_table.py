@@ -184,6 +184,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         option_values.integer(0, 90),
     ),
     _o(
+        "balance_gap_percent",
+        _STORE,
+        "PERCENT",
+        "move shards from full to empty devices when their used zones differ by more; 100: never",
+        option_values.integer(1, 100),
+    ),
+    _o(
         "checkpoint_log_bytes",
         _STORE,
         "SIZE",

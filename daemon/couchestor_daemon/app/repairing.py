@@ -1,4 +1,5 @@
-"""Rebuild and scrub as the maintenance process runs them, and what people see of them."""
+"""What brings members of groups back or moves them, as the maintenance process runs it: rebuild,
+scrub, moves between devices; and what people see of it."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from couchestor_daemon.app import metrics, node, settings
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.services import (
     background,
+    member_moves,
     rebuild,
     repair_tools,
     scrub,
@@ -28,7 +30,7 @@ Report = Callable[[dict[str, object]], None]
 
 
 class Repairing:
-    """The works that find and bring back what media have lost.
+    """The works that find and bring back what media have lost, and that move what they hold.
 
     Args:
         report: Told what people should see of it.
@@ -62,21 +64,38 @@ class Repairing:
             pace=pace,
         )
 
-    def works(self) -> list[background.BackgroundWork]:
-        """Rebuild; and the scrub, unless it is turned off."""
-        scrubbing = self._scrub() if self._told.scrub_period_seconds else None
-        rebuilding = rebuild.Rebuild(
+        self._scrubbing = self._scrub() if told.scrub_period_seconds else None
+        self.rebuild = rebuild.Rebuild(
             self._tools,
-            submit=self._parts.commits.submit,
-            reserve_zones_count=self._told.reserve_zones_count,
-            delay_seconds=self._told.rebuild_delay_seconds,
-            publisher=self._parts.publisher,
+            submit=parts.commits.submit,
+            reserve_zones_count=told.reserve_zones_count,
+            delay_seconds=told.rebuild_delay_seconds,
+            publisher=parts.publisher,
             now_seconds=time.monotonic,
             now_ns=system_clock.SystemClock().now_ns,
             report=self._show_rebuild,
-            on_repaired=scrubbing.repaired if scrubbing else lambda count: None,
+            on_repaired=self._scrubbing.repaired if self._scrubbing else lambda count: None,
         )
-        return [rebuilding, scrubbing] if scrubbing else [rebuilding]
+        self.moves = member_moves.MemberMoves(
+            self._tools,
+            zones=self.rebuild.zones,
+            wanted=shape,
+            reserve_zones_count=told.reserve_zones_count,
+            limits=member_moves.Limits(
+                gap_percent=told.balance_gap_percent, dead_percent=told.reclaim_dead_percent
+            ),
+            must_wait=lambda: self.rebuild.progress.groups_waiting_count > 0,
+            publisher=parts.publisher,
+            now_seconds=time.monotonic,
+            report=self._show_moves,
+        )
+
+    def works(self) -> list[background.BackgroundWork]:
+        """Rebuild, moves; and the scrub, unless it is turned off."""
+        found: list[background.BackgroundWork] = [self.rebuild, self.moves]
+        if self._scrubbing is not None:
+            found.append(self._scrubbing)
+        return found
 
     def _scrub(self) -> scrub.Scrub:
         return scrub.Scrub(
@@ -105,6 +124,27 @@ class Repairing:
                 "seconds_left": round(progress.seconds_left),
             },
             at_once=not progress.groups_waiting_count,
+        )
+
+    def _show_moves(self, progress: member_moves.Progress) -> None:
+        self._measured.balance_zones_left.set(progress.balance_zones_count)
+        self._measured.retiring_zones_left.set(sum(progress.zones_left.values()))
+        self._measured.moved_members.set(progress.moved_count)
+        self._measured.moved_bytes.set(progress.moved_bytes)
+        self._tell(
+            "balance",
+            {
+                "zones_left": progress.balance_zones_count,
+                "draining": {
+                    device.identity.label: progress.zones_left.get(device_id, 0)
+                    for device_id, device in self._parts.devices.items()
+                    if device.identity.retiring
+                },
+                "members_moved": progress.moved_count,
+                "moved_bytes": progress.moved_bytes,
+                "groups_failed": progress.failed_count,
+            },
+            at_once=not progress.balance_zones_count and not any(progress.zones_left.values()),
         )
 
     def _show_scrub(self, record: media_records.ScrubRecord) -> None:

@@ -42,6 +42,7 @@ class Settings:
     destage_on_stop: bool = False
     reclaim_dead_percent: int = 50
     reclaim_free_percent: int = 15
+    balance_gap_percent: int = 10
     checkpoint_log_bytes: int = 64 * units.MIB
     checkpoint_log_percent: int = 100
     zone_grace_seconds: float = zone_grace.ZONE_GRACE_SECONDS

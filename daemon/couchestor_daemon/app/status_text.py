@@ -92,6 +92,17 @@ def _repair_lines(node: Mapping[str, Any]) -> list[str]:
 
 
 def _moving_lines(node: Mapping[str, Any]) -> list[str]:
+    balance = node.get("balance") or {}
+    lines = [
+        f"draining   {label}: " + (f"{count} zones left" if count else "empty")
+        for label, count in sorted((balance.get("draining") or {}).items())
+    ]
+    if balance.get("zones_left"):
+        lines.append(f"balance    about {balance['zones_left']} zones to move to emptier devices")
+    return lines + _stranded_lines(node)
+
+
+def _stranded_lines(node: Mapping[str, Any]) -> list[str]:
     moving = node.get("moving") or {}
     if not moving.get("groups"):
         return []

@@ -105,13 +105,14 @@ class Rebuild:
         self._look_seconds = look_seconds
         self._report = report
         self._on_repaired = on_repaired
-        self._zones = replacement_zones.ReplacementZones(
+        self.zones = replacement_zones.ReplacementZones(
             index=tools.index,
             media=tools.media,
             submit=submit,
             reserve_zones_count=reserve_zones_count,
             publisher=publisher,
         )
+        """For others in this process that replace members."""
         self._check = shard_check.ShardCheck(tools)
         self._absent = rebuild_survey.AbsentDevices(
             tools.media, delay_seconds=delay_seconds, now_seconds=now_seconds, now_ns=now_ns
@@ -167,7 +168,7 @@ class Rebuild:
             await self._go_on(self._attempt)
             return 0.0
         if not self._is_clean:
-            await self._zones.give_back(await self._zones.leftovers())
+            await self.zones.free_leftovers()
             self._is_clean = True
         await self._look()
         while self._queue:
@@ -184,6 +185,7 @@ class Rebuild:
         self._is_clean = False
         if attempt is not None:
             attempt.work.close()
+            self.zones.let_go(attempt.work.fresh.values())
 
     # -- what to do -----------------------------------------------------------------------------
 
@@ -248,7 +250,7 @@ class Rebuild:
         zones = media_records.zone_addresses(record.members)
         end_bytes = await self._tools.run_blocking(group_walk.end_bytes, self._tools.media, zones)
         try:
-            fresh = await self._zones.take(record, wanted, bytes_min=end_bytes)
+            fresh = await self.zones.take(record, wanted, bytes_min=end_bytes)
         except (errors.StoreFullError, errors.StoreReadOnlyError) as exc:
             if str(exc) not in self._told_of_room:  # Once, not for each of a thousand groups.
                 self._told_of_room.add(str(exc))
@@ -329,7 +331,7 @@ class Rebuild:
             self._done_bytes += work.moved_bytes - before_bytes
         if not ended:
             return
-        if await self._zones.swap(work.record, work.fresh):
+        if await self.zones.swap(work.record, work.fresh):
             self._finish(attempt)
         else:
             self._give_up()

@@ -1,4 +1,7 @@
-"""The zones that a rebuild fills: taken, swapped in for members of a group, or given back.
+"""Zones that take the place of members: taken, swapped in for them, or given back.
+
+What rebuild and ``member_moves`` fill. Both may be at it at once: each holds what it took until it
+swaps it in or lets go of it, and what nobody holds is left over.
 
     line                                      after a crash there
     commit: zone taken (role REBUILD)         given back at the next start
@@ -12,8 +15,9 @@ See docs/adr/0007.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -28,7 +32,7 @@ Submit = Callable[[commit_log.Operation], Awaitable[object]]
 
 
 class ReplacementZones:
-    """What a rebuild changes in the index.
+    """What replacing members changes in the index: one object for all that do in a process.
 
     Args:
         reserve_zones_count: Zones of each device that are left to deletes and the log.
@@ -48,10 +52,27 @@ class ReplacementZones:
         self._submit = submit
         self._reserve_zones_count = reserve_zones_count
         self._publisher = publisher
+        self._held: set[ids.ZoneAddress] = set()
+        """Of attempts under way."""
+        self._turn = asyncio.Lock()
+        """A zone that is being taken or given back is nobody's yet, or nobody's any more: what is
+        left over is only told when no such thing is under way."""
 
-    async def leftovers(self) -> list[ids.ZoneAddress]:
-        """Zones that rebuilds, of this process or an earlier one, took and did not give back: all
-        of them when none is under way.
+    def let_go(self, zones: Iterable[ids.ZoneAddress]) -> None:
+        """Of what an attempt that has ended took: ``free_leftovers`` gives it back."""
+        self._held.difference_update(zones)
+
+    async def free_leftovers(self) -> None:
+        """Give back what no attempt under way holds.
+
+        Raises:
+            CouchestorError: not all of it; call it again.
+        """
+        async with self._turn:
+            await self._give_back(await self._leftovers())
+
+    async def _leftovers(self) -> list[ids.ZoneAddress]:
+        """Zones that attempts, of this process or an earlier one, took and did not give back.
 
         Their records are written once more, so that a swap that was never answered is void: else
         it could come back after a power loss, to zones that are emptied by then.
@@ -61,7 +82,11 @@ class ReplacementZones:
         start, stop = media_records.table_range(media_records.ZONES)
         role = int(zone_header.ZoneRole.REBUILD)
         with self._index.read() as reader:
-            keys = [key for key, value in reader.scan(start, stop) if _role(value) == role]
+            keys = [
+                key
+                for key, value in reader.scan(start, stop)
+                if _role(value) == role and media_records.zone_of_key(key) not in self._held
+            ]
         if not keys:
             return []
 
@@ -79,17 +104,29 @@ class ReplacementZones:
         return left
 
     async def take(
-        self, record: media_records.GroupRecord, indexes: Sequence[int], *, bytes_min: int
+        self,
+        record: media_records.GroupRecord,
+        indexes: Sequence[int],
+        *,
+        bytes_min: int,
+        target: ids.DeviceId | None = None,
     ) -> dict[int, ids.ZoneAddress]:
         """A fresh zone for each of some members of a group, or for as many as have a place.
 
+        They are held until they are swapped in or let go of.
+
         Args:
             bytes_min: What a zone must hold.
+            target: The device that is to give it; None: the best.
 
         Raises:
             StoreFullError, StoreReadOnlyError: there is a place for none.
         """
-        devices = self._media.healthy_devices()
+        devices = [
+            identity
+            for identity in self._media.healthy_devices()
+            if target in (None, identity.device_id)
+        ]
         members = media_records.zone_addresses(record.members)
         known_domains = {
             zone.device_id: self._media.device(zone.device_id).identity.failure_domain
@@ -131,8 +168,10 @@ class ReplacementZones:
             return taken
 
         # Through the reserve of the log: what it takes of the zones is bounded apart.
-        taken = await self._submit(commit_log.Operation(apply=apply, uses_reserve=True))
-        assert isinstance(taken, dict), taken
+        async with self._turn:
+            taken = await self._submit(commit_log.Operation(apply=apply, uses_reserve=True))
+            assert isinstance(taken, dict), taken
+            self._held.update(taken.values())
         for zone in taken.values():
             self._publisher.publish(
                 events.ZoneOpened(
@@ -144,8 +183,8 @@ class ReplacementZones:
             )
         return taken
 
-    async def give_back(self, zones: Sequence[ids.ZoneAddress]) -> None:
-        """Free zones that never became members, as ``leftovers`` gave them.
+    async def _give_back(self, zones: Sequence[ids.ZoneAddress]) -> None:
+        """Free zones that never became members, as ``_leftovers`` gave them.
 
         They are emptied before the commit that frees them: after it they may be another's.
         """
@@ -173,9 +212,17 @@ class ReplacementZones:
             )
 
     async def swap(
-        self, record: media_records.GroupRecord, fresh: Mapping[int, ids.ZoneAddress]
+        self,
+        record: media_records.GroupRecord,
+        fresh: Mapping[int, ids.ZoneAddress],
+        *,
+        unless_damaged: bool = False,
     ) -> bool:
         """Make durable zones members of the group in place of those at their indexes.
+
+        Args:
+            unless_damaged: Change nothing when a shard of the group waits for repair: what is said
+                of it may be true of its copy, too.
 
         Returns:
             False, with nothing changed, when the group is not what it was, or nothing leads to it
@@ -192,6 +239,8 @@ class ReplacementZones:
 
         def apply(txn: index_port.IndexWriter, _: commit_log.Placement) -> bool:
             if txn.get(group_key) != expected or not liveness.group_bytes(txn, record.group_id):
+                return False
+            if unless_damaged and any(repair_queue.of_group(txn, record.group_id)):
                 return False
             for zone in fresh.values():
                 value = txn.get(media_records.zone_key(zone))
@@ -218,6 +267,8 @@ class ReplacementZones:
             return True
 
         done = await self._submit(commit_log.Operation(apply=apply, uses_reserve=True))
+        if done is True:
+            self.let_go(fresh.values())
         return done is True
 
 

@@ -71,3 +71,13 @@ def test_a_device_that_left_is_named_with_its_reason() -> None:
         "warning: device d3 is out of service: a write failed",
     ]
     assert lines(departed={}) == []
+
+
+def test_what_is_still_to_be_moved_between_devices() -> None:
+    balance = {"zones_left": 0, "draining": {}, "members_moved": 7}
+    assert lines(balance=balance) == []
+    assert lines(balance={**balance, "zones_left": 12, "draining": {"d3": 5, "d1": 0}}) == [
+        "draining   d1: empty",
+        "draining   d3: 5 zones left",
+        "balance    about 12 zones to move to emptier devices",
+    ]
