@@ -8,6 +8,7 @@ writes their success but nothing else.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from typing import Final
 
@@ -17,6 +18,9 @@ from couchestor_daemon.adapters import simulated_device
 from couchestor_domain import geometry, ids, units
 
 LIFE_SECONDS_MEAN: Final = 20e-3
+JOINED_MAX: Final = 2
+JOIN_RATIO = 0.12
+RETIRE_RATIO = 0.2
 ROT_BYTES_MAX: Final = 3 * units.BLOCK_BYTES
 
 
@@ -48,6 +52,8 @@ class FaultPlan:
 
     def __init__(self, seed: str, node: simulated_node.SimulatedNode) -> None:
         self._rng = random.Random(f"{seed}/faults")
+        self._membership_rng = random.Random(f"{seed}/membership")
+        self._joined_count = 0
         self._node = node
         self._faults_max = node.shape.coding.parity_shards
         self.damaged: set[ids.DeviceId] = set()
@@ -96,6 +102,28 @@ class FaultPlan:
             self.damaged.add(device_id)
             for _ in range(rng.randrange(1, 8)):
                 self._rot(devices[device_id])
+
+    def change_membership(self) -> None:
+        """Between lives: a device joins, is to be emptied, or stays after all; one at a time is to
+        be emptied, so that enough others are left for new groups and the log."""
+        rng = self._membership_rng
+        devices = self._node.world.devices
+        if rng.random() < JOIN_RATIO and self._joined_count < JOINED_MAX:
+            label = self._node.join(50 + self._joined_count)
+            self._joined_count += 1
+            self.log.append(f"joins {label}")
+        present = [each for each in sorted(devices) if each not in self._node.dead]
+        device = devices[rng.choice(present)]
+        retiring = [each for each in devices.values() if each.identity.retiring]
+        if retiring and rng.random() < 0.2:
+            device = retiring[0]
+            if device.identity.device_id in self._node.dead:
+                return
+            self.log.append(f"stays {device.identity.label}")
+            device.write_identity(dataclasses.replace(device.identity, retiring=False))
+        elif not retiring and rng.random() < RETIRE_RATIO:
+            self.log.append(f"retires {device.identity.label}")
+            device.write_identity(dataclasses.replace(device.identity, retiring=True))
 
     def bury_one(self) -> None:
         """A device dies for good, between lives; within the bounds, so maybe one that is dead."""

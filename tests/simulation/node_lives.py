@@ -107,7 +107,15 @@ class Lives:
             raise NoRoomLeftError from exc
         self._workers = []
         self._run(loop, self._start_workers())
-        self._run(loop, quiet_end.repair(self.node, self._workers, self._maintenance))
+        self._run(
+            loop,
+            quiet_end.repair(
+                self.node,
+                self._workers,
+                self._maintenance,
+                is_roomy=not self._room_may_run_out(),
+            ),
+        )
         quiet_end.audit(self.node, damaged=self.faults.damaged)
         self._check(loop)
 
@@ -231,6 +239,7 @@ class Lives:
         self.book.trace("end", power_loss, index, self.node.world.commands_count)
         self.node.lose(power_loss=power_loss, index=index)
         self.faults.between_lives()
+        self.faults.change_membership()
 
     def _crash_within(self, commands_max: int) -> None:
         world = self.node.world

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -29,24 +28,22 @@ NEVER: Final = objects.WriteConditions(if_match="never")
 
 def join_empty(node: simulated_node.SimulatedNode, count: int) -> None:
     """New devices for the next start."""
-    pattern = next(iter(node.world.devices.values())).identity
     for number in range(count):
-        node.world.add_device(
-            dataclasses.replace(
-                pattern,
-                device_id=ids.DeviceId(f"{100 + number:032x}"),
-                label=f"n{number}",
-                failure_domain=f"n{number}",
-            )
-        )
+        node.join(100 + number)
 
 
 async def repair(
     node: simulated_node.SimulatedNode,
     workers: Sequence[simulated_node.Worker],
     maintenance: simulated_node.Maintenance,
+    *,
+    is_roomy: bool,
 ) -> None:
-    """Let maintenance work until there is nothing left that it could do."""
+    """Let maintenance work until there is nothing left that it could do.
+
+    Args:
+        is_roomy: Whether there are zones enough for a retiring device to be emptied.
+    """
     for worker in workers:
         # A writer gives up what an earlier life left open when it writes its next stripe.
         body = oracle.content(0, node.shape.stripe_bytes)
@@ -62,15 +59,17 @@ async def repair(
         maintenance.check()
         await asyncio.sleep(LOOK_SECONDS)
         waiting = _waiting(node)
+        staying = _on_retiring_devices(node) if is_roomy else []
         weakened_bytes = maintenance.checkpoints.weakened_log_bytes()
         record = maintenance.scrub.record
         newest = record.counts if record.counts.ended_ns else record.last
-        if waiting or weakened_bytes:
+        if waiting or staying or weakened_bytes:
             whole_since = loop.time()
         elif newest.ended_ns and newest.started_ns > whole_since * units.NS_PER_SECOND:
             return  # A whole pass found nothing that could be repaired.
         assert loop.time() < deadline, (
-            f"groups {waiting} are not repaired, {weakened_bytes} bytes of the log lack a replica: "
+            f"groups {waiting} are not repaired, {staying} are on retiring devices, "
+            f"{weakened_bytes} bytes of the log lack a replica: "
             f"{maintenance.rebuild.progress}, {record}"
         )
 
@@ -88,6 +87,27 @@ def _waiting(node: simulated_node.SimulatedNode) -> list[int]:
             if (dead or group.group_id in queued) and media_audit.is_alive(reader, group.group_id):
                 waiting.append(group.group_id)
     return waiting
+
+
+def _on_retiring_devices(node: simulated_node.SimulatedNode) -> list[int]:
+    """Sealed groups with a member on a device that is there and to be emptied."""
+    retiring = {
+        str(device_id)
+        for device_id, device in node.present_devices().items()
+        if device.identity.retiring
+    }
+    with node.index.read() as reader:
+        groups = [
+            media_records.unpack(media_records.GroupRecord, value)
+            for _, value in reader.scan(*media_records.table_range(media_records.GROUPS))
+        ]
+        return [
+            group.group_id
+            for group in groups
+            if group.state == media_records.ZoneSetState.SEALED
+            and retiring & {device for device, _ in group.members}
+            and media_audit.is_alive(reader, group.group_id)
+        ]
 
 
 def audit(node: simulated_node.SimulatedNode, *, damaged: Collection[ids.DeviceId]) -> None:

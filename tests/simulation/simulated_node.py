@@ -38,6 +38,7 @@ from couchestor_daemon.services import (
     group_commit,
     group_source,
     hedging,
+    member_moves,
     node_store,
     payload_reader,
     places_in_use,
@@ -75,6 +76,8 @@ COMPRESSION_SAVING_PERCENT: Final = 10
 """The bodies of clients repeat themselves: some payloads save so much, others do not."""
 DESTAGE_LIMITS: Final = destage.DestageLimits(log_bytes=0, age_seconds=1e-3, idle_seconds=2e-3)
 RECLAIM_LIMITS: Final = reclaim.ReclaimLimits(dead_percent=20, free_percent=50)
+MOVE_LIMITS: Final = member_moves.Limits(gap_percent=6, dead_percent=90)
+"""What reclaim empties may be on the move, too."""
 PACE_SECONDS_PER_BYTE: Final = 1e-9
 POLL_FACTOR: Final = 2e-3
 REBUILD_DELAY_SECONDS: Final = 10e-3
@@ -139,6 +142,22 @@ class RepairEvents:
             self._node.happened(f"not-rebuilt {event.group_id}: {event.reason}")
         elif isinstance(event, events.ShardFailed):
             self._node.happened(f"scrub-found {event.group_id}+{event.stripe_offset_bytes}")
+
+
+class MoveEvents:
+    """Tells of the members that have moved.
+
+    Args:
+        happened: Told of each.
+    """
+
+    def __init__(self, happened: Callable[[str], None]) -> None:
+        self._happened = happened
+
+    def publish(self, event: events.DomainEvent) -> None:
+        """A zone that is full has become a member."""
+        if isinstance(event, events.ZoneClosed):
+            self._happened(f"copied-member {event.owner_id}")
 
 
 async def _unpaced(bytes_count: int) -> None:
@@ -474,6 +493,17 @@ class Maintenance(Process):
             now_seconds=LoopClock().monotonic_seconds,
             now_ns=LoopClock().now_ns,
         )
+        self.moves = member_moves.MemberMoves(
+            tools,
+            zones=self.rebuild.zones,
+            wanted=self._shape.coding,
+            reserve_zones_count=max(1, self._shape.reserve_zones_count),
+            limits=MOVE_LIMITS,
+            must_wait=lambda: self.rebuild.progress.groups_waiting_count > 0,
+            publisher=MoveEvents(node.happened),
+            now_seconds=LoopClock().monotonic_seconds,
+            look_seconds=REBUILD_LOOK_SECONDS,
+        )
         self._running: asyncio.Task[None]
 
     def works(self) -> list[background.BackgroundWork]:
@@ -494,6 +524,7 @@ class Maintenance(Process):
             ),
             *self._moving(),
             self.rebuild,
+            self.moves,
             self.scrub,
         ]
 
@@ -551,7 +582,7 @@ class Maintenance(Process):
                     pace=_pace,
                 ),
                 writer=self.name,
-                must_move=lambda _, record: departures.is_narrow(self.media, record, shape.coding),
+                must_move=self._must_move,
                 stranded=stranded_groups.StrandedGroups(
                     self.media,
                     wanted=shape.coding,
@@ -568,6 +599,12 @@ class Maintenance(Process):
             ),
         ]
         return [HurriedWork(work, squeeze.counters, self._node.happened) for work in works]
+
+    def _must_move(self, reader: index_port.IndexReader, record: media_records.GroupRecord) -> bool:
+        return departures.is_narrow(self.media, record, self._shape.coding) or (
+            departures.has_retiring_member(self.media, record.members)
+            and not self.moves.will_copy(reader, record)
+        )
 
     async def start(self) -> None:
         """Begin; the works go on until the process dies."""
@@ -693,17 +730,23 @@ class SimulatedNode:
         self.dead: set[ids.DeviceId] = set()
         """Devices that are not there at this start."""
         for number in range(shape.devices_count):
-            self.world.add_device(
-                device_port.DeviceIdentity(
-                    node_id=NODE_ID,
-                    device_id=ids.DeviceId(f"{number:032x}"),
-                    label=f"d{number}",
-                    failure_domain=f"d{number}",
-                    zone_count=shape.zone_count,
-                    zone_capacity_bytes=shape.zone_bytes,
-                    joined_epoch=1,
-                )
+            self.join(number, label=f"d{number}")
+
+    def join(self, number: int, *, label: str = "") -> str:
+        """A new, empty device, from the next start on; returns its label."""
+        made = label or f"n{number}"
+        self.world.add_device(
+            device_port.DeviceIdentity(
+                node_id=NODE_ID,
+                device_id=ids.DeviceId(f"{number:032x}"),
+                label=made,
+                failure_domain=made,
+                zone_count=self.shape.zone_count,
+                zone_capacity_bytes=self.shape.zone_bytes,
+                joined_epoch=1,
             )
+        )
+        return made
 
     def draw_bits(self) -> int:
         """64 random bits: seeds of segments, names of uploads."""

@@ -7,10 +7,12 @@ COUCHESTOR_SIMULATION_SEEDS sets the number of seeds, ``make simulate`` runs mor
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import random
 import re
+import types
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import pytest
@@ -21,6 +23,7 @@ from tests.simulation import (
     media_audit,
     node_lives,
     oracle,
+    quiet_end,
     run_seeds,
     simulated_node,
     virtual_loop,
@@ -34,10 +37,13 @@ from couchestor_daemon.services import (
     group_sealer,
     log_scan,
     log_segment,
+    member_moves,
+    member_rebuild,
     node_store,
     rebuild_survey,
     release,
     stranded_groups,
+    stripe_runs,
 )
 from couchestor_daemon.services.catalogue import l2p, liveness
 from couchestor_domain import ids, objects
@@ -342,3 +348,33 @@ def test_canary_groups_that_no_device_can_complete_are_left_as_they_are(
 ) -> None:
     monkeypatch.setattr(stranded_groups.StrandedGroups, "among", lambda self, reader, records: {})
     must_be_caught("are not repaired")
+
+
+def test_canary_a_retiring_device_that_nothing_is_moved_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def idle(self: member_moves.MemberMoves) -> float:
+        await asyncio.sleep(0)
+        return 1.0
+
+    monkeypatch.setattr(member_moves.MemberMoves, "step", idle)
+    monkeypatch.setattr(fault_plan, "RETIRE_RATIO", 0.9)
+    monkeypatch.setattr(quiet_end, "QUIET_SECONDS_MAX", 0.5)
+    must_be_caught("are on retiring devices")
+
+
+def test_canary_members_switched_to_zones_that_hold_nothing_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Hasty(member_rebuild.MemberRebuild):
+        async def advance(self) -> bool:
+            return await super().advance() or self.moved_bytes > 0
+
+        async def _write(self, run: stripe_runs.Run) -> None:
+            self.moved_bytes += run.end_bytes - run.start_bytes
+
+    monkeypatch.setattr(fault_plan, "RETIRE_RATIO", 0.9)
+    monkeypatch.setattr(fault_plan, "JOIN_RATIO", 0.9)
+    # Of moves alone.
+    monkeypatch.setattr(member_moves, "member_rebuild", types.SimpleNamespace(MemberRebuild=Hasty))
+    must_be_caught("is not on ZoneAddress")

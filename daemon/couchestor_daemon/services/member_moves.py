@@ -21,7 +21,7 @@ option says, and goes on to half of that, so that what clients write meanwhile d
 begin again at once. It ends because each move lowers a potential.
 
 No event names a move: zones opened, closed and reset tell it. ``Reconstruction...`` is for what was
-lost, ``Replica...`` for copies of volumes. See docs/adr/0009.
+lost, ``Replica...`` for copies of volumes. See docs/adr/0011.
 """
 
 from __future__ import annotations
