@@ -106,16 +106,20 @@ class DepartureBoard:
                 that somebody was given since.
         """
         with self._alone():
-            for row in self.since(0):
-                if row.device_id != device_id:
-                    continue
-                if row.kind is Kind.STALLED:
-                    raise errors.DeviceStalledError(
-                        f"device {device_id} hung in this run of the node and may still do what it "
-                        "was told then: it can be used again from the next start",
-                        device=device_id,
-                    )
+            self.refuse_stalled(device_id)
+            if any(row.device_id == device_id for row in self.since(0)):
                 self._append(Departure(device_id, "", Kind.BACK))
+
+    def refuse_stalled(self, device_id: ids.DeviceId) -> None:
+        """Raises DeviceStalledError as ``take_back`` does."""
+        if Departure(device_id, "", Kind.STALLED) in [
+            row._replace(reason="") for row in self.since(0)
+        ]:
+            raise errors.DeviceStalledError(
+                f"device {device_id} hung in this run of the node and may still do what it "
+                "was told then: it can be used again from the next start",
+                device=device_id,
+            )
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

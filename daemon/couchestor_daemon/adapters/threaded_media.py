@@ -75,15 +75,7 @@ class ThreadedMedia:
             )
         )
         self._blocking_threads = blocking_threads.BlockingThreads("media-block")
-        self._timed = {
-            device_id: timed_device.TimedDevice(
-                device,
-                self._blocking_threads,
-                deadline_seconds=deadline_seconds,
-                on_stall=self._stalled,
-            )
-            for device_id, device in devices.items()
-        }
+        self._timed = {device_id: self._with_deadline(each) for device_id, each in devices.items()}
         # One device that stalls must not take every thread: the others are read around it.
         self._reads_per_device = max(1, read_threads_count // 3)
         self._read_turns = {
@@ -181,6 +173,7 @@ class ThreadedMedia:
         self._read_turns.setdefault(
             device.identity.device_id, asyncio.Semaphore(self._reads_per_device)
         )
+        self._timed[device.identity.device_id] = self._with_deadline(device)
         self._roster.admit(device)
 
     def employ(self, device_id: ids.DeviceId) -> None:
@@ -227,6 +220,14 @@ class ThreadedMedia:
             if isinstance(outcome, BaseException) and not all_:
                 raise outcome
         return outcomes
+
+    def _with_deadline(self, device: device_port.ZonedDevice) -> timed_device.TimedDevice:
+        return timed_device.TimedDevice(
+            device,
+            self._blocking_threads,
+            deadline_seconds=self._deadline_seconds,
+            on_stall=self._stalled,
+        )
 
     def _leave_behind(self, command: _Command) -> errors.DeviceStalledError:
         if command.lent is not None:

@@ -6,22 +6,29 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable
+import os
+import pathlib
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from couchestor_daemon.adapters import departure_board
-from couchestor_daemon.app import node_file, pace_keeping, settings
+from couchestor_daemon.app import metrics, node_file, settings
 from couchestor_daemon.ports import media as media_port
+from couchestor_domain import ids
 
 LOOK_SECONDS: Final = 1.0
 
 _log = logging.getLogger("couchestor.devices")
 
 
-def board() -> departure_board.DepartureBoard | None:
-    """Where the processes of this node tell each other; None outside a node."""
-    folder = pace_keeping.folder()
-    return departure_board.DepartureBoard(folder) if folder else None
+def board(environment: Mapping[str, str] = os.environ) -> departure_board.DepartureBoard | None:
+    """Where the processes of a node tell each other; None outside one.
+
+    Args:
+        environment: Of its processes.
+    """
+    folder = environment.get(metrics.DIRECTORY_VARIABLE)
+    return departure_board.DepartureBoard(pathlib.Path(folder)) if folder else None
 
 
 def without_departed(
@@ -48,6 +55,23 @@ def without_departed(
     for path, reason in sorted(paths.items()):
         _log.warning("device %s has left and is served around: %s", path, reason)
     return dataclasses.replace(told, devices=left)
+
+
+def refuse_stalled(
+    path: pathlib.Path,
+    membership: node_file.Membership,
+    departures: departure_board.DepartureBoard | None,
+) -> None:
+    """Refuse to look at a path whose device hangs: that might hang too.
+
+    Raises:
+        DeviceStalledError: see ``DepartureBoard.take_back``.
+    """
+    if departures is None:
+        return
+    for device_id, member in membership.members.items():
+        if member.path == str(path):
+            departures.refuse_stalled(ids.DeviceId(device_id))
 
 
 async def tell(

@@ -31,14 +31,20 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
 import msgspec
 
-from couchestor_daemon.adapters import directory_device, directory_layout, worker_threads
+from couchestor_daemon.adapters import (
+    departure_board,
+    directory_device,
+    directory_layout,
+    worker_threads,
+)
 from couchestor_daemon.app import (
     control_socket,
+    departed_devices,
     device_joining,
     device_leaving,
     device_messages,
@@ -72,10 +78,16 @@ class LiveDevices:
         told: Settings that name every device.
         ask: See ``AskChildren``.
         lock_fds: Locks that are held already.
+        departures: Where the children tell each other which devices left them.
     """
 
     def __init__(
-        self, told: settings.Settings, ask: AskChildren, *, lock_fds: Iterable[int] = ()
+        self,
+        told: settings.Settings,
+        ask: AskChildren,
+        *,
+        lock_fds: Iterable[int] = (),
+        departures: departure_board.DepartureBoard | None = None,
     ) -> None:
         self.told = told
         self.held: set[ids.DeviceId] = set()
@@ -83,6 +95,7 @@ class LiveDevices:
         self.summary: dict[str, object] = {}
         """What the last change made of the number of devices."""
         self._ask_children = ask
+        self._departures = departures
         self._locks = list(lock_fds)
         self._threads = worker_threads.WorkerThreads(1, "device-changes")
         self._under_way = ""
@@ -254,7 +267,7 @@ class LiveDevices:
     def _join_now(
         self, request: control_socket.Request, path: pathlib.Path
     ) -> device_joining.Joined:
-        with device_joining.opened(self.told, without=path) as node:
+        with self._opened(without=path) as node:
             return device_joining.join(
                 node,
                 path,
@@ -263,12 +276,22 @@ class LiveDevices:
                 configured=False,
             )
 
+    @contextlib.contextmanager
+    def _opened(self, *, without: pathlib.Path | None = None) -> Iterator[device_joining.HeldNode]:
+        """The node with the devices that are in service; see ``device_joining.opened``."""
+        with device_joining.opened(self._reachable(), without=without) as node:
+            yield node
+
+    def _reachable(self) -> settings.Settings:
+        return departed_devices.without_departed(self.told, self._membership(), self._departures)
+
     def _check_attachable(self, path: pathlib.Path) -> ids.DeviceId:
-        with device_joining.opened(self.told, without=path) as node:
+        departed_devices.refuse_stalled(path, self._membership(), self._departures)
+        with self._opened(without=path) as node:
             return device_joining.attachable(node, path).device_id
 
     def _take_back(self, path: pathlib.Path) -> str:
-        with device_joining.opened(self.told, without=path) as node:
+        with self._opened(without=path) as node:
             lock_fd = self._lock(path)
             try:
                 identity = device_joining.attach(node, path)
@@ -278,6 +301,9 @@ class LiveDevices:
                 raise
             if lock_fd is not None:
                 self._locks.append(lock_fd)
+            if self._departures is not None:
+                # Before any child uses it, and after nothing more can refuse it.
+                self._departures.take_back(identity.device_id)
         self.held.add(identity.device_id)
         self._name(path)
         return identity.label
@@ -290,7 +316,7 @@ class LiveDevices:
             return device.lock()
 
     def _write_retiring(self, request: control_socket.Request) -> tuple[ids.DeviceId, str]:
-        with device_joining.opened(self.told) as node:
+        with self._opened() as node:
             device = device_leaving.retire(node, request.name, undo=request.undo)
             identity = device.identity
             staying = device_leaving.staying_count(node, identity.device_id)
@@ -304,13 +330,13 @@ class LiveDevices:
         )
 
     def _check_removal(self, name: str) -> tuple[ids.DeviceId, str]:
-        with device_joining.opened(self.told) as node:
+        with self._opened() as node:
             device_id = device_leaving.member(node, name)
             device_leaving.refuse_removal(node, device_id)
             return device_id, node.membership.members[device_id].label
 
     def _strike_off(self, device_id: ids.DeviceId, used: device_use.DeviceUse) -> pathlib.Path:
-        with device_joining.opened(self.told) as node:
+        with self._opened() as node:
             device_leaving.refuse_removal(node, device_id)
             device_leaving.refuse_used(node, device_id, used)
             path = device_leaving.remove(node, device_id)
@@ -336,13 +362,13 @@ class LiveDevices:
         return None
 
     def _plan_replacement(self, name: str, path: pathlib.Path) -> device_leaving.Replacement:
-        with device_joining.opened(self.told, without=path) as node:
+        with self._opened(without=path) as node:
             return device_leaving.plan_replacement(node, name, path)
 
     def _count(self) -> None:
         with contextlib.suppress(errors.CouchestorError):
             membership = self._membership()
-            present = device_set.open_all(self.told, membership)
+            present = device_set.open_all(self._reachable(), membership)
             for device in present.values():
                 device.close()
             self.summary = {
@@ -378,3 +404,5 @@ class LiveDevices:
     def close(self) -> None:
         """End the thread of changes."""
         self._threads.close()
+        if self._departures is not None:
+            self._departures.close()

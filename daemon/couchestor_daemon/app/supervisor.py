@@ -22,6 +22,7 @@ from couchestor_daemon.app import (
     child_status,
     control_socket,
     credentials_file,
+    departed_devices,
     device_messages,
     live_devices,
     service_manager,
@@ -85,7 +86,12 @@ class Supervisor:
         self._forced = False
         self._was_ready = False
         self._phase = "preparing"
-        self._devices = live_devices.LiveDevices(told, self._ask, lock_fds=lock_fds)
+        self._devices = live_devices.LiveDevices(
+            told,
+            self._ask,
+            lock_fds=lock_fds,
+            departures=departed_devices.board(self._environment),
+        )
         self._children: list[child_place.ChildPlace] = []
         # The manager's watchdog belongs to this process alone.
         for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):

@@ -347,7 +347,7 @@ def test_a_device_that_joins_is_read_before_it_is_given_zones(node: Node) -> Non
     node.media.admit(joining)
     asyncio.run(read())
     assert bytes(buffer) == bytes(BLOCK)
-    assert node.media.device(zone.device_id) is joining
+    assert node.media.device(zone.device_id).identity == joining.identity
     assert node.media.healthy_devices() == before
     node.media.employ(zone.device_id)
     assert [i.label for i in node.media.healthy_devices()] == ["d2", "d7", "d8", "d9"]
@@ -365,4 +365,4 @@ def test_a_device_that_begins_to_retire_is_given_no_more_zones(node: Node) -> No
     device._identity = dataclasses.replace(device.identity, retiring=True)
     node.media.refresh()
     assert [identity.label for identity in node.media.healthy_devices()] == ["d7", "d9"]
-    assert node.media.device(device.identity.device_id) is device
+    assert node.media.device(device.identity.device_id).identity == device.identity
