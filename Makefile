@@ -33,8 +33,11 @@ $(STAMP): requirements/dev.txt pyproject.toml | python-is-new-enough
 serve: setup
 	$(BIN)/couchestor serve --data-dir var
 
+# Two at a time: most tests wait for a daemon, a device or a clock. Files stay together, so that what
+# one of them starts for all its tests is started once.
+TEST_JOBS ?= 2
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile
 
 # Crash simulations: SEEDS of each, from FIRST on, of ONLY one (log or node) if that is given.
 SEEDS ?= 1000
