@@ -25,12 +25,11 @@ from couchestor_daemon.ports import media as media_port
 from couchestor_daemon.services import (
     commit_log,
     group_adoption,
+    group_opening,
     group_sealer,
-    group_zones,
     open_group,
     room_wait,
     stripe_assembly,
-    zone_allocation,
 )
 from couchestor_domain import errors, event_publisher, events, geometry, ids
 
@@ -81,22 +80,29 @@ class StripeGroups:
         publisher: event_publisher.EventPublisher,
         room: room_wait.RoomWait | None = None,
     ) -> None:
-        self._writer = writer
         self._wanted = wanted
         self._open_groups_max = open_groups_max
-        self._reserve_zones_count = reserve_zones_count
-        self._reserve_share_count = reserve_share_count
         self._media = media
         self._index = index
         self._pool = pool
         self._choose_codec = choose_codec
-        self._submit = submit
         self._run_codec = run_codec
         self._publisher = publisher
         self._room = room
         self._open: list[open_group.OpenGroup] = []
         self._sealer = group_sealer.GroupSealer(submit=submit, publisher=publisher)
         self._unsettled: dict[StripePlace, open_group.OpenGroup] = {}
+        self._opening = group_opening.GroupOpening(
+            writer=writer,
+            reserve_zones_count=reserve_zones_count,
+            reserve_share_count=reserve_share_count,
+            media=media,
+            index=index,
+            pool=pool,
+            choose_codec=choose_codec,
+            submit=submit,
+            publisher=publisher,
+        )
         self._opening_count = 0
         self._changed = asyncio.Condition()
         self._adoption = asyncio.Lock()
@@ -301,7 +307,9 @@ class StripeGroups:
             if group is not None:
                 return group
             try:
-                group = await self._open_group(wanted)
+                if len(self._media.healthy_devices()) < wanted.shards_count:
+                    raise GeometryChangedError(f"the healthy devices no longer hold {wanted}")
+                group = await self._opening.open(wanted)
                 group.busy = True
                 self._open.append(group)
             except errors.StoreFullError:
@@ -341,7 +349,7 @@ class StripeGroups:
         if group.offset_bytes > zone_header.ZONE_HEADER_BYTES:
             self._sealer.take_over(group)
         else:
-            await self._abandon(group)
+            await self._opening.abandon(group)
 
     def _leave(self, group: open_group.OpenGroup) -> None:
         self._open.remove(group)
@@ -368,92 +376,6 @@ class StripeGroups:
             if not group.busy:
                 self._leave(group)
         return any(group.busy for group in unfit)
-
-    async def _abandon(self, group: open_group.OpenGroup) -> None:
-        """Return the zones of a group that never held a stripe, so that failures use up no space.
-
-        The zones are emptied before the commit that frees them: after it they may be another's.
-        """
-        for zone in group.zones:
-            with contextlib.suppress(errors.DeviceError):
-                await self._media.reset(zone)
-
-        def apply(txn: index_port.IndexWriter, _: commit_log.Placement) -> None:
-            txn.delete(media_records.group_key(group.record.group_id))
-            for zone in group.zones:
-                txn.delete(media_records.zone_key(zone))
-
-        await self._submit(commit_log.Operation(apply=apply, uses_reserve=True))
-        for zone in group.zones:
-            self._publisher.publish(
-                events.ZoneReset(
-                    device_id=zone.device_id,
-                    zone_index=zone.zone_index,
-                    reclaimed_bytes=group.offset_bytes,
-                )
-            )
-
-    async def _open_group(self, wanted: geometry.StripeGeometry) -> open_group.OpenGroup:
-        codec_id = self._choose_codec(wanted).codec_id
-        devices = list(self._media.healthy_devices())
-        if len(devices) < wanted.shards_count:
-            raise GeometryChangedError(f"the healthy devices no longer hold {wanted}")
-
-        def apply(
-            txn: index_port.IndexWriter, place: commit_log.Placement
-        ) -> media_records.GroupRecord:
-            group_id = self._index.next_sequence(commit_log.applied_sequence(txn))
-            zones = zone_allocation.allocate(
-                txn,
-                devices,
-                count=wanted.shards_count,
-                role=zone_header.ZoneRole.GROUP,
-                owner_id=group_id,
-                keep_free_count=self._reserve_zones_count,
-                reserve_share_count=self._reserve_share_count,
-                leaves_moving_room=not self._reserve_share_count,
-            )
-            record = media_records.GroupRecord(
-                group_id,
-                int(media_records.ZoneSetState.OPEN),
-                self._writer,
-                wanted.data_shards,
-                wanted.parity_shards,
-                codec_id,
-                tuple((zone.device_id, int(zone.zone_index)) for zone in zones),
-            )
-            txn.put(media_records.group_key(group_id), media_records.pack(record))
-            return record
-
-        record = await self._submit(
-            commit_log.Operation(
-                apply=apply,
-                uses_reserve=self._reserve_share_count > 0,
-                waits_for_room=False,  # The stripe does.
-            )
-        )
-        assert isinstance(record, media_records.GroupRecord), record
-        zones = media_records.zone_addresses(record.members)
-        capacity = min(
-            identity.zone_capacity_bytes
-            for identity in devices
-            if any(zone.device_id == identity.device_id for zone in zones)
-        )
-        try:
-            await group_zones.format_zones(self._media, self._pool, record, zones)
-        except errors.DeviceError:
-            await self._abandon(open_group.OpenGroup(record, wanted, zones, 0, capacity))
-            raise
-        for zone in zones:
-            self._publisher.publish(
-                events.ZoneOpened(
-                    device_id=zone.device_id,
-                    zone_index=zone.zone_index,
-                    role="group",
-                    owner_id=record.group_id,
-                )
-            )
-        return open_group.OpenGroup(record, wanted, zones, zone_header.ZONE_HEADER_BYTES, capacity)
 
 
 class GeometryChangedError(Exception):

@@ -310,7 +310,7 @@ async def test_memory_that_a_stalled_device_may_yet_write_is_not_sealed_again() 
 async def test_a_device_that_leaves_before_a_group_is_opened_changes_the_geometry(
     bench: Bench,
 ) -> None:
-    writing = asyncio.ensure_future(bench.groups._open_group(WANTED))
+    writing = asyncio.ensure_future(bench.groups._take_now(WANTED, 4 * units.KIB))
     bench.media.remove(ids.DeviceId(f"{5:032x}"))
     with pytest.raises(stripe_groups.GeometryChangedError):
         await writing
@@ -367,7 +367,7 @@ async def test_a_stripe_waits_for_a_group_in_use_when_no_other_can_be_opened(
         refused += 1
         raise errors.StoreFullError("no zone is free")
 
-    monkeypatch.setattr(bench.groups, "_open_group", full)
+    monkeypatch.setattr(bench.groups._opening, "open", full)
     stripes = [bench.stripe() for _ in range(3)]
     bench.hold = asyncio.Event()
     writes = asyncio.gather(*(bench.write(stripe) for stripe in stripes))
