@@ -25,6 +25,7 @@ _OPTIONS: typing.Final = {
     "zone-grace-seconds": "1",
     "checkpoint-log-bytes": "512KiB",
     "destage-idle-seconds": "1",
+    "room-wait-seconds": "1",
 }
 _DEADLINE_SECONDS: typing.Final = 90.0
 
@@ -122,7 +123,7 @@ def _fill(client: typing.Any, prefix: str, rng: random.Random) -> dict[str, byte
         try:
             client.put_object(Bucket=daemon_process.BUCKET, Key=key, Body=body)
         except botocore.exceptions.ClientError as exc:
-            if exc.response["Error"]["Code"] != "InsufficientStorage":
+            if exc.response["Error"]["Code"] not in ("InsufficientStorage", "SlowDown"):
                 raise
             return taken
         taken[key] = body

@@ -182,13 +182,14 @@ class _Door:
             socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size
         )
         _, user_id, _ = _PEER.unpack(credentials)
-        if user_id != os.geteuid():
-            return Reply(error=f"user {user_id} does not own this node", is_usage=True)
-        if self._inside_count > CONNECTIONS_MAX:
-            return Reply(error="too many commands at a time: repeat it when others have ended")
         try:
+            # First: who is cut off while it still sends does not see what it is told.
             async with asyncio.timeout(REQUEST_SECONDS_MAX):
                 line = await reader.readuntil(b"\n")
+            if user_id != os.geteuid():
+                return Reply(error=f"user {user_id} does not own this node", is_usage=True)
+            if self._inside_count > CONNECTIONS_MAX:
+                return Reply(error="too many commands at a time: repeat it when others have ended")
             request = msgspec.json.decode(line, type=Request)
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError) as exc:
             return Reply(error=f"not one line within the limits: {exc}", is_usage=True)

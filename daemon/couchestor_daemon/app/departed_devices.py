@@ -49,6 +49,9 @@ def without_departed(
         for device_id, member in membership.members.items()
         if device_id in reasons
     }
+    # A dead medium may have been replaced at the path it had.
+    present = {each.path for key, each in membership.members.items() if key not in reasons}
+    paths = {path: reason for path, reason in paths.items() if path not in present}
     left = tuple(path for path in told.device_paths if str(path) not in paths)
     if not left or len(left) == len(told.device_paths):
         return told
@@ -69,8 +72,10 @@ def refuse_stalled(
     """
     if departures is None:
         return
-    for device_id, member in membership.members.items():
-        if member.path == str(path):
+    there = [key for key, each in membership.members.items() if each.path == str(path)]
+    departed = {row.device_id for row in departures.since(0)}
+    if there and departed.issuperset(there):
+        for device_id in there:
             departures.refuse_stalled(ids.DeviceId(device_id))
 
 

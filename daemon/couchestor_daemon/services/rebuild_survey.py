@@ -106,8 +106,12 @@ class RebuildSurvey:
                 oldest_ns.append(found.found_ns)
         if not missing and not suspects:
             return None
-        if not suspects and not liveness.group_bytes(reader, record.group_id):
-            return None  # It is released before long.
+        if not liveness.group_bytes(reader, record.group_id):
+            # It is released before long: what is queued is taken off, and nothing is rebuilt.
+            suspects -= set(missing)
+            missing = []
+            if not suspects:
+                return None
         return rebuild_order.need(
             group_id=record.group_id,
             parity_shards=record.parity_shards,

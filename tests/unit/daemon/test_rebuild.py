@@ -210,6 +210,21 @@ async def test_rot_where_nothing_leads_to_is_not_repaired(bench: Bench) -> None:
     assert bench.repairs() == []
 
 
+async def test_a_group_that_is_about_to_be_released_is_left_alone() -> None:
+    bench = Bench(devices_count=7)
+    addresses = await bench.filled()
+    before = bench.record()
+    place = bench.location(addresses[3])
+    bench.media.remove(before.members[2][0])
+    await bench.queue_repair(place.group_id, place.stripe_offset_bytes, 2)
+    for address in addresses:
+        await bench.delete(address)
+    await bench.settle()
+    await bench.wait(DELAY_SECONDS + 1)
+    assert bench.record() == before
+    assert bench.events_of(events.ReconstructionTriggered) == []
+
+
 async def test_repairs_of_groups_that_are_gone_are_dropped(bench: Bench) -> None:
     await bench.filled()
     await bench.queue_repair(999, 4096, 1)
