@@ -36,7 +36,7 @@ def told(tmp_path: pathlib.Path) -> settings.Settings:
 
 @pytest.fixture
 def membership() -> node_file.Membership:
-    members = {device(number): member(path) for number, path in enumerate(PATHS)}
+    members = {str(device(number)): member(path) for number, path in enumerate(PATHS)}
     return node_file.Membership(node_id=ids.NodeId("a" * 32), members=members)
 
 

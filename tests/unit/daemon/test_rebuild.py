@@ -215,7 +215,7 @@ async def test_a_group_that_is_about_to_be_released_is_left_alone() -> None:
     addresses = await bench.filled()
     before = bench.record()
     place = bench.location(addresses[3])
-    bench.media.remove(before.members[2][0])
+    bench.media.remove(ids.DeviceId(before.members[2][0]))
     await bench.queue_repair(place.group_id, place.stripe_offset_bytes, 2)
     for address in addresses:
         await bench.delete(address)
