@@ -91,20 +91,27 @@ class Node:
         with self._groups() as (groups, _):
             return min(record.parity_shards for record in groups.values())
 
-    def files(self, shards: Sequence[Shard]) -> list[pathlib.Path]:
-        """Where shards are now."""
+    def files(self, shards: Sequence[Shard]) -> list[pathlib.Path | None]:
+        """Where shards are now; None: what lived in the group was moved, verified, to another."""
         with self._groups() as (groups, _):
-            found = []
+            found: list[pathlib.Path | None] = []
             for each in shards:
+                if each.group_id not in groups:
+                    found.append(None)
+                    continue
                 device_id, zone = groups[each.group_id].members[each.shard_index]
                 name = zone_files.file_name(ids.ZoneIndex(zone))
                 found.append(self._zones[ids.DeviceId(device_id)] / name)
             return found
 
-    def digests(self, shards: Sequence[Shard]) -> list[int]:
-        """Of the bytes of shards, where they are now; 0 of one whose file is being replaced."""
-        found = []
+    def digests(self, shards: Sequence[Shard]) -> list[int | None]:
+        """Of the bytes of shards, where they are now; of none when the file is being replaced, and
+        None when their group is gone."""
+        found: list[int | None] = []
         for each, path in zip(shards, self.files(shards), strict=True):
+            if path is None:
+                found.append(None)
+                continue
             try:
                 with path.open("rb") as file:
                     file.seek(each.offset_bytes)
@@ -140,7 +147,9 @@ def rot(node: Node, rng: random.Random, percent: float) -> tuple[list[Shard], in
             continue
         indexes.add(each.shard_index)
         chosen.add(number)
-        _flip(files[number], each.offset_bytes + _place(each, block, rng))
+        path = files[number]
+        assert path is not None, "nothing is moved while the node is stopped"
+        _flip(path, each.offset_bytes + _place(each, block, rng))
         flipped += 1
         if flipped == wanted:
             return [shards[number] for number in sorted(chosen)], flipped, len(blocks)
@@ -177,12 +186,14 @@ def wait(
     *,
     node: Node,
     hurt: Sequence[Shard],
-    before: Sequence[int],
+    before: Sequence[int | None],
     deadline_seconds: float,
 ) -> dict[str, float]:
     """Until everything is repaired; seconds until every shard was back, and until a whole pass has
-    found nothing; shards still damaged at the deadline; shards rebuilt."""
+    found nothing; shards still damaged at the deadline; shards rebuilt, and moved with their
+    group."""
     began = time.monotonic()
+    moved_count = 0
     left = list(range(len(hurt)))
     repaired_seconds = 0.0
     passes: dict[str, dict[str, Any]] = {}
@@ -194,13 +205,19 @@ def wait(
                 passes[str(each["began_at"])] = each
         if left:
             digests = node.digests([hurt[number] for number in left])
-            left = [n for n, digest in zip(left, digests, strict=True) if digest != before[n]]
+            moved_count += digests.count(None)
+            left = [
+                n
+                for n, digest in zip(left, digests, strict=True)
+                if digest is not None and digest != before[n]
+            ]
             repaired_seconds = time.monotonic() - began
         newest = passes[max(passes)] if passes else {}
         is_quiet = not left and newest and not newest["shards_damaged"]
         if is_quiet or time.monotonic() - began > deadline_seconds:
             return {
                 "left": len(left),
+                "moved": moved_count,
                 "passes": len(passes),
                 "seconds_until_repaired": repaired_seconds,
                 "seconds_until_a_clean_pass": time.monotonic() - began if is_quiet else -1.0,
