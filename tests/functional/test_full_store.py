@@ -104,7 +104,7 @@ def _fill(
             client.put_object(Bucket=daemon_process.BUCKET, Key=key, Body=body)
         except botocore.exceptions.ClientError as exc:
             if exc.response["Error"]["Code"] == "SlowDown":
-                continue  # Zones come back, for now.
+                continue  # Zones have come back meanwhile, too few for this write.
             return objects, typing.cast("dict[str, typing.Any]", exc.response)
         objects[key] = body
     raise AssertionError(f"{_PUTS_MAX} objects of {size_bytes} bytes did not fill the store")
