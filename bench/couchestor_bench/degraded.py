@@ -13,7 +13,6 @@ import argparse
 import collections
 import pathlib
 import re
-import shutil
 import statistics
 import tempfile
 import time
@@ -113,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 peers.make_bucket(server)
                 fill(server, plan_of(server, told.size_kib * _KIB, told.connections, 0))
             (victim, shards_count), *_ = data_shards_by_device(wounded.data_dir).most_common(1)
-            shutil.rmtree(victim)
+            server_process.delete_in_use(victim)
             print(f"deleted {victim.name}: {shards_count} groups had a data shard on it")
             for run_index in range(told.runs):
                 for server in servers if run_index % 2 == 0 else servers[::-1]:

@@ -225,6 +225,22 @@ class ServerProcess:
             error.add_note(f"{self.name} log ends:\n{self.log_tail()}")
 
 
+def delete_in_use(folder: pathlib.Path, *, deadline_seconds: float = 10.0) -> None:
+    """Delete a folder that a server may be making files in: again, until nothing is left of it.
+
+    Raises:
+        OSError: It is still there after ``deadline_seconds``.
+    """
+    ends = time.monotonic() + deadline_seconds
+    while folder.exists():
+        try:
+            shutil.rmtree(folder)
+        except OSError:
+            # A file that came or went meanwhile; the next turn meets the folder as it is then.
+            if time.monotonic() > ends:
+                raise
+
+
 def _has_ended(process: psutil.Process) -> bool:
     """Whether a process has let go of everything. One that nobody has waited for yet has, too: an
     orphan's parent is the machine's first process, which may look only once a second."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 import random
-import shutil
 import typing
 
 import pytest
@@ -25,7 +24,7 @@ def test_two_of_six_devices_can_be_lost_while_serving(tmp_path: pathlib.Path, cr
         objects = _write(server, "before", 42)
         objects |= _write(server, "large", 1, size_bytes=21 * 1024 * _KIB + 3)
         for name in _LOST:
-            shutil.rmtree(server.data_dir / "devices" / name)
+            server_process.delete_in_use(server.data_dir / "devices" / name)
         _verify(server, objects)
         objects |= _write(server, "after", 42)
         _verify(server, objects)

@@ -49,7 +49,7 @@ def test_rot_and_lost_zones_are_found_and_repaired(tmp_path: pathlib.Path) -> No
         assert not [line for line in said["findings"] if "shards of member" in line], said
         server.restart()
         for name in ("d0", "d5"):
-            shutil.rmtree(server.data_dir / "devices" / name)
+            server_process.delete_in_use(server.data_dir / "devices" / name)
         _verify(server, objects)
 
 
@@ -70,7 +70,7 @@ def test_a_log_replica_that_rotted_is_made_up_for(tmp_path: pathlib.Path) -> Non
             assert time.monotonic() < deadline, done.stdout
         others = [name for name in ("d0", "d1", "d2", "d3", "d4", "d5") if name != rotted]
         for name in others[:2]:
-            shutil.rmtree(server.data_dir / "devices" / name)
+            server_process.delete_in_use(server.data_dir / "devices" / name)
         _verify(server, objects)
 
 
@@ -102,7 +102,7 @@ def test_an_empty_device_takes_what_a_dead_one_held(tmp_path: pathlib.Path) -> N
         _wait(server, lambda node: _has_come_to_rest(node, rebuilt=3))
         _verify(server, objects)
         for name in ("d1", "d3"):
-            shutil.rmtree(server.data_dir / "devices" / name)
+            server_process.delete_in_use(server.data_dir / "devices" / name)
         _verify(server, objects)
 
 
@@ -110,14 +110,14 @@ def test_a_lost_device_is_made_up_for_by_the_others(tmp_path: pathlib.Path) -> N
     with daemon_process.running(tmp_path / "node", options=_OPTIONS) as server:
         objects = _write(server, "before", 40)
         for zones in (server.data_dir / "devices" / "d4").iterdir():
-            shutil.rmtree(zones) if zones.is_dir() else zones.unlink()
+            server_process.delete_in_use(zones) if zones.is_dir() else zones.unlink()
         objects |= _write(server, "after", 6)
         _wait(server, _has_moved_everything)
         said = server.log_path.read_text("utf-8")
         assert "to 3 + 2: no device is free to take the place of d4" in said
         _verify(server, objects)
         for name in ("d0", "d5"):
-            shutil.rmtree(server.data_dir / "devices" / name)
+            server_process.delete_in_use(server.data_dir / "devices" / name)
         _verify(server, objects)
 
 

@@ -101,7 +101,7 @@ def test_a_device_that_hangs_holds_nobody_and_what_it_does_late_harms_nothing(
         objects |= _write(server, "restarted", 12)
         # The device is as good as any other again: with it, any two may go.
         for name in ("d0", "d2"):
-            shutil.rmtree(server.data_dir / "devices" / name)
+            server_process.delete_in_use(server.data_dir / "devices" / name)
         _verify(server, objects)
 
 
