@@ -129,10 +129,11 @@ class DirectoryDevice:
         # Here and in ``write`` without context managers, which cost more than the bookkeeping.
         filled = 0
         try:
-            file = self._acquire_current(zone, create=False)
-            if file is None:
+            found = self._acquire_current(zone, create=False)
+            if found is None:
                 self._check_present()
             else:
+                file, _ = found
                 try:
                     while filled < buffer.nbytes:
                         got = os.preadv(file.read_fd, [buffer[filled:]], offset_bytes + filled)
@@ -172,10 +173,11 @@ class DirectoryDevice:
         )
         with self._zone_lock(zone):
             try:
-                file = self._acquire_current(zone, create=True, offset_bytes=offset_bytes)
-                assert file is not None
+                found = self._acquire_current(zone, create=True, offset_bytes=offset_bytes)
+                assert found is not None
+                file, size_bytes = found
                 try:
-                    self._append(file, offset_bytes, data, durable=durable)
+                    self._append(file, size_bytes, offset_bytes, data, durable=durable)
                 finally:
                     self._files.release(file)
             except OSError as exc:
@@ -236,21 +238,27 @@ class DirectoryDevice:
             raise
 
     def _append(
-        self, file: zone_files.ZoneFile, offset_bytes: int, data: memoryview, *, durable: bool
+        self,
+        file: zone_files.ZoneFile,
+        size_bytes: int,
+        offset_bytes: int,
+        data: memoryview,
+        *,
+        durable: bool,
     ) -> None:
-        size = os.fstat(file.read_fd).st_size
+        pointer = _pointer(size_bytes)
         zone_rules.check_pointer(
-            self._identity, file.zone, offset_bytes=offset_bytes, pointer_bytes=_pointer(size)
+            self._identity, file.zone, offset_bytes=offset_bytes, pointer_bytes=pointer
         )
         try:
             self._write_all(file, offset_bytes, data, durable=durable)
         except OSError as exc:
             if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-                os.ftruncate(file.plain_fd(), size)
+                os.ftruncate(file.plain_fd(), size_bytes)
             raise
         if durable:
+            # Deleted meanwhile is as good as deleted a moment later: the next command notices.
             self._link(file)
-            self._check_linked(file)
         else:
             self._unflushed.add(file.zone)
 
@@ -294,8 +302,9 @@ class DirectoryDevice:
 
     def _acquire_current(
         self, zone: ids.ZoneIndex, *, create: bool, offset_bytes: int = 0
-    ) -> zone_files.ZoneFile | None:
-        """The file that is the zone now, not one another process has reset since it was opened.
+    ) -> tuple[zone_files.ZoneFile, int] | None:
+        """The file that is the zone now, not one another process has reset since it was opened,
+        and its size. One look for both: each call of the system hands the interpreter over.
 
         To be released by the caller.
         """
@@ -304,8 +313,9 @@ class DirectoryDevice:
             if file is None:
                 return None
             try:
-                if os.fstat(file.read_fd).st_nlink:
-                    return file
+                status = os.fstat(file.read_fd)
+                if status.st_nlink:
+                    return file, status.st_size
                 self._files.retire(file)
                 if create and offset_bytes:
                     # Its writer goes on where it stopped, so no reset was meant.

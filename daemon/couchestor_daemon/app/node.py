@@ -138,6 +138,7 @@ class Node:
             choose_codec=lambda shape: codec_choice.choose(told.codec, shape),
             submit=self.commits.submit,
             run_codec=self.codec_threads.run,
+            inline_bytes_max=codec_choice.inline_bytes_max(told.codec),
             run_blocking=self.codec_threads.run,
             publisher=self.publisher,
             room=self._room,

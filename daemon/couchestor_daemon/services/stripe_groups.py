@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 from couchestor_daemon import buffers
 from couchestor_daemon.formats import media_records, zone_header
 from couchestor_daemon.ports import codec as codec_port
+from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
 from couchestor_daemon.services import (
@@ -58,6 +60,8 @@ class StripeGroups:
             they hold leaves more zones than it takes.
         submit: Commits an operation through the group commit.
         run_codec: Runs a CPU-heavy function on the codec pool.
+        inline_bytes_max: Stripes with no more user bytes are coded on the event loop, in less time
+            than the way to a thread and back takes.
         run_blocking: Runs device commands that are not in the media port on a pool.
         room: How long a stripe waits for zones of a new group; without it it does not.
     """
@@ -76,6 +80,7 @@ class StripeGroups:
         choose_codec: ChooseCodec,
         submit: Submit,
         run_codec: RunBlocking,
+        inline_bytes_max: int = 0,
         run_blocking: RunBlocking,
         publisher: event_publisher.EventPublisher,
         room: room_wait.RoomWait | None = None,
@@ -87,6 +92,7 @@ class StripeGroups:
         self._pool = pool
         self._choose_codec = choose_codec
         self._run_codec = run_codec
+        self._inline_bytes_max = inline_bytes_max
         self._publisher = publisher
         self._room = room
         self._open: list[open_group.OpenGroup] = []
@@ -110,6 +116,8 @@ class StripeGroups:
         self._former = group_adoption.GroupAdoption(
             writer=writer, media=media, index=index, pool=pool, run_blocking=run_blocking
         )
+        self._fit_for: Sequence[device_port.DeviceIdentity] | None = None
+        """Devices that were healthy when every open group was found to be on such ones alone."""
         self._tended: dict[int, int] = {}
         """Where the next stripe of each open group would have been when they were last tended."""
 
@@ -161,15 +169,18 @@ class StripeGroups:
             written = False
             try:
                 offset = group.offset_bytes
-                await self._run_codec(
-                    lambda group=group, offset=offset: stripe.seal(
-                        self._choose_codec(stripe.geometry),
-                        group_id=group.record.group_id,
-                        stripe_offset_bytes=offset,
-                        writer_epoch=0,
-                        extent_address=extent_address,
-                    )
+                seal = functools.partial(
+                    stripe.seal,
+                    self._choose_codec(stripe.geometry),
+                    group_id=group.record.group_id,
+                    stripe_offset_bytes=offset,
+                    writer_epoch=0,
+                    extent_address=extent_address,
                 )
+                if stripe.data_bytes <= self._inline_bytes_max:
+                    seal()
+                else:
+                    await self._run_codec(seal)
                 problems = await self._media.write_all(
                     [
                         media_port.ZoneWrite(zone, offset, stripe.shard(position))
@@ -277,6 +288,7 @@ class StripeGroups:
                 # Once: a group taken over twice would be two writers in its zones.
                 self._adopted = True
             self._open += found.usable
+            self._fit_for = None
             for group in found.left:
                 self._sealer.take_over(group)
 
@@ -312,6 +324,7 @@ class StripeGroups:
                 group = await self._opening.open(wanted)
                 group.busy = True
                 self._open.append(group)
+                self._fit_for = None
             except errors.StoreFullError:
                 if not any(group.geometry == wanted for group in self._open):
                     raise
@@ -357,7 +370,11 @@ class StripeGroups:
 
     def _leave_lost_groups(self) -> None:
         """Groups with a member that left take no stripe any more, whoever noticed."""
-        healthy = {identity.device_id for identity in self._media.healthy_devices()}
+        devices = self._media.healthy_devices()
+        if devices is self._fit_for:
+            return
+        healthy = {identity.device_id for identity in devices}
+        self._fit_for = devices if not any(group.busy for group in self._open) else None
         for group in list(self._open):
             if not group.busy and any(zone.device_id not in healthy for zone in group.zones):
                 self._leave(group)

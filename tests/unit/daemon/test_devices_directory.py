@@ -195,7 +195,7 @@ def test_a_deleted_zone_file_fails_its_flush(folder: pathlib.Path, closed_meanwh
     device.close()
 
 
-def test_a_file_deleted_during_a_durable_write_fails_it(
+def test_a_file_deleted_during_a_durable_write_fails_the_next_one(
     device: directory_device.DirectoryDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.pwritev
@@ -206,8 +206,10 @@ def test_a_file_deleted_during_a_durable_write_fails_it(
         return written
 
     monkeypatch.setattr(os, "pwritev", deleting)
+    device.write(Z0, 0, filled(1), durable=True)
+    monkeypatch.undo()
     with pytest.raises(errors.DeviceGoneError, match="deleted"):
-        device.write(Z0, 0, filled(1), durable=True)
+        device.write(Z0, BLOCK, filled(1), durable=True)
 
 
 # -- failing file systems -----------------------------------------------------------------------
