@@ -36,8 +36,9 @@ class ThreadedMedia:
     """``ports.media.Media``. Create it after fork; call it from one event loop.
 
     Cancellation: a command that has started is waited for, so the caller's buffer is never
-    touched after its await has ended; one that has not started is dropped. A read that passes its
-    deadline has memory of its own; that of a write is never lent again by its pool.
+    touched after its await has ended; one that has not started is dropped. A read fills
+    memory apart from its caller's; what a command that passes its deadline uses is never lent
+    again by its pool.
 
     The queues before the pools are bounded by the callers' admission: a caller awaits each of
     its commands.
@@ -75,6 +76,7 @@ class ThreadedMedia:
             )
         )
         self._blocking_threads = blocking_threads.BlockingThreads("media-block")
+        self._read_memory = timed_device.ReadMemory()
         self._timed = {device_id: self._with_deadline(each) for device_id, each in devices.items()}
         # One device that stalls must not take every thread: the others are read around it.
         self._reads_per_device = max(1, read_threads_count // 3)
@@ -93,13 +95,11 @@ class ThreadedMedia:
         if turns is None:
             self._roster.device(zone.device_id)
             raise AssertionError("a device that is in service has turns")
-        read = functools.partial(
-            timed_device.read_apart, self._roster.read, zone, offset_bytes, buffer.nbytes
-        )
         async with turns:
-            (found,) = await self._run(self._read_threads, [_Command(zone.device_id, "read", read)])
-        assert isinstance(found, memoryview), found
-        buffer[:] = found
+            with self._read_memory.lent(buffer.nbytes) as apart:
+                read = functools.partial(self._roster.read, zone, offset_bytes, apart)
+                await self._run(self._read_threads, [_Command(zone.device_id, "read", read, apart)])
+                buffer[:] = apart
 
     async def write(
         self, zone: ids.ZoneAddress, offset_bytes: int, data: memoryview, *, durable: bool
@@ -227,6 +227,7 @@ class ThreadedMedia:
             self._blocking_threads,
             deadline_seconds=self._deadline_seconds,
             on_stall=self._stalled,
+            memory=self._read_memory,
         )
 
     def _leave_behind(self, command: _Command) -> errors.DeviceStalledError:
@@ -246,7 +247,7 @@ class _Command(NamedTuple):
     name: str
     run: Callable[[], object]
     lent: memoryview | None = None
-    """Memory that it reads from."""
+    """Pooled memory that it uses: that of a write, or what a read is carried out in."""
 
 
 def _write_command(write: Callable[..., None], each: media_port.ZoneWrite) -> _Command:

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Collection, Sequence
-from typing import TypeVar, cast
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Final, TypeVar, cast
 
 from couchestor_daemon import buffers
 from couchestor_daemon.adapters import blocking_threads, worker_threads
 from couchestor_daemon.ports import device as device_port
-from couchestor_domain import errors, ids
+from couchestor_domain import errors, ids, units
 
 T = TypeVar("T")
+
+READ_MEMORY_BYTES: Final = 16 * units.MIB
+"""For the reads of one process that wait for devices at one time."""
 
 
 class TimedDevice:
     """``ports.device.ZonedDevice``: each command runs on a thread that may be left behind.
 
-    What a command uses that is left behind is its own: reads go into memory of their own, and
-    memory written from is never lent again.
+    What a command uses that is left behind is its own: reads go into memory apart from the
+    caller's, and that, as what is written from, is never lent again.
 
     Args:
         device: Carries the commands out.
         threads: Where they run.
         deadline_seconds: For each command.
         on_stall: Takes the device out of service and gives the error to raise; told the command.
+        memory: What reads are carried out in.
     """
 
     def __init__(
@@ -34,11 +39,13 @@ class TimedDevice:
         *,
         deadline_seconds: float,
         on_stall: Callable[[ids.DeviceId, str], errors.DeviceStalledError],
+        memory: ReadMemory,
     ) -> None:
         self._device = device
         self._threads = threads
         self._deadline_seconds = deadline_seconds
         self._on_stall = on_stall
+        self._memory = memory
 
     @property
     def identity(self) -> device_port.DeviceIdentity:
@@ -48,10 +55,13 @@ class TimedDevice:
         return self._run("report", self._device.report)
 
     def read(self, zone: ids.ZoneIndex, offset_bytes: int, buffer: memoryview) -> None:
-        buffer[:] = self._run(
-            "read",
-            functools.partial(read_apart, self._device.read, zone, offset_bytes, buffer.nbytes),
-        )
+        with self._memory.lent(buffer.nbytes) as apart:
+            self._run(
+                "read",
+                functools.partial(self._device.read, zone, offset_bytes, apart),
+                lent=apart,
+            )
+            buffer[:] = apart
 
     def write(
         self, zone: ids.ZoneIndex, offset_bytes: int, data: memoryview, *, durable: bool
@@ -85,10 +95,25 @@ class TimedDevice:
         return cast(T, outcome)
 
 
-def read_apart(
-    read: Callable[[T, int, memoryview], None], zone: T, offset_bytes: int, length_bytes: int
-) -> memoryview:
-    """Read into fresh memory, which the caller never sees when it no longer waits."""
-    fresh = memoryview(bytearray(length_bytes))
-    read(zone, offset_bytes, fresh)
-    return fresh
+class ReadMemory:
+    """Memory that reads are carried out in, apart from their callers', and used again.
+
+    A caller must be able to go on with its buffer when it no longer waits; what the device may
+    still write into is abandoned then. Thread-safe.
+
+    Args:
+        kept_bytes_max: What is lent and kept; a read that finds nothing has memory of its own.
+    """
+
+    def __init__(self, kept_bytes_max: int = READ_MEMORY_BYTES) -> None:
+        self._pool = buffers.BufferPool(kept_bytes_max)
+
+    @contextlib.contextmanager
+    def lent(self, length_bytes: int) -> Iterator[memoryview]:
+        """Memory of this length, until the block ends, or longer if it was abandoned."""
+        found = self._pool.try_acquire(length_bytes)
+        if found is None:
+            yield memoryview(bytearray(length_bytes))
+            return
+        with found:
+            yield found.view[:length_bytes]

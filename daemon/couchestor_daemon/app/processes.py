@@ -140,4 +140,5 @@ async def run_maintenance(
     Args:
         report: Told what people should see of it.
     """
+    memory_allocator.keep_freed_memory()
     await maintenance.run(told, inbox=inbox, ready=ready, report=report, stop=stop)
