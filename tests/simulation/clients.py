@@ -13,7 +13,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
-from tests.simulation import ledger, oracle, simulated_node, virtual_loop
+from tests.simulation import ledger, node_shape, oracle, simulated_process, virtual_loop
 
 from couchestor_daemon.services import node_store
 from couchestor_domain import errors, objects
@@ -72,8 +72,8 @@ class Client:
         *,
         seed: str,
         book: ledger.Ledger,
-        shape: simulated_node.Shape,
-        workers: Sequence[simulated_node.Worker],
+        shape: node_shape.Shape,
+        workers: Sequence[simulated_process.Worker],
     ) -> None:
         self._number = number
         self._rng = random.Random(f"{seed}/client {number}")
@@ -165,7 +165,7 @@ class Client:
                 raise outcome
 
     async def _read_slowly(self, key: str) -> None:
-        pause = self._rng.expovariate(1 / simulated_node.PLACES_KEPT_SECONDS)
+        pause = self._rng.expovariate(1 / node_shape.PLACES_KEPT_SECONDS)
         await self._served(self._book.read_key(self._store(), key, pause_seconds=pause))
 
     async def _overwrite(self, key: str) -> None:

@@ -12,7 +12,7 @@ import dataclasses
 import random
 from typing import Final
 
-from tests.simulation import simulated_node, stalled_commands
+from tests.simulation import node_shape, simulated_node, stalled_commands
 
 from couchestor_daemon.adapters import simulated_device
 from couchestor_domain import geometry, ids, units
@@ -24,7 +24,7 @@ RETIRE_RATIO = 0.2
 ROT_BYTES_MAX: Final = 3 * units.BLOCK_BYTES
 
 
-def choose_shape(rng: random.Random) -> simulated_node.Shape:
+def choose_shape(rng: random.Random) -> node_shape.Shape:
     """A small node."""
     coding, devices_count = rng.choice(
         [
@@ -35,7 +35,7 @@ def choose_shape(rng: random.Random) -> simulated_node.Shape:
         ]
     )
     zone_count = rng.choice([24, 64, 128])
-    return simulated_node.Shape(
+    return node_shape.Shape(
         coding=coding,
         devices_count=devices_count,
         zone_count=zone_count,

@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.simulation import oracle, simulated_node
+from tests.simulation import node_shape, oracle
 
 from couchestor_daemon.services import node_store
 from couchestor_domain import errors, objects
@@ -100,7 +100,7 @@ class Ledger:
                 await asyncio.sleep(pause_seconds)
         except errors.VersionGoneError:
             taken_seconds = asyncio.get_running_loop().time() - looked_up_at
-            assert taken_seconds > simulated_node.GRACE_SECONDS, (
+            assert taken_seconds > node_shape.GRACE_SECONDS, (
                 f"{key} was given away under a read of {taken_seconds} s"
             )
             self.trace("gone", key)

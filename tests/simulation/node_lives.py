@@ -13,9 +13,13 @@ from tests.simulation import (
     fault_plan,
     ledger,
     media_audit,
+    mortal_index,
+    node_shape,
     oracle,
     quiet_end,
+    simulated_maintenance,
     simulated_node,
+    simulated_process,
     virtual_loop,
 )
 
@@ -29,7 +33,7 @@ LIVES_COUNT: Final = 4
 START_CRASH_RATIO: Final = 0.15
 COMMANDS_PER_LIFE_MAX: Final = (500, 500, 2000)
 WORKER_SECONDS_MEAN: Final = 20e-3
-DEATHS: Final = (simulated_device.SimulatedCrash, simulated_node.WorkerCrash)
+DEATHS: Final = (simulated_device.SimulatedCrash, mortal_index.WorkerCrash)
 LISTED_PER_PAGE: Final = 7
 
 
@@ -53,8 +57,8 @@ class Lives:
         self.book = ledger.Ledger()
         self._starts_count = 0
         self.node.happened = self.faults.log.append
-        self._workers: list[simulated_node.Worker] = []
-        self._maintenance: simulated_node.Maintenance
+        self._workers: list[simulated_process.Worker] = []
+        self._maintenance: simulated_maintenance.Maintenance
         self._loop = virtual_loop.VirtualLoop("none")  # type: ignore[abstract]
         """Of the present life."""
         self._fenced = False
@@ -154,7 +158,7 @@ class Lives:
 
     async def _start_workers(self) -> None:
         self._fenced = False
-        for slot in range(simulated_node.WORKERS_COUNT):
+        for slot in range(node_shape.WORKERS_COUNT):
             self._fenced |= await self._start_worker(slot)
         await self._start_maintenance()
         if not self._bucket_was_seen:
@@ -165,7 +169,7 @@ class Lives:
             self._bucket_was_seen = True
 
     async def _start_worker(self, slot: int) -> bool:
-        worker = simulated_node.Worker(self.node, slot)
+        worker = simulated_process.Worker(self.node, slot)
         loop = asyncio.get_running_loop()
         assert isinstance(loop, virtual_loop.VirtualLoop), loop
         fenced = await loop.create_task_of(worker, worker.start())
@@ -173,7 +177,7 @@ class Lives:
         return fenced
 
     async def _start_maintenance(self) -> None:
-        self._maintenance = simulated_node.Maintenance(self.node)
+        self._maintenance = simulated_maintenance.Maintenance(self.node)
         await self._maintenance.start()
 
     async def _restart_processes(self) -> None:
@@ -190,7 +194,7 @@ class Lives:
             if victim.death.done():
                 place = "in-commit" if victim.dies_at_commit else "alone"
                 self.faults.log.append(f"{place} {victim.name} dies")
-                if isinstance(victim, simulated_node.Worker):
+                if isinstance(victim, simulated_process.Worker):
                     self._workers.remove(victim)
                     await self._start_worker(victim.slot)
                 else:

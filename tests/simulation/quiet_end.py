@@ -14,7 +14,15 @@ import contextlib
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from tests.simulation import clients, ledger, media_audit, oracle, simulated_node
+from tests.simulation import (
+    clients,
+    ledger,
+    media_audit,
+    oracle,
+    simulated_maintenance,
+    simulated_node,
+    simulated_process,
+)
 
 from couchestor_daemon.formats import l2p_record, media_records
 from couchestor_daemon.services import repair_queue
@@ -34,8 +42,8 @@ def join_empty(node: simulated_node.SimulatedNode, count: int) -> None:
 
 async def repair(
     node: simulated_node.SimulatedNode,
-    workers: Sequence[simulated_node.Worker],
-    maintenance: simulated_node.Maintenance,
+    workers: Sequence[simulated_process.Worker],
+    maintenance: simulated_maintenance.Maintenance,
     *,
     is_roomy: bool,
 ) -> None:

@@ -22,10 +22,12 @@ from tests.simulation import (
     ledger,
     media_audit,
     node_lives,
+    node_shape,
     oracle,
     quiet_end,
     run_seeds,
     simulated_node,
+    simulated_process,
     virtual_loop,
 )
 
@@ -129,7 +131,7 @@ def test_a_read_goes_on_when_its_version_is_replaced() -> None:
     node.prepare()
 
     async def read_while_replacing() -> tuple[bytes, bytes]:
-        worker = simulated_node.Worker(node, 0)
+        worker = simulated_process.Worker(node, 0)
         await worker.start()
         store = worker.store
         await store.create_bucket(name="b", owner="o", region="r")
@@ -257,20 +259,20 @@ def test_canary_groups_sealed_while_a_commit_under_way_refers_to_them(
     monkeypatch.setattr(group_sealer.GroupSealer, "_ready", lambda self: list(self._waiting))
     # So that zones come back before a slow upload ends.
     for name in ("PLACES_KEPT_SECONDS", "GRACE_SECONDS", "RELEASE_GRACE_SECONDS"):
-        monkeypatch.setattr(simulated_node, name, getattr(simulated_node, name) / 10)
+        monkeypatch.setattr(node_shape, name, getattr(node_shape, name) / 10)
     must_be_caught("does not list|is referred to again")
 
 
 @pytest.mark.usefixtures("without_audit")
 def test_canary_zones_reset_before_readers_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(simulated_node, "RELEASE_GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(node_shape, "RELEASE_GRACE_SECONDS", 0.0)
     honest = ledger.Ledger.read_key
 
     def slowly(
         book: ledger.Ledger, store: node_store.NodeStore, key: str, *, pause_seconds: float = 0.0
     ) -> Awaitable[objects.ObjectRecord | None]:
         # Slow enough to meet a reset now and then, and still within the grace there should be.
-        pause = max(pause_seconds, 0.4 * simulated_node.GRACE_SECONDS)
+        pause = max(pause_seconds, 0.4 * node_shape.GRACE_SECONDS)
         return honest(book, store, key, pause_seconds=pause)
 
     monkeypatch.setattr(ledger.Ledger, "read_key", slowly)

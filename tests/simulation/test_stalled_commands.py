@@ -6,7 +6,14 @@ import asyncio
 import random
 
 import pytest
-from tests.simulation import fault_plan, simulated_node, stalled_commands, virtual_loop
+from tests.simulation import (
+    fault_plan,
+    node_events,
+    shuffled_media,
+    simulated_node,
+    stalled_commands,
+    virtual_loop,
+)
 
 from couchestor_daemon import buffers
 from couchestor_daemon.adapters import memory_index
@@ -40,12 +47,12 @@ def emptied_replicas(seed: int) -> list[ids.ZoneAddress]:
             commit_log.CommitLog(
                 writer=writer,
                 index=index,
-                media=simulated_node.SimulatedMedia(
+                media=shuffled_media.SimulatedMedia(
                     node.present_devices(), node.stalls, node.in_any_order
                 ),
                 pool=buffers.BufferPool(units.MIB),
                 replicas_count=node.shape.replicas_count,
-                publisher=simulated_node.Silence(),
+                publisher=node_events.Silence(),
             )
             for writer in ("first", "second")
         )

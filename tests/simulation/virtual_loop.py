@@ -15,6 +15,8 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
+from couchestor_domain import units
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -198,6 +200,18 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self.problems.append(context)
+
+
+class LoopClock:
+    """Virtual time, of one life."""
+
+    def now_ns(self) -> int:
+        """A wall clock that goes back at each start: the scrub must bear it."""
+        return int(asyncio.get_running_loop().time() * units.NS_PER_SECOND)
+
+    def monotonic_seconds(self) -> float:
+        """Since the life began."""
+        return asyncio.get_running_loop().time()
 
 
 class _Running:
