@@ -20,7 +20,7 @@ from couchestor_daemon.app import (
     supervisor,
 )
 from couchestor_daemon.formats import media_records
-from couchestor_daemon.services import checkpoint_check, full_check, log_scan, pacing, replay
+from couchestor_daemon.services import checkpoint_check, full_check, log_check, pacing
 from couchestor_domain import errors, units
 
 LIVE_BYTES_PER_SECOND: Final = 64 * units.MIB
@@ -168,18 +168,7 @@ def _waiting(told: settings.Settings) -> list[str]:
 
 def _of_log(told: settings.Settings, devices: node_check.Devices) -> list[str]:
     """What a recovery of a stopped node would find, and the copies of checkpoints."""
-    findings = []
-    for header in log_scan.find_segments(devices).values():
-        for item in log_scan.scan_segment(header, devices):
-            if not item.fully_replicated:
-                findings.append(
-                    f"batch {item.sequence} of the log verifies on {len(item.valid_on)} of "
-                    f"{len(header.members)} replicas"
-                )
-    try:
-        replay.check_log(devices)
-    except errors.LogDamagedError as exc:
-        findings.append(exc.message)
+    findings = log_check.findings(devices)
     records = []
     if preparation.has_index(told):
         findings += _waiting(told)

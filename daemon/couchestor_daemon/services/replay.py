@@ -60,13 +60,20 @@ def log_present(devices: Mapping[ids.DeviceId, device_port.ZonedDevice]) -> bool
     return bool(log_scan.find_segments(devices)) or bool(checkpoint_image.find_images(devices))
 
 
-def check_log(devices: Mapping[ids.DeviceId, device_port.ZonedDevice]) -> None:
+def check_log(
+    devices: Mapping[ids.DeviceId, device_port.ZonedDevice],
+) -> Sequence[log_scan.FoundBatch]:
     """Follow the log from where a rebuild would start to its end, without an index.
+
+    Returns:
+        The batches that it would replay: what was left unanswered is not among them, but perhaps
+        the last one.
 
     Raises:
         LogDamagedError: acknowledged mutations are on no readable device.
     """
-    _choose_start(log_scan.find_segments(devices), checkpoint_image.find_images(devices), devices)
+    segments = log_scan.find_segments(devices)
+    return _choose_start(segments, checkpoint_image.find_images(devices), devices).chain
 
 
 def rebuild(
