@@ -10,7 +10,7 @@ SYSCONFDIR ?= /etc
 UNITDIR ?= $(SYSCONFDIR)/systemd/system
 DOCDIR ?= $(PREFIX)/share/doc
 
-.PHONY: setup serve test simulate check format bench lock clean install python-is-new-enough
+.PHONY: setup serve test simulate check format bench lock crds clean install python-is-new-enough
 
 setup: $(STAMP)
 
@@ -91,7 +91,14 @@ lock: setup
 	  --universal --python-version 3.11 --extra daemon --constraint requirements/dev.txt \
 	  pyproject.toml -o requirements/daemon.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	  --universal --python-version 3.11 --extra operator --constraint requirements/dev.txt \
+	  pyproject.toml -o requirements/operator.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	  --universal --python-version 3.11 requirements/uv.in -o requirements/uv.txt
+
+# The custom resource definitions, from the models in couchestor_operator.resources.
+crds: setup
+	$(BIN)/python -m couchestor_operator.app.write_crds helm/couchestor/crds
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

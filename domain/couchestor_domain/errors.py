@@ -22,7 +22,7 @@ CouchestorError
 |-- HardwareError         HardwareDiscovery NvmeCommand SmartUnavailable
 |-- CompressionError      Compression Decompression
 |-- ControlPlaneError     KubernetesApi PrometheusConnection PrometheusQuery PrometheusParse
-|                         DurationParse
+|                         DurationParse QuantityParse InvalidSelector InvalidPolicy
 `-- MigrationError        MigrationInProgress MigrationFailed MigrationTimeout ReplicaSyncFailed
                           NoSuitablePool
 
@@ -397,6 +397,18 @@ class PrometheusParseError(ControlPlaneError, IntegrityError):
 
 class DurationParseError(ControlPlaneError, ClientError):
     """A text is not a duration."""
+
+
+class QuantityParseError(ControlPlaneError, ClientError):
+    """A text is not a Kubernetes quantity."""
+
+
+class InvalidSelectorError(ControlPlaneError, ClientError):
+    """A label selector contradicts itself."""
+
+
+class InvalidPolicyError(ControlPlaneError, ClientError):
+    """A policy resource asks for the impossible; ``context['field']`` names the field."""
 
 
 # -- migration ----------------------------------------------------------------------------------

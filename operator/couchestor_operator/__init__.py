@@ -1,1 +1,1 @@
-"""The control plane: tiering policies, safe migration, stripe assignment. Not written yet."""
+"""The control plane: tiering policies, safe migration, stripe assignment."""

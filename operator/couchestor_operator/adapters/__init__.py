@@ -1,0 +1,1 @@
+"""The edge: what speaks to Prometheus and Kubernetes. Foreign exceptions become ours here."""

@@ -1,0 +1,1 @@
+"""Wiring: the commands of the control plane."""

@@ -1,0 +1,1 @@
+"""Decisions: pure and synchronous. Nothing here reads a clock, a network or a file."""
