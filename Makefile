@@ -91,7 +91,7 @@ lock: setup
 	  --universal --python-version 3.11 --extra daemon --constraint requirements/dev.txt \
 	  pyproject.toml -o requirements/daemon.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url \
-	  --universal --python-version 3.11 --extra operator --constraint requirements/dev.txt \
+	  --universal --python-version 3.11 --extra operator --constraint requirements/daemon.txt \
 	  pyproject.toml -o requirements/operator.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	  --universal --python-version 3.11 requirements/uv.in -o requirements/uv.txt
