@@ -6,60 +6,25 @@ write, flush and reset waits in the kernel, where no signal ends it, until it is
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pathlib
 import random
-import shutil
-import subprocess
 import time
 import typing
-from collections.abc import Iterator
 
 import pytest
-from tests.functional import daemon_process, node_command
+from tests.functional import daemon_process, mounted_device, node_command
 
 from couchestor_bench import server_process
 
 _KIB: typing.Final = 1024
 _MIB: typing.Final = 1024 * _KIB
 _DEADLINE_SECONDS: typing.Final = 1
-_NEEDED: typing.Final = ("losetup", "mkfs.ext4", "mount", "umount", "fsfreeze")
 _OPTIONS: typing.Final = {
     "device-deadline-seconds": str(_DEADLINE_SECONDS),
     "device-capacity-bytes": str(128 * _MIB),
     "zone-bytes": str(4 * _MIB),
     "workers": "2",
 }
-
-
-def _run(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
-
-
-@contextlib.contextmanager
-def _mounted(folder: pathlib.Path, image: pathlib.Path) -> Iterator[None]:
-    """A file system of its own below ``folder``; thawed, if need be, and gone at the end.
-
-    Skips where that is not allowed: in most containers, and to anybody but root.
-    """
-    missing = [name for name in _NEEDED if shutil.which(name) is None]
-    if missing or os.geteuid() != 0:
-        pytest.skip(f"freezing a file system needs root and {', '.join(missing or _NEEDED)}")
-    with image.open("wb") as file:
-        file.truncate(256 * _MIB)
-    folder.mkdir(parents=True)
-    _run("mkfs.ext4", "-q", "-E", "nodiscard", str(image))
-    try:
-        _run("mount", "-o", "loop,noatime", str(image), str(folder))
-    except subprocess.CalledProcessError as exc:
-        pytest.skip(f"no loop device can be mounted here: {exc.stderr.strip()}")
-    try:
-        _run("rmdir", str(folder / "lost+found"))
-        yield
-    finally:
-        subprocess.run(["fsfreeze", "-u", str(folder)], check=False, capture_output=True)
-        _run("umount", "-l", str(folder))
 
 
 @pytest.mark.skipif(daemon_process.is_peer(), reason="the peer keeps one copy")
@@ -69,12 +34,12 @@ def test_a_device_that_hangs_holds_nobody_and_what_it_does_late_harms_nothing(
 ) -> None:
     stalled = tmp_path / "node" / "devices" / "d1"
     with (
-        _mounted(stalled, tmp_path / "d1.img"),
+        mounted_device.mounted(stalled, tmp_path / "d1.img"),
         daemon_process.running(tmp_path / "node", options=_OPTIONS) as server,
     ):
         try:
             objects = _write(server, "before", 12)
-            _run("fsfreeze", "-f", str(stalled))
+            mounted_device.run("fsfreeze", "-f", str(stalled))
             began = time.monotonic()
             objects |= _write(server, "during", 12)
             # The commit, each of some open groups and each worker may meet it once.
@@ -92,7 +57,7 @@ def test_a_device_that_hangs_holds_nobody_and_what_it_does_late_harms_nothing(
                 ).stdout
             assert "has not ended after 1 s" in said, said
         finally:
-            _run("fsfreeze", "-u", str(stalled))
+            mounted_device.run("fsfreeze", "-u", str(stalled))
         # What was under way lands now, while the node serves; the device stays out.
         objects |= _write(server, "thawed", 12)
         _verify(server, objects)
