@@ -12,8 +12,9 @@ CouchestorError
 |                         PreconditionFailed InvalidPart InvalidPartOrder PartTooSmall BodyTruncated
 |                         BodyTooLong DigestMismatch StoreFull StoreReadOnly Overloaded
 |                         VersionGone
-|-- DeviceError           DeviceGone DeviceStalled DeviceIo DeviceFull ForeignDevice StaleDevice
-|                         DeviceInUse DuplicateDevice UnformattedDevice ZoneState DeviceCorrupt
+|-- DeviceError           DeviceGone DeviceStalled DeviceIo DeviceUnfit DeviceFull ForeignDevice
+|                         StaleDevice DeviceInUse DuplicateDevice UnformattedDevice ZoneState
+|                         DeviceCorrupt
 |-- ErasureCodingError    EcEncoding EcReconstruction InsufficientShards EcPolicyNotFound
 |                         StripeNotFound InvalidEcConfiguration Destage CodecSelfTest
 |-- AccelerationError     DmaAllocation SpdkInitialisation SpdkBdev IsalEncoding IsalMatrix
@@ -174,6 +175,10 @@ class DeviceStalledError(DeviceGoneError):
 
 class DeviceIoError(DeviceError, UnavailableError):
     """A read, write or flush failed; after a failed flush nothing unflushed can be trusted."""
+
+
+class DeviceUnfitError(DeviceError, UnavailableError):
+    """The device works but failed its tests: too slow beside the others, or wrong bytes."""
 
 
 class DeviceFullError(DeviceError, CapacityError):

@@ -75,6 +75,8 @@ class DeviceRoster:
         self._devices = dict(devices)
         self._held: set[ids.DeviceId] = set()
         """In service and read from, but not yet, or no longer, given zones."""
+        self._mistrusted: frozenset[ids.DeviceId] = frozenset()
+        """The same for another reason, which comes and goes on its own."""
         self._healthy = _taking_zones(self._devices.values())
         self._readers = {
             device_id: cast(OpportunisticReader, device)
@@ -114,6 +116,12 @@ class DeviceRoster:
             self._held.add(device_id)
             self._count_healthy()
 
+    def mistrust(self, device_ids: Collection[ids.DeviceId]) -> None:
+        """Give these devices no zones, and others again unless they are held."""
+        with self._lock:
+            self._mistrusted = frozenset(device_ids)
+            self._count_healthy()
+
     def refresh(self) -> None:
         """What stands on a device about itself has changed."""
         with self._lock:
@@ -140,7 +148,9 @@ class DeviceRoster:
 
     def _count_healthy(self) -> None:
         self._healthy = _taking_zones(
-            device for device_id, device in self._devices.items() if device_id not in self._held
+            device
+            for device_id, device in self._devices.items()
+            if device_id not in self._held and device_id not in self._mistrusted
         )
 
     def fail(self, device_id: ids.DeviceId, error: BaseException) -> None:

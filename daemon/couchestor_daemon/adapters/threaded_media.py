@@ -184,6 +184,10 @@ class ThreadedMedia:
         """Give a device no more zones; what it holds is read."""
         self._roster.hold(device_id)
 
+    def mistrust(self, device_ids: Collection[ids.DeviceId]) -> None:
+        """Give these devices no zones; others that were so treated are given some again."""
+        self._roster.mistrust(device_ids)
+
     def refresh(self) -> None:
         """Look again at which devices retire."""
         self._roster.refresh()

@@ -48,6 +48,8 @@ _STATES: Final = """\
 Works on a running and on a stopped node. States:
   present   in use
   retiring  read from, given nothing new
+  suspected slow beside the others, or wrong too often; it is being tested
+  held      failed tests: read around where it is slow, given nothing new
   failed    there, and out of service in a process of the running node: see `device attach`
   missing   not there or not formatted: the node serves around it
   refused   of another node, an old copy, named twice or damaged: the reason stands below

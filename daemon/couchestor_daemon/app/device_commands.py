@@ -63,6 +63,7 @@ def listed(told: settings.Settings) -> Sequence[device_listing.DeviceRow]:
     if line is None:
         return rows
     without: dict[str, list[str]] = json.loads(line)
+    mistrusted = _mistrusted(told)
     return [
         dataclasses.replace(
             row,
@@ -71,9 +72,17 @@ def listed(told: settings.Settings) -> Sequence[device_listing.DeviceRow]:
             "brings it back, `couchestor device replace` puts another in its place",
         )
         if row.state in ("present", "retiring") and (names := without.get(row.device_id))
+        else dataclasses.replace(row, state=verdict[0], reason=verdict[1])
+        if row.state == "present" and (verdict := mistrusted.get(row.device_id))
         else row
         for row in rows
     ]
+
+
+def _mistrusted(told: settings.Settings) -> dict[str, list[str]]:
+    """Id of each device that the node that runs does not trust -> its standing, and why."""
+    line = control_socket.ask(told.data_dir, control_socket.Request(command="verdicts"))
+    return json.loads(line) if line is not None else {}
 
 
 def _absolute(path: str) -> pathlib.Path:

@@ -19,7 +19,8 @@ NEARLY_FULL_RATIO: Final = 0.95
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceRow:
     """One device. ``state`` is present, retiring, missing, refused, or new (before the first
-    start); ``reason`` says why it is not present."""
+    start); of a running node also failed, suspected (and being tested) or held (given nothing
+    new). ``reason`` says why it is not simply present."""
 
     label: str
     path: str

@@ -8,6 +8,8 @@
     ask       whether it is in service here
     count     what the index says is on it
 
+Beside that it goes by what the process that watches the devices says of them.
+
 Every order may come twice, and is answered when it is carried out: the supervisor goes on only when
 all have answered. Whoever dies instead learns the present state when it starts again.
 """
@@ -18,7 +20,7 @@ import asyncio
 import logging
 import pathlib
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from couchestor_daemon.adapters import directory_device
 from couchestor_daemon.app import device_messages, node
@@ -26,6 +28,8 @@ from couchestor_daemon.services import commit_log, device_use
 from couchestor_domain import errors, ids
 
 _log = logging.getLogger("couchestor.devices")
+
+VERDICTS_SECONDS: Final = 1.0
 
 Facts = dict[str, Any]
 
@@ -63,6 +67,7 @@ class DeviceOrders:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_leaving())
+            group.create_task(self._follow_verdicts())
             while True:
                 order = await self._inbox.waiting.get()
                 await self._inbox.answer(await self._carry_out(order))
@@ -74,6 +79,14 @@ class DeviceOrders:
             self._changed.clear()
             await self._leave_unfit()
             await self._pass_commits()
+
+    async def _follow_verdicts(self) -> None:
+        """Give devices that are mistrusted nothing new, and others again."""
+        while True:
+            if self._parts.mistrust.look():
+                self._parts.media.mistrust(self._parts.mistrust.held())
+                self._changed.set()
+            await asyncio.sleep(VERDICTS_SECONDS)
 
     async def _leave_unfit(self) -> None:
         try:
@@ -124,7 +137,7 @@ class DeviceOrders:
         self._park(device_id)
         self._on_open(device_id)
         self._parts.devices[device_id] = opened
-        self._parts.media.admit(opened)
+        self._parts.media.admit(self._parts.drives.measured(opened))
         return {}
 
     async def _employ(self, order: device_messages.DeviceOrder) -> Facts:

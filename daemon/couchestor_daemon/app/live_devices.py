@@ -40,6 +40,7 @@ from couchestor_daemon.adapters import (
     departure_board,
     directory_device,
     directory_layout,
+    verdict_board,
     worker_threads,
 )
 from couchestor_daemon.app import (
@@ -79,6 +80,7 @@ class LiveDevices:
         ask: See ``AskChildren``.
         lock_fds: Locks that are held already.
         departures: Where the children tell each other which devices left them.
+        verdicts: Where they tell each other which are not trusted.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class LiveDevices:
         *,
         lock_fds: Iterable[int] = (),
         departures: departure_board.DepartureBoard | None = None,
+        verdicts: verdict_board.VerdictBoard | None = None,
     ) -> None:
         self.told = told
         self.held: set[ids.DeviceId] = set()
@@ -96,6 +99,7 @@ class LiveDevices:
         """What the last change made of the number of devices."""
         self._ask_children = ask
         self._departures = departures
+        self._verdicts = verdicts
         self._locks = list(lock_fds)
         self._threads = worker_threads.WorkerThreads(1, "device-changes")
         self._under_way = ""
@@ -121,6 +125,8 @@ class LiveDevices:
         """
         if request.command == "states":
             return await self._states()
+        if request.command == "verdicts":
+            return self._told_verdicts()
         command = self._commands.get(request.command)
         if command is None:
             raise errors.ConfigurationError(f"the command {request.command!r} is unknown here")
@@ -401,8 +407,20 @@ class LiveDevices:
         }
         return json.dumps(found)
 
+    def _told_verdicts(self) -> str:
+        """JSON: id of each device that is not trusted -> how far, and why."""
+        found = self._verdicts.read() if self._verdicts is not None else None
+        return json.dumps(
+            {
+                verdict.device_id: [verdict.standing.name.lower(), verdict.text]
+                for verdict in (found[1] if found else ())
+            }
+        )
+
     def close(self) -> None:
         """End the thread of changes."""
         self._threads.close()
+        if self._verdicts is not None:
+            self._verdicts.close()
         if self._departures is not None:
             self._departures.close()

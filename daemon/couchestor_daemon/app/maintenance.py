@@ -13,6 +13,7 @@ from couchestor_daemon.app import (
     departed_devices,
     device_messages,
     device_orders,
+    drive_watching,
     metrics,
     moving,
     node,
@@ -126,6 +127,13 @@ class Maintenance:
                 should_empty_log=lambda: self._is_emptying_log,
             ),
             *self._repairing.works(),
+            *drive_watching.works(
+                self.node,
+                self._told,
+                pace=self.pacer.take,
+                report=self._report,
+                measured=self._counters,
+            ),
         ]
 
     async def run(self, stop: asyncio.Event) -> None:

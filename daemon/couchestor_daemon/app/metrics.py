@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import prometheus_client
@@ -26,6 +26,12 @@ LATENCY_BUCKETS_SECONDS: Final = (
     *(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
     *(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
 )
+
+
+def shared_folder(environment: Mapping[str, str] = os.environ) -> pathlib.Path | None:
+    """Where the processes of a node share what they count; None outside a node."""
+    path = environment.get(DIRECTORY_VARIABLE)
+    return pathlib.Path(path) if path else None
 
 
 def clean_directory(path: pathlib.Path) -> None:
@@ -102,6 +108,20 @@ class NodeMetrics:
             "1: the device works, 0: it does not, as the most pessimistic process sees it",
             ["device"],
             multiprocess_mode="livemin",
+            registry=target,
+        )
+        self.device_suspected = gauge(
+            "couchestor_device_suspected",
+            "0: trusted, 1: suspected and tested, 2: given nothing new",
+            ["device"],
+            multiprocess_mode="livemax",
+            registry=target,
+        )
+        self.device_seconds = gauge(
+            "couchestor_device_seconds",
+            "What a command of the device took in the mean of the last window, in all processes",
+            ["device", "command"],
+            multiprocess_mode="livemax",
             registry=target,
         )
         self.hedged_reads = counter(

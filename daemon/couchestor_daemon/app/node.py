@@ -20,6 +20,7 @@ from couchestor_daemon.adapters import (
 from couchestor_daemon.app import (
     departed_devices,
     device_set,
+    drive_counting,
     metrics,
     node_file,
     preparation,
@@ -76,7 +77,14 @@ class Node:
         held: Collection[ids.DeviceId] = (),
     ) -> None:
         self._told = told
-        self.publisher = metrics.CountingPublisher(counters, log_events.LogEventPublisher())
+        place = metrics.shared_folder()
+        self.drives = drive_counting.DriveCounting(place, writer)
+        """What devices do, counted for the process that watches them."""
+        self.mistrust = drive_counting.Mistrust(place)
+        """What that process has found."""
+        self.publisher = drive_counting.FaultPublisher(
+            self.drives, metrics.CountingPublisher(counters, log_events.LogEventPublisher())
+        )
         membership = node_file.load(told)
         self.departures = departed_devices.board()
         self.devices = device_set.open_all(
@@ -87,7 +95,7 @@ class Node:
         """Opened once and used no more: commands under way may still be at them."""
         self.index = preparation.open_index(told)
         self.media = threaded_media.ThreadedMedia(
-            self.devices,
+            {key: self.drives.measured(device) for key, device in self.devices.items()},
             preparation.health_changes(self.publisher),
             deadline_seconds=told.device_deadline_seconds,
             departures=self.departures,
@@ -96,6 +104,8 @@ class Node:
             counters.device_healthy.labels(device_id).set(True)
             if device_id in held:
                 self.media.hold(device_id)
+        self.mistrust.look()
+        self.media.mistrust(self.mistrust.held())
         self._wanted = geometry.StripeGeometry(told.data_shards, told.parity_shards)
         self._pool_bytes = max(
             preparation.BUFFER_POOL_BYTES,
@@ -209,7 +219,11 @@ class Node:
             publisher=self.publisher,
             on_damage=self._queue_repair,
             run_codec=self.codec_threads.run,
-            slow_reads=hedging.Hedging(asyncio.get_running_loop().time, count=self._count_hedge),
+            slow_reads=hedging.Hedging(
+                asyncio.get_running_loop().time,
+                count=self._count_hedge,
+                suspects=self.mistrust.slow,
+            ),
         )
         self._drains.append(stripes.drain)
         return stripes
@@ -291,4 +305,5 @@ class Node:
                 device.close()
         if self.departures is not None:
             self.departures.close()
+        self.mistrust.close()
         self.index.close()

@@ -255,6 +255,28 @@ OPTIONS: Final[tuple[Option, ...]] = (
         option_values.positive_seconds,
     ),
     _o(
+        "suspect_window_seconds",
+        _STORE,
+        "SECONDS",
+        "devices are compared with each other over so long; one that stands out five times is "
+        "tested; 0: never",
+        option_values.seconds,
+    ),
+    _o(
+        "suspect_latency_ratio",
+        _STORE,
+        "N",
+        "a device stands out when its commands take so many times as long as on the others",
+        option_values.integer(2, 1000),
+    ),
+    _o(
+        "suspect_latency_floor_seconds",
+        _STORE,
+        "SECONDS",
+        "and at least this in the mean",
+        option_values.positive_seconds,
+    ),
+    _o(
         "host",
         _SERVING,
         "ADDRESS",

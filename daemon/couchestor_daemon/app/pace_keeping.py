@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import pathlib
 from typing import Final
 
@@ -23,8 +22,7 @@ COUNTED_BYTES_MAX: Final = units.MIB
 
 def folder() -> pathlib.Path | None:
     """Where the processes of this node count what requests take; None outside a node."""
-    path = os.environ.get(metrics.DIRECTORY_VARIABLE)
-    return pathlib.Path(path) if path else None
+    return metrics.shared_folder()
 
 
 class RequestLatencies:

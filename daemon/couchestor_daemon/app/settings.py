@@ -52,6 +52,9 @@ class Settings:
     rebuild_delay_seconds: int = 300
     scrub_period_seconds: int = 14 * 24 * 3600
     device_deadline_seconds: float = threaded_media.DEADLINE_SECONDS
+    suspect_window_seconds: float = 10.0
+    suspect_latency_ratio: int = 4
+    suspect_latency_floor_seconds: float = 0.01
     host: str = "127.0.0.1"
     port: int = 9000
     workers: int = 0

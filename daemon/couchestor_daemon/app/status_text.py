@@ -32,6 +32,10 @@ def render(found: Mapping[str, Any]) -> str:
         f"warning: device {label} is out of service: {reason}"
         for label, reason in sorted((node.get("departed") or {}).items())
     ]
+    lines += [
+        f"warning: device {label} is {text}"
+        for label, text in sorted((node.get("mistrusted") or {}).items())
+    ]
     zones = node.get("zones") or {}
     if zones:
         width = max(map(len, zones))

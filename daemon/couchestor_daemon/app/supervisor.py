@@ -24,6 +24,7 @@ from couchestor_daemon.app import (
     credentials_file,
     departed_devices,
     device_messages,
+    drive_counting,
     live_devices,
     service_manager,
     settings,
@@ -91,6 +92,7 @@ class Supervisor:
             self._ask,
             lock_fds=lock_fds,
             departures=departed_devices.board(self._environment),
+            verdicts=drive_counting.verdicts(self._environment),
         )
         self._children: list[child_place.ChildPlace] = []
         # The manager's watchdog belongs to this process alone.

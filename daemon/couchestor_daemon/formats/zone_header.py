@@ -44,6 +44,8 @@ class ZoneRole(enum.IntEnum):
     REBUILD = 5
     """Of index records alone: being filled to take the place of a member of the group that owns
     the zone."""
+    TEST = 6
+    """Of index records alone: written to by a test of the device; owned by nobody."""
 
 
 KNOWN_ROLES: Final = frozenset({ZoneRole.SEGMENT, ZoneRole.GROUP, ZoneRole.CHECKPOINT})
@@ -65,6 +67,7 @@ def pack(header: ZoneHeader) -> bytes:
     """One block."""
     assert header.role is not ZoneRole.LEFT, header
     assert header.role is not ZoneRole.REBUILD, header
+    assert header.role is not ZoneRole.TEST, header
     payload = bytearray(
         FIXED.pack(
             header.role,

@@ -8,14 +8,15 @@ as here they are bounded to a small share of all reads, so that a node that is s
 not made slower.
 
 A device that loses several hedges in a row is avoided for a while: reads decode around it at once,
-which needs no waiting and takes no thread that would wait with it. Then it is tried again.
+which needs no waiting and takes no thread that would wait with it. Then it is tried again. One that
+the node suspects of being slow is avoided for as long as it is suspected (docs/adr/0012).
 """
 
 from __future__ import annotations
 
 import statistics
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from couchestor_domain import ids
@@ -35,16 +36,25 @@ AVOID_SECONDS_MAX: Final = 60.0
 """Each time in a row that a device is avoided it is for twice as long."""
 
 
+PATIENCE_UNKNOWN_SECONDS: Final = 0.1
+"""While too little is known but some device is suspected."""
+
+
 class Hedging:
     """What reads took lately, and what follows for the next ones. For one event loop.
 
     Args:
         now: Monotonic seconds.
         count: Told of each hedge, with False, and once more, with True, when it came first.
+        suspects: Devices that reads do better without, whatever they took lately.
     """
 
     def __init__(
-        self, now: Callable[[], float], *, count: Callable[[bool], None] = lambda won: None
+        self,
+        now: Callable[[], float],
+        *,
+        count: Callable[[bool], None] = lambda won: None,
+        suspects: Callable[[], Collection[ids.DeviceId]] = frozenset,
     ) -> None:
         self.hedges_count = 0
         """Reads that asked further shards because one was slow."""
@@ -52,6 +62,7 @@ class Hedging:
         """Those in which the further shards came first."""
         self._now = now
         self._count = count
+        self._suspects = suspects
         self._samples: dict[ids.DeviceId, deque[float]] = {}
         self._since_look_count = 0
         self._patience_seconds: float | None = None
@@ -62,6 +73,8 @@ class Hedging:
 
     def patience_seconds(self) -> float | None:
         """How long a read waits before it counts as slow; None while too little is known."""
+        if self._patience_seconds is None and self._suspects():
+            return PATIENCE_UNKNOWN_SECONDS
         return self._patience_seconds
 
     def measured(self, device_id: ids.DeviceId, seconds: float) -> None:
@@ -105,6 +118,8 @@ class Hedging:
 
     def is_avoided(self, device_id: ids.DeviceId) -> bool:
         """Whether reads should do without the device now."""
+        if device_id in self._suspects():
+            return True
         until = self._avoided_until.get(device_id)
         if until is None:
             return False

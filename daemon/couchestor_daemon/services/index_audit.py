@@ -85,6 +85,12 @@ def zone_findings(reader: index_port.IndexReader) -> Iterator[Finding]:
                 f"{record.owner_id} when the node stopped; its next start frees it",
                 False,
             )
+        elif record.role == zone_header.ZoneRole.TEST:
+            yield Finding(
+                f"{name_of(zone)} was being written to by a test of its device when the node "
+                "stopped; its next start frees it",
+                False,
+            )
         elif record.role != zone_header.ZoneRole.LEFT:
             yield Finding(
                 f"{name_of(zone)} is kept for {_owner(record.role, record.owner_id)}, which does "

@@ -92,3 +92,16 @@ def test_a_device_that_loses_again_and_again_is_avoided_and_tried_again() -> Non
     policy.measured(victim, 1e-3)
     policy.lost(victim)
     assert not policy.is_avoided(victim)
+
+
+def test_a_suspect_is_avoided_at_once_and_for_as_long_as_it_is_one() -> None:
+    suspects: set[ids.DeviceId] = set()
+    policy = hedging.Hedging(Clock(), suspects=lambda: suspects)
+    assert policy.patience_seconds() is None
+    suspects.add(DEVICES[2])
+    assert policy.is_avoided(DEVICES[2])
+    assert not policy.is_avoided(DEVICES[1])
+    # Also while nothing is known of what reads take.
+    assert policy.patience_seconds() == hedging.PATIENCE_UNKNOWN_SECONDS
+    suspects.clear()
+    assert not policy.is_avoided(DEVICES[2])

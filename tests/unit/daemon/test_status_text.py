@@ -81,3 +81,9 @@ def test_what_is_still_to_be_moved_between_devices() -> None:
         "draining   d3: 5 zones left",
         "balance    about 12 zones to move to emptier devices",
     ]
+
+
+def test_a_device_that_is_not_trusted_is_a_warning_with_its_numbers() -> None:
+    text = "held: slow: small reads took 40.0 ms in the mean, 1.0 ms on the other devices"
+    assert lines(mistrusted={"d3": text}) == [f"warning: device d3 is {text}"]
+    assert lines(mistrusted={}) == []

@@ -18,7 +18,15 @@ def test_a_header_reads_back(role: zone_header.ZoneRole) -> None:
     assert zone_header.unpack(memoryview(zone_header.pack(header))) == header
 
 
-@pytest.mark.parametrize("role", [zone_header.ZoneRole.LEFT, zone_header.ZoneRole.REBUILD, 99])
+@pytest.mark.parametrize(
+    "role",
+    [
+        zone_header.ZoneRole.LEFT,
+        zone_header.ZoneRole.REBUILD,
+        zone_header.ZoneRole.TEST,
+        99,
+    ],
+)
 def test_what_only_the_index_knows_is_not_read_from_media(role: int) -> None:
     payload = zone_header.FIXED.pack(role, 0, 0, 2, 1, 77, 5)
     block = frame.pack(zone_header.MAGIC, version=zone_header.VERSION, payload=payload)
