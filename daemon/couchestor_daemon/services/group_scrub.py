@@ -1,19 +1,19 @@
 """One pass over the shards of a group: every member's header, every shard, and the parity.
 
-A few runs of stripes are read and verified at the same time, all members of each at once, so that
-devices and codec threads are busy together.
+A few runs of stripes are read and verified at the same time, all members of each at once; when one
+is done the next begins, so that devices and codec threads are busy together.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Final, NamedTuple
 
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.services import (
     group_walk,
     group_zones,
+    in_flight,
     repair_tools,
     run_plan,
     run_shards,
@@ -24,7 +24,8 @@ from couchestor_domain import errors, geometry, units
 RUN_BYTES: Final = units.MIB
 """Read of each member in one go, unless a single stripe is longer."""
 RUNS_AT_ONCE: Final = 3
-STEP_BYTES: Final = 64 * units.MIB
+STEP_SECONDS: Final = 1.0
+"""Runs are begun for so long in one step: at its end nothing is read ahead any more."""
 
 MISSING: Final = "does not verify"
 WRONG_PARITY: Final = "is not the parity of its data"
@@ -57,7 +58,10 @@ class GroupScrub:
             geometry.StripeGeometry(record.data_shards, record.parity_shards), record.codec_id
         )
         self._plan = run_plan.RunPlan(tools.media, record, end_bytes=end_bytes, run_bytes=RUN_BYTES)
+        self._turns = [asyncio.Lock() for _ in self._zones]
         self._planned: list[group_walk.FoundStripe] = []
+        self._suspects: list[Suspect] = []
+        """Kept for the next call when this one is refused memory."""
         self._headers_are_checked = False
         self.ended = False
 
@@ -67,82 +71,95 @@ class GroupScrub:
         Raises:
             OverloadedError: the pool lends no memory now; it can go on later.
         """
-        suspects: list[Suspect] = []
         if not self._headers_are_checked:
-            suspects += await self._check_headers()
+            self._suspects += await self._check_headers()
             self._headers_are_checked = True
-        before = self.read_bytes
-        while not self.ended and self.read_bytes - before < STEP_BYTES:
-            for found in await self._next_batch():
-                suspects += found
+        now_seconds = asyncio.get_running_loop().time
+        until = now_seconds() + STEP_SECONDS
+        before_bytes = self.read_bytes
+        async with in_flight.InFlight[list[Suspect]]() as verifying:
+            while True:
+                while len(verifying) < RUNS_AT_ONCE and now_seconds() < until:
+                    is_first = not verifying and self.read_bytes == before_bytes
+                    if not await self._begin_next(verifying, is_first=is_first):
+                        break
+                if not verifying:
+                    break
+                self._suspects += await verifying.first()
+                verifying.take()
+        suspects, self._suspects = self._suspects, []
         return suspects
 
     async def _check_headers(self) -> list[Suspect]:
-        suspects = []
-        for index, zone in enumerate(self._zones):
-            if not shard_check.in_service(self._tools.media, zone.device_id):
-                continue
-            formatted = False
-            with contextlib.suppress(errors.DeviceError):
-                formatted = await group_zones.is_formatted(
-                    self._tools.media, self.record, zone, position=index
-                )
-            if not formatted:
-                suspects.append(Suspect(shard_check.ZONE_HEADER_OFFSET, index, NO_HEADER))
-        return suspects
+        here = self._in_service()
+        formatted = await asyncio.gather(*(self._is_formatted(index) for index in here))
+        return [
+            Suspect(shard_check.ZONE_HEADER_OFFSET, index, NO_HEADER)
+            for index, is_formatted in zip(here, formatted, strict=True)
+            if not is_formatted
+        ]
 
-    async def _next_batch(self) -> list[list[Suspect]]:
-        with contextlib.ExitStack() as lent:
-            chosen: list[tuple[list[group_walk.FoundStripe], memoryview]] = []
-            while len(chosen) < RUNS_AT_ONCE:
-                if not self._planned:
-                    self._planned = await self._plan.next_run()
-                    if not self._planned:
-                        self.ended = True
-                        break
-                longest = max(found.location.chunk_bytes for found in self._planned)
-                wanted_bytes = (
-                    run_shards.length_bytes(self._planned) * len(self._zones)
-                    + longest * self.record.parity_shards
-                )
-                buffer = (
-                    self._tools.pool.try_acquire(wanted_bytes)
-                    if chosen
-                    else self._tools.acquire(wanted_bytes)
-                )
-                if buffer is None:
-                    break
-                lent.enter_context(buffer)
-                chosen.append((self._planned, buffer.view))
-                self._planned = []
-            ended = await asyncio.gather(
-                *(self._verify(stripes, memory) for stripes, memory in chosen),
-                return_exceptions=True,
+    async def _is_formatted(self, index: int) -> bool:
+        try:
+            return await group_zones.is_formatted(
+                self._tools.media, self.record, self._zones[index], position=index
             )
-        results = []
-        for (stripes, _), outcome in zip(chosen, ended, strict=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
-            self.found += stripes
-            results.append(outcome)
-        return results
+        except errors.DeviceError:
+            return False
+
+    def _in_service(self) -> list[int]:
+        return [
+            index
+            for index, zone in enumerate(self._zones)
+            if shard_check.in_service(self._tools.media, zone.device_id)
+        ]
+
+    async def _begin_next(
+        self, verifying: in_flight.InFlight[list[Suspect]], *, is_first: bool
+    ) -> bool:
+        """Start on the next run; False when there is none, or no memory for it.
+
+        Raises:
+            OverloadedError: no memory, and it ``is_first``: what a call has found is told first.
+        """
+        if not self._planned:
+            self._planned = await self._plan.next_run()
+            if not self._planned:
+                self.ended = True
+                return False
+        longest = max(found.location.chunk_bytes for found in self._planned)
+        wanted_bytes = (
+            run_shards.length_bytes(self._planned) * len(self._zones)
+            + longest * self.record.parity_shards
+        )
+        memory = (
+            self._tools.acquire(wanted_bytes)
+            if is_first
+            else self._tools.pool.try_acquire(wanted_bytes)
+        )
+        if memory is None:
+            return False
+        verifying.begin(self._verify(self._planned, memory.view), memory)
+        self._planned = []
+        return True
 
     async def _verify(
         self, stripes: list[group_walk.FoundStripe], memory: memoryview
     ) -> list[Suspect]:
         length = run_shards.length_bytes(stripes)
         shards = run_shards.RunShards(
-            self._tools, self.record, stripes, memory=memory[: length * len(self._zones)]
+            self._tools,
+            self.record,
+            stripes,
+            memory=memory[: length * len(self._zones)],
+            turns=self._turns,
         )
-        here = [
-            index
-            for index, zone in enumerate(self._zones)
-            if shard_check.in_service(self._tools.media, zone.device_id)
-        ]
-        await shards.read(here)
+        here = self._in_service()
+        await shards.fetch(here)
         wrong = await self._tools.run_codec(
-            shards.parity_misfits, self._codec, memory[length * len(self._zones) :]
+            self._verdict, shards, here, memory[length * len(self._zones) :]
         )
+        self.found += stripes
         self.read_bytes += len(here) * length
         suspects = []
         for number, found in enumerate(stripes):
@@ -154,3 +171,10 @@ class GroupScrub:
             for number, index in wrong
         ]
         return suspects
+
+    def _verdict(
+        self, shards: run_shards.RunShards, here: list[int], scratch: memoryview
+    ) -> list[tuple[int, int]]:
+        """Both in one hop to a thread."""
+        shards.verify(here)
+        return shards.parity_misfits(self._codec, scratch)

@@ -13,6 +13,7 @@ from couchestor_domain import ids, units
 RUN_STRIPES_MAX: Final = 64
 WINDOW_BYTES_MIN: Final = 64 * units.KIB
 WINDOW_BYTES_MAX: Final = units.MIB
+NO_WINDOW: Final = (0, memoryview(b""))
 
 
 class RunPlan:
@@ -59,8 +60,10 @@ class RunPlan:
 class ReadAhead:
     """Serves the small reads of a walk from larger ones, one window for each zone.
 
-    The window grows while the walk goes in small steps and shrinks when it leaps: between the
-    headers of large shards lies nothing that it looks at.
+    A window grows while the walk goes on near by, and shrinks when it leaps further than a window
+    ever reaches: between the headers of large shards lies nothing that it looks at. What is read
+    beside them is read again with the shards soon, out of a cache if there is one; a wait for the
+    medium per header costs more.
     """
 
     def __init__(self, media: media_port.Media, *, end_bytes: int) -> None:
@@ -70,7 +73,7 @@ class ReadAhead:
 
     def try_read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> bool:
         """From the window, if the bytes are there."""
-        start, window = self._windows.get(zone, (0, memoryview(b"")))
+        start, window = self._windows.get(zone, NO_WINDOW)
         inside = offset_bytes - start
         if not 0 <= inside <= inside + len(buffer) <= len(window):
             return False
@@ -79,9 +82,9 @@ class ReadAhead:
 
     async def read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None:
         """Move the window here. Raises DeviceError."""
-        start, window = self._windows.get(zone, (0, memoryview(b"")))
+        start, window = self._windows.pop(zone, NO_WINDOW)
         wanted = len(window) or WINDOW_BYTES_MIN
-        if start <= offset_bytes <= start + 2 * len(window):
+        if start <= offset_bytes <= start + len(window) + WINDOW_BYTES_MAX // 2:
             wanted = min(2 * wanted, WINDOW_BYTES_MAX)
         else:
             wanted = max(wanted // 2, WINDOW_BYTES_MIN)
@@ -89,7 +92,8 @@ class ReadAhead:
         if length < len(buffer):
             await self._media.read(zone, offset_bytes, buffer)
             return
-        fresh = memoryview(bytearray(length))
+        # Filled again where it can be: fresh memory costs more than the bytes put there.
+        fresh = window if len(window) == length else memoryview(bytearray(length))
         await self._media.read(zone, offset_bytes, fresh)
         self._windows[zone] = (offset_bytes, fresh)
         buffer[:] = fresh[: len(buffer)]

@@ -7,6 +7,7 @@ for reads of their own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from couchestor_daemon.formats import media_records, shard
@@ -57,6 +58,8 @@ class RunShards:
         memory: ``length_bytes`` for each member, aligned; lent until the caller is done.
         places: Members whose part is wanted elsewhere than in ``memory``.
         distrusted: (stripe offset, shard index) of shards that are never taken for whole.
+        turns: A lock for each member, shared by runs under way at the same time: a member is read
+            from its start to its end, one read after the other, as read-ahead below expects it.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class RunShards:
         memory: memoryview,
         places: Mapping[int, memoryview] | None = None,
         distrusted: Collection[tuple[int, int]] = (),
+        turns: Sequence[asyncio.Lock] = (),
     ) -> None:
         self.stripes = stripes
         self.headers: list[dict[int, shard.ShardHeader]] = [{} for _ in stripes]
@@ -80,6 +84,7 @@ class RunShards:
         self._memory = memory
         self._places = places or {}
         self._distrusted = distrusted
+        self._turns = turns
         self._untried = list(range(len(self._zones)))
 
     def piece(self, index: int) -> memoryview:
@@ -103,28 +108,34 @@ class RunShards:
     # -- reading --------------------------------------------------------------------------------
 
     async def read(self, indexes: Iterable[int]) -> None:
-        """Read members that were not tried yet; ``headers`` tells afterwards what verified.
+        """Read members that were not tried yet; ``headers`` tells afterwards what verified."""
+        chosen = await self.fetch(indexes)
+        if chosen:
+            await self._tools.run_codec(self.verify, chosen)
+
+    async def fetch(self, indexes: Iterable[int]) -> list[int]:
+        """Read members that were not tried yet, for ``verify``; which they were.
 
         What a device cannot read costs the shards concerned, no more.
         """
         chosen = [index for index in indexes if index in self._untried]
         if not chosen:
-            return
+            return []
         self._untried = [index for index in self._untried if index not in chosen]
         await self._tools.pace(self._length_bytes * len(chosen))
         ended = await asyncio.gather(
-            *(
-                self._tools.media.read(self._zones[index], self._start_bytes, self.piece(index))
-                for index in chosen
-            ),
-            return_exceptions=True,
+            *(self._read_in_turn(index) for index in chosen), return_exceptions=True
         )
         for index, outcome in zip(chosen, ended, strict=True):
             if isinstance(outcome, errors.DeviceError):
                 await self._read_apart(index)
             elif outcome is not None:
                 raise outcome
-        await self._tools.run_codec(self._verify, chosen)
+        return chosen
+
+    async def _read_in_turn(self, index: int) -> None:
+        async with self._turns[index] if self._turns else contextlib.nullcontext():
+            await self._tools.media.read(self._zones[index], self._start_bytes, self.piece(index))
 
     async def _read_apart(self, index: int) -> None:
         """Stripe by stripe, so that one bad place does not hide the others."""
@@ -140,7 +151,8 @@ class RunShards:
                 # What the memory held before may verify.
                 view[:] = bytes(len(view))
 
-    def _verify(self, indexes: Sequence[int]) -> None:
+    def verify(self, indexes: Sequence[int]) -> None:
+        """Note in ``headers`` what verifies of members that were fetched. CPU only."""
         for number, found in enumerate(self.stripes):
             header_bytes = shard.header_bytes(found.location.chunk_bytes)
             offset = found.location.stripe_offset_bytes

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +16,7 @@ from couchestor_daemon.formats import l2p_record, media_records, shard, zone_hea
 from couchestor_daemon.services import (
     commit_log,
     group_scrub,
+    group_walk,
     log_damage,
     rebuild,
     scrub,
@@ -20,7 +24,7 @@ from couchestor_daemon.services import (
     segment_scrub,
     shard_check,
 )
-from couchestor_domain import events, geometry, ids, units
+from couchestor_domain import errors, events, geometry, ids, units
 
 SHAPE = geometry.StripeGeometry(4, 2)
 PERIOD_SECONDS = 1000.0
@@ -512,3 +516,91 @@ async def test_a_member_replaced_during_the_pass_is_not_reported(
     assert bench.missing_shards() == []
     assert bench.repairs() == []
     assert bench.counts.damaged_count == 0
+
+
+def end_of(bench: Bench) -> int:
+    return group_walk.end_bytes(bench.media, media_records.zone_addresses(bench.record().members))
+
+
+async def test_a_refusal_of_memory_loses_nothing_that_was_found_before_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_scrub, "RUN_BYTES", 1)
+    addresses = await bench.filled()
+    bench.rot(addresses[0], 2)
+    others = [bench.pool.acquire(size * units.KIB) for size in (28_672, 3_584, 192)]
+    assert bench.pool.limit_bytes - bench.pool.lent_bytes == 320 * units.KIB
+    work = group_scrub.GroupScrub(bench.tools, bench.record(), end_bytes=end_of(bench))
+    # The stripes before the first large one.
+    (found,) = await work.advance()
+    assert (found.shard_index, found.offset_bytes) == (
+        2,
+        bench.location(addresses[0]).stripe_offset_bytes,
+    )
+    assert not work.ended
+    with pytest.raises(errors.OverloadedError):
+        await work.advance()
+    for buffer in others:
+        buffer.release()
+    assert await work.advance() == []
+    assert work.ended
+    assert len(work.found) == len(LENGTHS)
+    assert bench.pool.lent_bytes == 0
+
+
+async def test_the_next_run_is_read_while_the_one_before_is_verified(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_scrub, "RUN_BYTES", 1)
+    addresses = await bench.filled()
+    last = media_records.zone_addresses(bench.record().members)[5]
+    honest, was_read = bench.media.read, asyncio.Event()
+    awaited = bench.location(addresses[group_scrub.RUNS_AT_ONCE]).stripe_offset_bytes
+
+    async def read(zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None:
+        if (zone, offset_bytes) == (last, awaited):
+            was_read.set()
+        await honest(zone, offset_bytes, buffer)
+
+    async def run_codec(function: Callable[..., Any], *arguments: Any) -> Any:
+        if work.shards_count:
+            # All but the first run: its end alone is to begin another one.
+            await asyncio.wait_for(was_read.wait(), 5)
+        return function(*arguments)
+
+    monkeypatch.setattr(bench.media, "read", read)
+    work = group_scrub.GroupScrub(
+        dataclasses.replace(bench.tools, run_codec=run_codec),
+        bench.record(),
+        end_bytes=end_of(bench),
+    )
+    assert await work.advance() == []
+    assert work.shards_count == 6 * len(LENGTHS)
+
+
+async def test_each_member_is_read_from_its_start_to_its_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_scrub, "RUN_BYTES", 1)
+    await bench.filled()
+    # A walk looks for headers on the first member besides.
+    places = dict.fromkeys(media_records.zone_addresses(bench.record().members)[1:], 1)
+    under_way: set[ids.ZoneAddress] = set()
+    honest, rng = bench.media.read, random.Random(1)
+
+    async def read(zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None:
+        if zone in places and offset_bytes:
+            assert zone not in under_way
+            under_way.add(zone)
+            assert offset_bytes >= places[zone]
+            places[zone] = offset_bytes + len(buffer)
+            for _ in range(rng.randrange(20)):
+                await asyncio.sleep(0)
+            under_way.discard(zone)
+        await honest(zone, offset_bytes, buffer)
+
+    monkeypatch.setattr(bench.media, "read", read)
+    work = group_scrub.GroupScrub(bench.tools, bench.record(), end_bytes=end_of(bench))
+    assert await work.advance() == []
+    assert len(set(places.values())) == 1
+    assert work.ended
