@@ -94,6 +94,7 @@ async def test_large_bodies_stream_whole_and_break_off_instead_of_padding() -> N
         got = await call(s3.get_object, Bucket="books", Key="big")
         with pytest.raises((IncompleteReadError, ResponseStreamingError)):
             await call(got["Body"].read)
+        got["Body"].close()
         assert harness.store.streams_closed == 2
 
 
