@@ -99,9 +99,9 @@ def test_a_device_joins_serves_empties_and_leaves_while_the_node_serves(
         assert "added device disk6" in (line := _device(server, "add", str(seventh)))
         assert line.endswith("it is in service")
         assert _rows(server)["disk6"]["state"] == "present"
-        objects |= _write(server, "seven")
-        # Eight stripes: more than any group that was open has room for.
-        assert _zones(seventh)
+        # Sixteen stripes: two groups more than the one that was open, if any, has room for.
+        objects |= _write(server, "seven", count=24)
+        assert len(_zones(seventh)) >= 2
         again = _try_device(server, "add", str(seventh))
         assert "in service already" in again.stderr
         refused = _try_device(server, "remove", "disk6")
@@ -175,6 +175,6 @@ def test_a_device_that_was_missing_comes_back_and_a_worker_killed_meanwhile_lear
         assert said[0].stdout.strip().endswith("it is in service")
         _wait(lambda: _workers(server).get("worker-0", slow) != slow, lambda: _workers(server))
         assert _rows(server)["disk6"]["state"] == "present"
-        objects |= _write(server, "seven")
-        assert _zones(seventh)
+        objects |= _write(server, "seven", count=24)
+        assert len(_zones(seventh)) >= 2
         _verify(server, objects)

@@ -15,13 +15,12 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 from couchestor_daemon import buffers
 from couchestor_daemon.formats import media_records, zone_header
 from couchestor_daemon.ports import codec as codec_port
-from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.ports import media as media_port
 from couchestor_daemon.services import (
@@ -116,8 +115,6 @@ class StripeGroups:
         self._former = group_adoption.GroupAdoption(
             writer=writer, media=media, index=index, pool=pool, run_blocking=run_blocking
         )
-        self._fit_for: Sequence[device_port.DeviceIdentity] | None = None
-        """Devices that were healthy when every open group was found to be on such ones alone."""
         self._tended: dict[int, int] = {}
         """Where the next stripe of each open group would have been when they were last tended."""
 
@@ -288,7 +285,6 @@ class StripeGroups:
                 # Once: a group taken over twice would be two writers in its zones.
                 self._adopted = True
             self._open += found.usable
-            self._fit_for = None
             for group in found.left:
                 self._sealer.take_over(group)
 
@@ -324,7 +320,6 @@ class StripeGroups:
                 group = await self._opening.open(wanted)
                 group.busy = True
                 self._open.append(group)
-                self._fit_for = None
             except errors.StoreFullError:
                 if not any(group.geometry == wanted for group in self._open):
                     raise
@@ -370,11 +365,7 @@ class StripeGroups:
 
     def _leave_lost_groups(self) -> None:
         """Groups with a member that left take no stripe any more, whoever noticed."""
-        devices = self._media.healthy_devices()
-        if devices is self._fit_for:
-            return
-        healthy = {identity.device_id for identity in devices}
-        self._fit_for = devices if not any(group.busy for group in self._open) else None
+        healthy = {identity.device_id for identity in self._media.healthy_devices()}
         for group in list(self._open):
             if not group.busy and any(zone.device_id not in healthy for zone in group.zones):
                 self._leave(group)

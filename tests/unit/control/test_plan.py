@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
+from typing import Any
 
 import hypothesis
 import pytest
@@ -18,7 +19,7 @@ NOW = 1_000_000.0
 GIB = 1 << 30
 
 
-def _policy(name: str = "p", **changes: object) -> policy.Policy:
+def _policy(name: str = "p", **changes: Any) -> policy.Policy:
     made = policy.Policy(
         name=name,
         created_at_seconds=1.0,
@@ -32,7 +33,7 @@ def _policy(name: str = "p", **changes: object) -> policy.Policy:
         },
         migrations_count_max=5,
     )
-    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(made, **changes)
 
 
 def _pools(count: int = 3, *, available_bytes: int = 100 * GIB) -> dict[str, pool.Pool]:
@@ -49,7 +50,7 @@ def _pools(count: int = 3, *, available_bytes: int = 100 * GIB) -> dict[str, poo
     }
 
 
-def _volume(name: str, *homes: str, **changes: object) -> volume.Volume:
+def _volume(name: str, *homes: str, **changes: Any) -> volume.Volume:
     made = volume.Volume(
         name=name,
         version="1",
@@ -67,7 +68,7 @@ def _volume(name: str, *homes: str, **changes: object) -> volume.Volume:
             for home in homes
         ),
     )
-    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(made, **changes)
 
 
 def _score(iops: float) -> heat.HeatScore:
@@ -79,7 +80,7 @@ def _decide(
     iops: dict[str, float],
     *,
     policies: list[policy.Policy] | None = None,
-    **changes: object,
+    **changes: Any,
 ) -> dict[str, plan.Report]:
     surroundings = plan.Surroundings(
         pools=_pools(),
@@ -90,7 +91,7 @@ def _decide(
         migrations_count_max=10,
     )
     claims = overlap.resolve(policies or [_policy()], fleet)
-    return plan.decide(claims, fleet, dataclasses.replace(surroundings, **changes))  # type: ignore[arg-type]
+    return plan.decide(claims, fleet, dataclasses.replace(surroundings, **changes))
 
 
 def test_a_hot_volume_moves_to_the_hot_pool_with_most_room_on_a_free_node() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import hypothesis
 import pytest
@@ -89,8 +90,8 @@ def test_watermarks_rise(low: float, warm: float | None, high: float) -> None:
         policy.Watermarks(low_iops=low, warm_iops=warm, high_iops=high)
 
 
-def _policy(name: str, **changes: object) -> policy.Policy:
-    fields: dict[str, object] = {
+def _policy(name: str, **changes: Any) -> policy.Policy:
+    fields: dict[str, Any] = {
         "name": name,
         "created_at_seconds": 10.0,
         "watermarks": THREE,
@@ -100,7 +101,7 @@ def _policy(name: str, **changes: object) -> policy.Policy:
         "storage_class": "mayastor",
         "pool_selectors": {},
     }
-    return policy.Policy(**(fields | changes))  # type: ignore[arg-type]
+    return policy.Policy(**(fields | changes))
 
 
 def _volume(name: str, **labels: str) -> volume.Volume:
