@@ -7,6 +7,7 @@ zero-padded) and m parity chunks. The code is systematic: user byte ``i`` of a s
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -74,6 +75,7 @@ class StripeGeometry:
         return f"{self.data_shards}+{self.parity_shards}"
 
 
+@functools.lru_cache(maxsize=64)  # Asked for every stripe.
 def shrink_to_healthy(wanted: StripeGeometry, healthy_devices_count: int) -> StripeGeometry | None:
     """Widest geometry that keeps m parity on the devices that are left, or None below 1 + m.
 
