@@ -1,7 +1,8 @@
 """Rebuild and scrub against what devices and codec can do: ``python -m couchestor_bench.repair``.
 
 A node of directory devices is filled with stripe groups. The scrub takes turns with plain reads of
-the same zone files, in 1 MiB steps by as many threads. The rebuild of a lost device is compared
+the same zone files, in 1 MiB steps by as many threads: past the page cache, as the scrub reads, and
+by way of it, with the read-ahead of the kernel. The rebuild of a lost device is compared
 with a bound: the slowest of reading k members, decoding and writing durably, plus reading back what
 was written, each measured alone on the same files. Files are dropped from the page cache before
 each run; what the host below caches is not known.
@@ -13,6 +14,7 @@ import argparse
 import asyncio
 import concurrent.futures
 import functools
+import mmap
 import os
 import pathlib
 import statistics
@@ -193,12 +195,12 @@ def forget(paths: Sequence[pathlib.Path]) -> None:
             os.close(fd)
 
 
-def read_plainly(paths: Sequence[pathlib.Path]) -> float:
+def read_plainly(paths: Sequence[pathlib.Path], *, past_cache: bool = False) -> float:
     """Seconds to read files from end to end, as many at a time as the media have threads."""
 
     def read(path: pathlib.Path) -> None:
-        buffer = bytearray(READ_BYTES)
-        fd = os.open(path, os.O_RDONLY)
+        buffer = mmap.mmap(-1, READ_BYTES)
+        fd = os.open(path, os.O_RDONLY | (os.O_DIRECT if past_cache else 0))
         try:
             offset = 0
             while taken := os.preadv(fd, [buffer], offset):
@@ -273,10 +275,13 @@ async def measure_scrub(node: Node) -> dict[str, float]:
     last = records[-1].group_id
     plain_bytes = sum(path.stat().st_size for path in paths)
     plain: list[float] = []
+    cached: list[float] = []
     scrubbed: list[float] = []
     for _ in range(ROUNDS_COUNT):
         forget(paths)
-        plain.append(plain_bytes / read_plainly(paths))
+        cached.append(plain_bytes / read_plainly(paths))
+        forget(paths)
+        plain.append(plain_bytes / read_plainly(paths, past_cache=True))
         work = scrub.Scrub(
             node.tools,
             submit=node.commits.submit,
@@ -292,6 +297,7 @@ async def measure_scrub(node: Node) -> dict[str, float]:
             raise SystemExit("the scrub found damage in what was just written")
     return {
         "plain_bytes_per_second": statistics.median(plain),
+        "plain_by_cache_bytes_per_second": statistics.median(cached),
         "scrub_bytes_per_second": statistics.median(scrubbed),
         "ratio": statistics.median(a / b for a, b in zip(scrubbed, plain, strict=True)),
     }
@@ -385,6 +391,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             [
                 "stripe KiB",
                 "plain MB/s",
+                "by page cache",
                 "scrub MB/s",
                 "ratio",
                 "bound MB/s",
@@ -395,6 +402,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 [
                     row["stripe_bytes"] // units.KIB,
                     row["scrub"]["plain_bytes_per_second"] / 1e6,
+                    row["scrub"]["plain_by_cache_bytes_per_second"] / 1e6,
                     row["scrub"]["scrub_bytes_per_second"] / 1e6,
                     row["scrub"]["ratio"],
                     row["rebuild"]["bound_bytes_per_second"] / 1e6,

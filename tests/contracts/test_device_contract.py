@@ -91,6 +91,18 @@ def test_reads_past_the_write_pointer_give_zeros(device: Device) -> None:
     assert content(device, Z0, CAPACITY - BLOCK, BLOCK) == bytes(BLOCK)
 
 
+@pytest.mark.parametrize("durable", [True, False])
+def test_reads_past_caches_give_the_same(device: Device, durable: bool) -> None:
+    device.write(Z0, 0, filled(2, 7), durable=durable)
+    for aligned in (True, False):
+        memory = memoryview(mmap.mmap(-1, 4 * BLOCK))
+        buffer = memory[: 3 * BLOCK] if aligned else memory[1 : 3 * BLOCK + 1]
+        for zone, expected in ((Z0, b"\7" * 2 * BLOCK + bytes(BLOCK)), (Z1, bytes(3 * BLOCK))):
+            buffer[:] = b"\xee" * len(buffer)
+            device.read(zone, 0, buffer, past_cache=True)
+            assert bytes(buffer) == expected
+
+
 def test_report_names_zones_that_are_not_empty(device: Device) -> None:
     assert list(device.report()) == []
     device.write(Z3, 0, filled(16, 1), durable=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import pathlib
 import random
 import shutil
@@ -12,11 +13,12 @@ import urllib.request
 from collections.abc import Callable
 
 import pytest
-from tests.functional import daemon_process, node_command
+from tests.functional import daemon_process, mounted_device, node_command
 
 from couchestor_bench import server_process
 
 _KIB: typing.Final = 1024
+_BLOCK_BYTES: typing.Final = 4 * _KIB
 _OPTIONS: typing.Final = {
     "device-capacity-bytes": "64MiB",
     "zone-bytes": "1MiB",
@@ -51,6 +53,42 @@ def test_rot_and_lost_zones_are_found_and_repaired(tmp_path: pathlib.Path) -> No
         for name in ("d0", "d5"):
             server_process.delete_in_use(server.data_dir / "devices" / name)
         _verify(server, objects)
+
+
+def test_rot_below_the_page_cache_is_found(tmp_path: pathlib.Path) -> None:
+    """The medium is a loop device's image: the file system above does not see it change."""
+    device, image = tmp_path / "node" / "devices" / "d1", tmp_path / "d1.img"
+    with (
+        mounted_device.mounted(device, image),
+        daemon_process.running(tmp_path / "node", options=_OPTIONS) as server,
+    ):
+        objects = _write(server, "before", 12)
+        mounted_device.run("sync", "-f", str(device))
+        path, block = _data_block(device, objects)
+        with image.open("r+b") as file, mmap.mmap(file.fileno(), 0) as medium:
+            at = medium.find(block)
+            medium[at + 7] ^= 0xFF
+            medium.flush()
+        assert block in path.read_bytes(), "the cache does not have it as it was"
+        _wait(server, lambda node: _has_come_to_rest(node, rebuilt=1))
+        for name in ("d3", "d5"):
+            server_process.delete_in_use(server.data_dir / "devices" / name)
+        _verify(server, objects)
+
+
+def _data_block(device: pathlib.Path, objects: dict[str, bytes]) -> tuple[pathlib.Path, bytes]:
+    """A block of an object that is on the device, cached from now on, and the file it is in."""
+    wanted = {
+        body[start : start + _BLOCK_BYTES]
+        for body in objects.values()
+        for start in range(0, len(body) - _BLOCK_BYTES, _BLOCK_BYTES)
+    }
+    for path in sorted(device.glob("zones/*.zone")):
+        content = path.read_bytes()
+        for start in range(0, len(content), _BLOCK_BYTES):
+            if (block := content[start : start + _BLOCK_BYTES]) in wanted:
+                return path, block
+    raise AssertionError("the device holds no data of the objects")
 
 
 def test_a_log_replica_that_rotted_is_made_up_for(tmp_path: pathlib.Path) -> None:

@@ -146,12 +146,21 @@ class StallingMedia(inline_media.InlineMedia):
         self._stalls = stalls
         self._devices = dict(devices)
 
-    async def read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None:
+    async def read(
+        self,
+        zone: ids.ZoneAddress,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+    ) -> None:
         apart = memoryview(bytearray(buffer.nbytes))
         await self._hang(
-            zone.device_id, "read", lambda device: device.read(zone[1], offset_bytes, apart)
+            zone.device_id,
+            "read",
+            lambda device: device.read(zone[1], offset_bytes, apart, past_cache=past_cache),
         )
-        await super().read(zone, offset_bytes, buffer)
+        await super().read(zone, offset_bytes, buffer, past_cache=past_cache)
 
     async def write(
         self, zone: ids.ZoneAddress, offset_bytes: int, data: memoryview, *, durable: bool
@@ -256,8 +265,15 @@ class _HangingDevice:
     def report(self) -> Sequence[device_port.ZoneReport]:
         return self._device.report()
 
-    def read(self, zone: ids.ZoneIndex, offset_bytes: int, buffer: memoryview) -> None:
-        self._device.read(zone, offset_bytes, buffer)
+    def read(
+        self,
+        zone: ids.ZoneIndex,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+    ) -> None:
+        self._device.read(zone, offset_bytes, buffer, past_cache=past_cache)
 
     def write(
         self, zone: ids.ZoneIndex, offset_bytes: int, data: memoryview, *, durable: bool

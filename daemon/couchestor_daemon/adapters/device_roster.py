@@ -211,10 +211,17 @@ class DeviceRoster:
             self.fail(zone.device_id, exc)
             raise
 
-    def read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None:
+    def read(
+        self,
+        zone: ids.ZoneAddress,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+    ) -> None:
         device = self.device(zone.device_id)
         try:
-            device.read(zone.zone_index, offset_bytes, buffer)
+            device.read(zone.zone_index, offset_bytes, buffer, past_cache=past_cache)
         except errors.DeviceGoneError as exc:
             self.fail(zone.device_id, exc)
             raise

@@ -122,7 +122,14 @@ class DirectoryDevice:
             ]
         return sorted(reports)
 
-    def read(self, zone: ids.ZoneIndex, offset_bytes: int, buffer: memoryview) -> None:
+    def read(
+        self,
+        zone: ids.ZoneIndex,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+    ) -> None:
         zone_rules.check_range(
             self._identity, zone, offset_bytes=offset_bytes, length_bytes=buffer.nbytes
         )
@@ -135,6 +142,8 @@ class DirectoryDevice:
             else:
                 file, _ = found
                 try:
+                    if past_cache:
+                        filled = file.read_past_cache(buffer, offset_bytes)
                     while filled < buffer.nbytes:
                         got = os.preadv(file.read_fd, [buffer[filled:]], offset_bytes + filled)
                         if got == 0:

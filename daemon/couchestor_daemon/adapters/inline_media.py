@@ -37,9 +37,16 @@ class InlineMedia:
     def try_read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> bool:
         return self._roster.try_read(zone, offset_bytes, buffer)
 
-    async def read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None:
+    async def read(
+        self,
+        zone: ids.ZoneAddress,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+    ) -> None:
         await self._pass_turn()
-        self._roster.read(zone, offset_bytes, buffer)
+        self._roster.read(zone, offset_bytes, buffer, past_cache=past_cache)
 
     async def write(
         self, zone: ids.ZoneAddress, offset_bytes: int, data: memoryview, *, durable: bool

@@ -54,10 +54,17 @@ class MeasuredDevice:
     def identity(self) -> device_port.DeviceIdentity:
         return self._device.identity
 
-    def read(self, zone: ids.ZoneIndex, offset_bytes: int, buffer: memoryview) -> None:
+    def read(
+        self,
+        zone: ids.ZoneIndex,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+    ) -> None:
         began = perf_counter()
         try:
-            self._device.read(zone, offset_bytes, buffer)
+            self._device.read(zone, offset_bytes, buffer, past_cache=past_cache)
         except errors.DeviceIoError:
             self._counts.failed_read()
             raise

@@ -34,7 +34,14 @@ class MemoryDevice:
                 if content
             ]
 
-    def read(self, zone: ids.ZoneIndex, offset_bytes: int, buffer: memoryview) -> None:
+    def read(
+        self,
+        zone: ids.ZoneIndex,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+    ) -> None:
         zone_rules.check_range(
             self._identity, zone, offset_bytes=offset_bytes, length_bytes=buffer.nbytes
         )

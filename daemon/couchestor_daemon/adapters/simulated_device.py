@@ -245,7 +245,14 @@ class SimulatedDevice:
                 if held.content
             ]
 
-    def read(self, zone: ids.ZoneIndex, offset_bytes: int, buffer: memoryview) -> None:
+    def read(
+        self,
+        zone: ids.ZoneIndex,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+    ) -> None:
         length = buffer.nbytes
         zone_rules.check_range(self._identity, zone, offset_bytes=offset_bytes, length_bytes=length)
         with self._world.lock:

@@ -90,14 +90,23 @@ class ThreadedMedia:
     def try_read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> bool:
         return self._roster.try_read(zone, offset_bytes, buffer)
 
-    async def read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None:
+    async def read(
+        self,
+        zone: ids.ZoneAddress,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+    ) -> None:
         turns = self._read_turns.get(zone.device_id)
         if turns is None:
             self._roster.device(zone.device_id)
             raise AssertionError("a device that is in service has turns")
         async with turns:
             with self._read_memory.lent(buffer.nbytes) as apart:
-                read = functools.partial(self._roster.read, zone, offset_bytes, apart)
+                read = functools.partial(
+                    self._roster.read, zone, offset_bytes, apart, past_cache=past_cache
+                )
                 await self._run(self._read_threads, [_Command(zone.device_id, "read", read, apart)])
                 buffer[:] = apart
 

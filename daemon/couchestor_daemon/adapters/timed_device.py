@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import mmap
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final, TypeVar, cast
 
@@ -54,11 +55,20 @@ class TimedDevice:
     def report(self) -> Sequence[device_port.ZoneReport]:
         return self._run("report", self._device.report)
 
-    def read(self, zone: ids.ZoneIndex, offset_bytes: int, buffer: memoryview) -> None:
+    def read(
+        self,
+        zone: ids.ZoneIndex,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+    ) -> None:
         with self._memory.lent(buffer.nbytes) as apart:
             self._run(
                 "read",
-                functools.partial(self._device.read, zone, offset_bytes, apart),
+                functools.partial(
+                    self._device.read, zone, offset_bytes, apart, past_cache=past_cache
+                ),
                 lent=apart,
             )
             buffer[:] = apart
@@ -113,7 +123,7 @@ class ReadMemory:
         """Memory of this length, until the block ends, or longer if it was abandoned."""
         found = self._pool.try_acquire(length_bytes)
         if found is None:
-            yield memoryview(bytearray(length_bytes))
+            yield memoryview(mmap.mmap(-1, max(1, length_bytes)))[:length_bytes]
             return
         with found:
             yield found.view[:length_bytes]

@@ -73,8 +73,20 @@ class ZonedDevice(Protocol):
         """Every zone that is not empty, by index."""
         ...
 
-    def read(self, zone: ids.ZoneIndex, offset_bytes: int, buffer: memoryview) -> None:
-        """Fill ``buffer`` exactly. Reading past the write pointer gives zeros."""
+    def read(
+        self,
+        zone: ids.ZoneIndex,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+    ) -> None:
+        """Fill ``buffer`` exactly. Reading past the write pointer gives zeros.
+
+        Args:
+            past_cache: From the medium itself, and without pushing anything out of the caches
+                before it, where the file system can do that and ``buffer`` is block-aligned memory.
+        """
         ...
 
     def write(

@@ -38,7 +38,14 @@ class Media(Protocol):
         """Read without blocking when the bytes are in memory; False when it would wait."""
         ...
 
-    async def read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None: ...
+    async def read(
+        self,
+        zone: ids.ZoneAddress,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+    ) -> None: ...
 
     async def write(
         self, zone: ids.ZoneAddress, offset_bytes: int, data: memoryview, *, durable: bool

@@ -224,7 +224,7 @@ def _read_block(
     room = device.identity.zone_capacity_bytes - offset_bytes
     buffer = memoryview(bytearray(max(0, min(checkpoint.BLOCK_BYTES_MAX, room))))
     try:
-        device.read(zone.zone_index, offset_bytes, buffer)
+        device.read(zone.zone_index, offset_bytes, buffer, past_cache=True)
     except errors.DeviceError as exc:
         logger.warning("zone %d of device %s: %s", zone.zone_index, zone.device_id, exc)
         return None

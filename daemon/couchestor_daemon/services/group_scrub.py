@@ -153,6 +153,7 @@ class GroupScrub:
             stripes,
             memory=memory[: length * len(self._zones)],
             turns=self._turns,
+            past_cache=True,
         )
         here = self._in_service()
         await shards.fetch(here)

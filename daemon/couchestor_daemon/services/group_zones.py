@@ -72,7 +72,7 @@ async def is_formatted(
 ) -> bool:
     """Whether one zone carries the header of member ``position``. Raises DeviceError."""
     block = memoryview(bytearray(zone_header.ZONE_HEADER_BYTES))
-    await media.read(zone, 0, block)
+    await media.read(zone, 0, block, past_cache=True)
     header = zone_header.unpack(block)
     return header is not None and (header.role, header.owner_id, header.member_index) == (
         zone_header.ZoneRole.GROUP,

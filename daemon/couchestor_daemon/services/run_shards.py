@@ -60,6 +60,7 @@ class RunShards:
         distrusted: (stripe offset, shard index) of shards that are never taken for whole.
         turns: A lock for each member, shared by runs under way at the same time: a member is read
             from its start to its end, one read after the other, as read-ahead below expects it.
+        past_cache: Read what is on the medium, whatever the caches before it hold.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class RunShards:
         places: Mapping[int, memoryview] | None = None,
         distrusted: Collection[tuple[int, int]] = (),
         turns: Sequence[asyncio.Lock] = (),
+        past_cache: bool = False,
     ) -> None:
         self.stripes = stripes
         self.headers: list[dict[int, shard.ShardHeader]] = [{} for _ in stripes]
@@ -85,6 +87,7 @@ class RunShards:
         self._places = places or {}
         self._distrusted = distrusted
         self._turns = turns
+        self._past_cache = past_cache
         self._untried = list(range(len(self._zones)))
 
     def piece(self, index: int) -> memoryview:
@@ -135,7 +138,12 @@ class RunShards:
 
     async def _read_in_turn(self, index: int) -> None:
         async with self._turns[index] if self._turns else contextlib.nullcontext():
-            await self._tools.media.read(self._zones[index], self._start_bytes, self.piece(index))
+            await self._read_piece(index, self._start_bytes, self.piece(index))
+
+    async def _read_piece(self, index: int, offset_bytes: int, view: memoryview) -> None:
+        await self._tools.media.read(
+            self._zones[index], offset_bytes, view, past_cache=self._past_cache
+        )
 
     async def _read_apart(self, index: int) -> None:
         """Stripe by stripe, so that one bad place does not hide the others."""
@@ -144,9 +152,7 @@ class RunShards:
             try:
                 if len(self.stripes) == 1:
                     raise errors.DeviceIoError("it was just tried")
-                await self._tools.media.read(
-                    self._zones[index], found.location.stripe_offset_bytes, view
-                )
+                await self._read_piece(index, found.location.stripe_offset_bytes, view)
             except errors.DeviceError:
                 # What the memory held before may verify.
                 view[:] = bytes(len(view))

@@ -89,7 +89,7 @@ class SegmentScrub:
                 continue
             block = memoryview(bytearray(zone_header.ZONE_HEADER_BYTES))
             with contextlib.suppress(errors.DeviceError):
-                await self._tools.media.read(zone, 0, block)
+                await self._tools.media.read(zone, 0, block, past_cache=True)
             header = zone_header.unpack(block)
             if header is None or (header.role, header.owner_id, header.member_index) != (
                 zone_header.ZoneRole.SEGMENT,
@@ -129,7 +129,9 @@ class SegmentScrub:
             }
             ended = await asyncio.gather(
                 *(
-                    self._tools.media.read(self._zones[index], self._offset_bytes, view)
+                    self._tools.media.read(
+                        self._zones[index], self._offset_bytes, view, past_cache=True
+                    )
                     for index, view in views.items()
                 ),
                 return_exceptions=True,
@@ -188,7 +190,9 @@ class SegmentScrub:
         with self._tools.acquire(found.total_bytes) as buffer:
             view = buffer.view[: found.total_bytes]
             try:
-                await self._tools.media.read(self._zones[index], found.offset_bytes, view)
+                await self._tools.media.read(
+                    self._zones[index], found.offset_bytes, view, past_cache=True
+                )
             except errors.DeviceError:
                 return False
             header = batch.unpack_header(

@@ -80,7 +80,7 @@ class ShardCheck:
         scratch_bytes = record.parity_shards * found.location.chunk_bytes
         with self._tools.acquire(shards_bytes + scratch_bytes) as buffer:
             shards = run_shards.RunShards(
-                self._tools, record, [found], memory=buffer.view[:shards_bytes]
+                self._tools, record, [found], memory=buffer.view[:shards_bytes], past_cache=True
             )
             await shards.read([shard_index])
             if shard_index not in shards.headers[0]:

@@ -150,10 +150,12 @@ def test_replay_does_not_read_what_was_sealed_before_the_checkpoint(
         zone: ids.ZoneIndex,
         offset_bytes: int,
         buffer: memoryview,
+        *,
+        past_cache: bool = False,
     ) -> None:
         if (device.identity.device_id, zone) in sealed:
             raise errors.DeviceIoError("unreadable")
-        honest(device, zone, offset_bytes, buffer)
+        honest(device, zone, offset_bytes, buffer, past_cache=past_cache)
 
     monkeypatch.setattr(simulated_device.SimulatedDevice, "read", read)
     report = node.lose_index(power_loss=True)

@@ -57,9 +57,20 @@ class HangingDevice(memory_device.MemoryDevice):
     def zone(self) -> ids.ZoneAddress:
         return ids.ZoneAddress(self.identity.device_id, Z0)
 
-    def read(self, zone: ids.ZoneIndex, offset_bytes: int, buffer: memoryview) -> None:
+    def read(
+        self,
+        zone: ids.ZoneIndex,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+    ) -> None:
         self.filled = buffer
-        self._held(lambda: super(HangingDevice, self).read(zone, offset_bytes, buffer))
+        self._held(
+            lambda: super(HangingDevice, self).read(
+                zone, offset_bytes, buffer, past_cache=past_cache
+            )
+        )
 
     def write(
         self, zone: ids.ZoneIndex, offset_bytes: int, data: memoryview, *, durable: bool

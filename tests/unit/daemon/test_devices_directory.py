@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from couchestor_daemon.adapters import directory_device
+from couchestor_daemon.adapters import directory_device, zone_files
 from couchestor_daemon.ports import device as device_port
 from couchestor_domain import errors, ids, units
 
@@ -326,6 +326,23 @@ def test_a_reset_releases_the_file_and_its_space(device: directory_device.Direct
     device.write(Z0, 0, filled(1), durable=True)
     device.reset(Z0)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_read_past_the_cache_is_the_mediums_and_leaves_the_cache_alone(
+    device: directory_device.DirectoryDevice,
+) -> None:
+    body = memoryview(mmap.mmap(-1, 4 * BLOCK))
+    body[:] = b"\7" * len(body)
+    device.write(Z1, 0, body, durable=True)
+    path = device.path / "zones" / zone_files.file_name(Z1)
+    buffer = memoryview(mmap.mmap(-1, len(body)))
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    device.read(Z1, 0, buffer, past_cache=True)
+    assert buffer == body
+    assert not device.try_read(Z1, 0, buffer), "it came by way of the page cache"
+    device.read(Z1, 0, buffer)
+    assert device.try_read(Z1, 0, buffer)
 
 
 def test_few_descriptors_serve_many_zones_and_threads(folder: pathlib.Path) -> None:

@@ -77,7 +77,14 @@ def test_more_devices_than_rows_are_used_uncounted(tmp_path: pathlib.Path) -> No
 
 def test_each_command_of_a_device_is_counted_failed_or_not(tmp_path: pathlib.Path) -> None:
     class Failing(memory_device.MemoryDevice):
-        def read(self, zone: ids.ZoneIndex, offset_bytes: int, buffer: memoryview) -> None:
+        def read(
+            self,
+            zone: ids.ZoneIndex,
+            offset_bytes: int,
+            buffer: memoryview,
+            *,
+            past_cache: bool = False,
+        ) -> None:
             raise errors.DeviceIoError("bad sector")
 
     recorder = drive_board.DriveRecorder(tmp_path, "one")

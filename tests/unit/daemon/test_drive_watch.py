@@ -51,11 +51,18 @@ class SlowDevice:
     def identity(self) -> device_port.DeviceIdentity:
         return self.device.identity
 
-    def read(self, zone: ids.ZoneIndex, offset_bytes: int, buffer: memoryview) -> None:
+    def read(
+        self,
+        zone: ids.ZoneIndex,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+    ) -> None:
         self.clock.seconds += self.seconds
         if self.fails_reads:
             raise errors.DeviceIoError("bad sector")
-        self.device.read(zone, offset_bytes, buffer)
+        self.device.read(zone, offset_bytes, buffer, past_cache=past_cache)
         if self.forgets:
             buffer[0] ^= 1
 

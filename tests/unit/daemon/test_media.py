@@ -209,9 +209,16 @@ class GatedDevice(memory_device.MemoryDevice):
         super().__init__(make_identity(number))
         self._before = before
 
-    def read(self, zone: ids.ZoneIndex, offset_bytes: int, buffer: memoryview) -> None:
+    def read(
+        self,
+        zone: ids.ZoneIndex,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+    ) -> None:
         self._before()
-        super().read(zone, offset_bytes, buffer)
+        super().read(zone, offset_bytes, buffer, past_cache=past_cache)
         buffer[0] = 1
 
     def flush(self, zones: object) -> None:
@@ -306,13 +313,20 @@ class StallingDevice(memory_device.MemoryDevice):
         self.is_busy = threading.Event()
         self._count_lock = threading.Lock()
 
-    def read(self, zone: ids.ZoneIndex, offset_bytes: int, buffer: memoryview) -> None:
+    def read(
+        self,
+        zone: ids.ZoneIndex,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+    ) -> None:
         with self._count_lock:
             self.at_once_count += 1
             if self.at_once_count == 2:
                 self.is_busy.set()
         self.go_on.wait(20)
-        super().read(zone, offset_bytes, buffer)
+        super().read(zone, offset_bytes, buffer, past_cache=past_cache)
 
 
 async def test_a_device_that_stalls_leaves_threads_for_the_others() -> None:

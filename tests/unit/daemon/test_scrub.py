@@ -292,9 +292,11 @@ async def test_a_batch_that_is_read_while_it_is_written_is_not_damaged(
     late = media_records.zone_addresses(bench.segment_of(address).members)[1]
     honest, reads = bench.media.read, 0
 
-    async def read(zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None:
+    async def read(
+        zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview, *, past_cache: bool = False
+    ) -> None:
         nonlocal reads
-        await honest(zone, offset_bytes, buffer)
+        await honest(zone, offset_bytes, buffer, past_cache=past_cache)
         if zone == late and offset_bytes + len(buffer) > place.offset_bytes:
             reads += 1
             if reads == 1:
@@ -557,10 +559,12 @@ async def test_the_next_run_is_read_while_the_one_before_is_verified(
     honest, was_read = bench.media.read, asyncio.Event()
     awaited = bench.location(addresses[group_scrub.RUNS_AT_ONCE]).stripe_offset_bytes
 
-    async def read(zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None:
+    async def read(
+        zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview, *, past_cache: bool = False
+    ) -> None:
         if (zone, offset_bytes) == (last, awaited):
             was_read.set()
-        await honest(zone, offset_bytes, buffer)
+        await honest(zone, offset_bytes, buffer, past_cache=past_cache)
 
     async def run_codec(function: Callable[..., Any], *arguments: Any) -> Any:
         if work.shards_count:
@@ -588,7 +592,9 @@ async def test_each_member_is_read_from_its_start_to_its_end(
     under_way: set[ids.ZoneAddress] = set()
     honest, rng = bench.media.read, random.Random(1)
 
-    async def read(zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None:
+    async def read(
+        zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview, *, past_cache: bool = False
+    ) -> None:
         if zone in places and offset_bytes:
             assert zone not in under_way
             under_way.add(zone)
@@ -597,7 +603,7 @@ async def test_each_member_is_read_from_its_start_to_its_end(
             for _ in range(rng.randrange(20)):
                 await asyncio.sleep(0)
             under_way.discard(zone)
-        await honest(zone, offset_bytes, buffer)
+        await honest(zone, offset_bytes, buffer, past_cache=past_cache)
 
     monkeypatch.setattr(bench.media, "read", read)
     work = group_scrub.GroupScrub(bench.tools, bench.record(), end_bytes=end_of(bench))

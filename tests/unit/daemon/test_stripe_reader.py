@@ -53,7 +53,14 @@ class FakeMedia:
         self._copy(zone, offset_bytes, buffer)
         return True
 
-    async def read(self, zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview) -> None:
+    async def read(
+        self,
+        zone: ids.ZoneAddress,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+    ) -> None:
         if (event := self.stalled.get(zone)) is not None:
             # As a thread: it goes on to the end when nobody waits for it any more.
             self.reads.append((zone, offset_bytes, 0))
