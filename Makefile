@@ -39,11 +39,13 @@ TEST_JOBS ?= 2
 test: setup
 	$(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile
 
-# Crash simulations: SEEDS of each, from FIRST on, of ONLY one (log or node) if that is given.
+# Crash simulations: SEEDS of each, from FIRST on, of ONLY one (log or node) if that is given, in
+# JOBS processes.
 SEEDS ?= 1000
 FIRST ?= 0
+JOBS ?= 1
 simulate: setup
-	$(BIN)/python -W error -m tests.simulation.run_seeds --seeds $(SEEDS) --first $(FIRST) $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -W error -m tests.simulation.run_seeds --seeds $(SEEDS) --first $(FIRST) --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
 
 check: setup
 	$(BIN)/ruff format --check $(SOURCES)
