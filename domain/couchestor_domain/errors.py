@@ -100,6 +100,14 @@ class NoSuchKeyError(ObjectStoreError, ClientError):
     """The key does not exist in the bucket."""
 
 
+class NoSuchVersionError(ObjectStoreError, ClientError):
+    """The key has no version with this id."""
+
+
+class DeleteMarkerError(ObjectStoreError, ClientError):
+    """The version named is a delete marker, which has no content; ``context`` tells of it."""
+
+
 class NoSuchUploadError(ObjectStoreError, ClientError):
     """The upload does not exist: never started, completed or aborted."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -19,6 +20,17 @@ def _empty_map() -> Mapping[str, str]:
     return EMPTY_MAP
 
 
+class Versioning(enum.Enum):
+    """What a bucket does with the version before when a key is written again."""
+
+    NEVER = ""
+    """It is gone, and always was."""
+    ENABLED = "Enabled"
+    """It stays, under its id."""
+    SUSPENDED = "Suspended"
+    """It stays if it has an id; what is written has none and replaces what has none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketRecord:
     """A bucket as listed."""
@@ -27,6 +39,7 @@ class BucketRecord:
     owner: str
     created_ns: int
     region: str
+    versioning: Versioning = Versioning.NEVER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +63,13 @@ class ObjectRecord:
     bucket: str
     key: str
     version_id: str = NULL_VERSION
+    is_named: bool = False
+    """Whether answers name the version: its bucket has, or once had, versioning enabled."""
+    is_latest: bool = True
+    is_delete_marker: bool = False
+    """It has no content: in its place the key counts as deleted."""
+    order: int = 0
+    """Grows from each version of a key to the next; 0 where versioning was never enabled."""
     size_bytes: int
     etag: str
     """Without quotes: MD5 hexadecimal, or ``<md5 of part md5s>-<part count>``."""
@@ -149,6 +169,25 @@ NOTHING_EXPECTED: Final = ExpectedObject()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Doomed:
+    """What is to be deleted."""
+
+    key: str
+    version_id: str | None = None
+    """This version for good; None: the key, whose versions stay where versioning was enabled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletion:
+    """What a delete did, as its answer tells."""
+
+    version_id: str = ""
+    """The version removed, or the delete marker made; empty: the bucket never had versioning."""
+    is_delete_marker: bool = False
+    """Whether that version is, or was, a delete marker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListQuery:
     """A page of a listing, protocol details already removed."""
 
@@ -171,6 +210,30 @@ class ListPage:
     truncated: bool = False
     last: str = ""
     """The last key or common prefix on the page: ``after`` of the next query when truncated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionQuery:
+    """A page of all versions of a bucket, by key, each key's newest version first."""
+
+    bucket: str
+    prefix: str = ""
+    delimiter: str = ""
+    key_marker: str = ""
+    version_marker: str = ""
+    """Go on with the key ``key_marker`` behind this version; empty: behind all of them."""
+    limit: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionPage:
+    """Versions, delete markers among them, and common prefixes of one page."""
+
+    versions: Sequence[ObjectRecord] = ()
+    common_prefixes: Sequence[str] = ()
+    truncated: bool = False
+    next_key_marker: str = ""
+    next_version_marker: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

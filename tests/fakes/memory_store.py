@@ -74,6 +74,9 @@ class MemoryStore:
     async def get_bucket(self, name: str) -> objects.BucketRecord:
         return self._bucket(name).record
 
+    async def set_versioning(self, *, bucket: str, versioning: objects.Versioning) -> None:
+        raise AssertionError(f"this store keeps no versions: {bucket} {versioning}")
+
     async def list_buckets(self) -> Sequence[objects.BucketRecord]:
         return [self._buckets[name].record for name in sorted(self._buckets)]
 
@@ -103,9 +106,13 @@ class MemoryStore:
         self._store(bucket, record, content)
         return record
 
-    async def get_object(self, *, bucket: str, key: str) -> objects.ObjectRecord:
+    async def get_object(
+        self, *, bucket: str, key: str, version_id: str | None = None
+    ) -> objects.ObjectRecord:
         self._maybe_fail()
         record = self._bucket(bucket).objects.get(key)
+        if version_id is not None and (record is None or record.version_id != version_id):
+            raise errors.NoSuchVersionError(f"no version {version_id} of key {key}")
         if record is None:
             raise errors.NoSuchKeyError(f"no key {key}")
         return record
@@ -140,20 +147,53 @@ class MemoryStore:
             self.streams_closed += 1
 
     async def delete_object(
-        self, *, bucket: str, key: str, conditions: objects.WriteConditions
-    ) -> None:
+        self,
+        *,
+        bucket: str,
+        key: str,
+        conditions: objects.WriteConditions,
+        version_id: str | None = None,
+        owner: str = "",
+    ) -> objects.Deletion:
         held = self._bucket(bucket)
         current = held.objects.get(key)
         if conditions.if_match is not None and (
             current is None or conditions.if_match not in ("*", current.etag)
         ):
             raise errors.PreconditionFailedError("If-Match", condition="If-Match")
-        self._drop(held, key)
-
-    async def delete_objects(self, *, bucket: str, keys: Sequence[str]) -> None:
-        held = self._bucket(bucket)
-        for key in keys:
+        if version_id in (None, objects.NULL_VERSION):
             self._drop(held, key)
+        return objects.Deletion()
+
+    async def delete_objects(
+        self, *, bucket: str, doomed: Sequence[objects.Doomed], owner: str = ""
+    ) -> Sequence[objects.Deletion]:
+        return [
+            await self.delete_object(
+                bucket=bucket,
+                key=each.key,
+                conditions=objects.NO_CONDITIONS,
+                version_id=each.version_id,
+            )
+            for each in doomed
+        ]
+
+    async def list_versions(self, query: objects.VersionQuery) -> objects.VersionPage:
+        page = await self.list_objects(
+            objects.ListQuery(
+                bucket=query.bucket,
+                prefix=query.prefix,
+                delimiter=query.delimiter,
+                after=query.key_marker,
+                limit=query.limit,
+            )
+        )
+        return objects.VersionPage(
+            versions=page.objects,
+            common_prefixes=page.common_prefixes,
+            truncated=page.truncated,
+            next_key_marker=page.last if page.truncated else "",
+        )
 
     async def list_objects(self, query: objects.ListQuery) -> objects.ListPage:
         bucket = self._bucket(query.bucket)

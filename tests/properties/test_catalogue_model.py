@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from couchestor_daemon.adapters import memory_index
 from couchestor_daemon.formats import index_keys, l2p_record
+from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services.catalogue import buckets, key_space, listing, liveness, versions
-from couchestor_domain import ids, objects
+from couchestor_domain import ids, objects, version_ids
 
 FEW = hypothesis.settings(max_examples=80, deadline=None)
 BUCKET = "photos"
@@ -36,6 +37,15 @@ def object_record(key: str, serial: int) -> objects.ObjectRecord:
         modified_ns=serial,
         extents=(ids.Extent(address, 10),),
     )
+
+
+def draw() -> bytes:
+    return bytes(version_ids.RANDOM_BYTES)
+
+
+def remove(txn: index_port.IndexWriter, key: str) -> None:
+    deletion = versions.delete_version(txn, BUCKET, key, objects.NO_CONDITIONS, now_ns=1, draw=draw)
+    assert deletion == objects.Deletion()
 
 
 def expected_page(
@@ -83,15 +93,19 @@ def test_the_catalogue_is_a_dict(
     with store.write() as txn:
         buckets.create_bucket(txn, name=BUCKET, owner="o", region="r", now_ns=1)
         bystanders = list(txn.scan(b"\x00", b"\xff"))
-        for serial, (key, remove) in enumerate(changes, 1):
-            if remove:
-                found = versions.delete_version(txn, BUCKET, key, objects.NO_CONDITIONS)
-                assert found == (model.pop(key, None) is not None)
+        for serial, (key, is_gone) in enumerate(changes, 1):
+            if is_gone:
+                remove(txn, key)
+                model.pop(key, None)
                 continue
             record = object_record(key, serial)
             location = l2p_record.StripeLocation(serial % 3 + 1, 0, 4096, 10, 0, 10)
             versions.put_version(
-                txn, record, objects.NO_CONDITIONS, [(record.extents[0].address, location)]
+                txn,
+                record,
+                objects.NO_CONDITIONS,
+                [(record.extents[0].address, location)],
+                draw=draw,
             )
             model[key] = record
         for key, record in model.items():
@@ -100,7 +114,7 @@ def test_the_catalogue_is_a_dict(
         for query in queries:
             assert listing.list_objects(txn, query) == expected_page(model, query)
         for key in model:
-            versions.delete_version(txn, BUCKET, key, objects.NO_CONDITIONS)
+            remove(txn, key)
         # Nothing is left behind but the counter of namespaces.
         left = [pair for pair in txn.scan(b"\x00", b"\xff") if pair[0] != index_keys.NAMESPACE_KEY]
         assert left == [pair for pair in bystanders if pair[0] != index_keys.NAMESPACE_KEY]

@@ -206,7 +206,11 @@ class Client:
     async def _delete_many(self) -> None:
         keys = sorted({self._any_key() for _ in range(3)})
         writes = [self._judge.begin(key, oracle.ABSENT) for key in keys]
-        send = functools.partial(self._store().delete_objects, bucket=ledger.BUCKET, keys=keys)
+        send = functools.partial(
+            self._store().delete_objects,
+            bucket=ledger.BUCKET,
+            doomed=[objects.Doomed(key=key) for key in keys],
+        )
         if await self._attempt(writes, _answered(send)):
             for write in writes:
                 self._judge.ack(write, commits=False)
@@ -374,6 +378,6 @@ class Client:
         assert shown == (oracle.etag_of(write), write.size_bytes), (record, write)
 
 
-async def _answered(send: Callable[[], Awaitable[None]]) -> bool:
+async def _answered(send: Callable[[], Awaitable[object]]) -> bool:
     await send()
     return True

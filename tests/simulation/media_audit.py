@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator
 
 import xxhash
@@ -55,7 +56,9 @@ def _table(reader: index_port.IndexReader, table: bytes) -> Iterator[tuple[bytes
 
 def _check_map(reader: index_port.IndexReader) -> list[l2p.Entry]:
     wanted: list[tuple[int, int]] = []
-    for key, value in _table(reader, index_keys.OBJECTS):
+    for key, value in itertools.chain(
+        _table(reader, index_keys.OBJECTS), _table(reader, index_keys.HISTORY)
+    ):
         if len(key) == 1 + 8 + index_keys.KEY_PART_BYTES + 1 and len(value) == 8:
             continue  # Leads to the rest of a long key.
         stored = index_records.unpack(index_records.Object, value)

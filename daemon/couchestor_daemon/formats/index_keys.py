@@ -5,19 +5,21 @@ big-endian so that they sort. "ns" is a namespace: a u64 drawn from one counter,
 
     b  name                                   bucket: its ns, owner, ...
     o  ns, key part                           current version of an object (see key_space)
+    h  ns, key part                           list id (u64) of a key's other versions
+    e  list id u64, age u64                   one of those, delete markers too, newest first
     q  parts id u64, page u32                 parts of a completed object with many of them
     u  ns, key part                           list id (u64) of a key's uploads (see key_space)
     w  list id u64, initiated ns u64, id      uploads of one key, oldest first; no value
     i  upload id                              upload under way
     v  parts id u64, number u16               part of an upload under way
-    c  upload id                              completed upload, while its object is current
+    c  upload id                              completed upload, while the version it became exists
     l  "g" or "s", id u64                     live bytes (u64) of a group or log segment
     p  extent address u64                     L2P (formats.l2p_record)
     s g k z d r m                             segments, groups, checkpoints, zones, devices,
                                               repair queue, meta (formats.media_records)
 
 S3 keys run to 1,024 bytes, index keys to 511, and the order must stay that of the whole keys. In
-tables o and u a key of at most ``KEY_PART_BYTES`` is one entry; of a longer one the first
+tables o, h and u a key of at most ``KEY_PART_BYTES`` is one entry; of a longer one the first
 ``KEY_PART_BYTES`` and ``CHILD_MARK`` name an entry that holds the namespace of the rest. The mark
 makes that entry sort after the key that ends there and before every other key.
 """
@@ -32,6 +34,8 @@ from couchestor_daemon.ports import index as index_port
 
 BUCKETS: Final = b"b"
 OBJECTS: Final = b"o"
+HISTORY_KEYS: Final = b"h"
+HISTORY: Final = b"e"
 OBJECT_PARTS: Final = b"q"
 UPLOAD_KEYS: Final = b"u"
 UPLOAD_LISTS: Final = b"w"
@@ -41,7 +45,17 @@ COMPLETED: Final = b"c"
 LIVE_BYTES: Final = b"l"
 
 TABLES: Final = (
-    *(BUCKETS, OBJECTS, OBJECT_PARTS, UPLOAD_KEYS, UPLOAD_LISTS, UPLOADS, UPLOAD_PARTS),
+    *(
+        BUCKETS,
+        OBJECTS,
+        HISTORY_KEYS,
+        HISTORY,
+        OBJECT_PARTS,
+        UPLOAD_KEYS,
+        UPLOAD_LISTS,
+        UPLOADS,
+        UPLOAD_PARTS,
+    ),
     *(COMPLETED, LIVE_BYTES, l2p_record.TABLE, media_records.SEGMENTS, media_records.GROUPS),
     *(media_records.CHECKPOINTS, media_records.ZONES, media_records.DEVICES),
     *(media_records.REPAIRS, media_records.META),
@@ -52,6 +66,7 @@ NAMESPACE_KEY: Final = media_records.META + b"namespace"
 """Last namespace drawn (u64); also numbers parts ids and list ids."""
 
 U64: Final = media_records.U64
+_ORDER_MAX: Final = 2**64 - 1
 _PAGE: Final = struct.Struct(">1sQI")
 _PART: Final = struct.Struct(">1sQH")
 
@@ -73,6 +88,11 @@ def namespace(table: bytes, number: int) -> bytes:
 def namespace_stop(table: bytes, number: int) -> bytes:
     """First possible key behind ``namespace(table, number)``."""
     return table + U64.pack(number + 1)
+
+
+def history_entry(list_id: int, order: int) -> bytes:
+    """Key of a version that is not current; the age is what its order lacks to the largest."""
+    return HISTORY + U64.pack(list_id) + U64.pack(_ORDER_MAX - order)
 
 
 def object_parts(parts_id: int, page_index: int) -> bytes:

@@ -24,6 +24,8 @@ class Bucket(msgspec.Struct, array_like=True, frozen=True):
     owner: str
     created_ns: int
     region: str
+    versioning: str = ""
+    """Value of ``objects.Versioning``."""
 
 
 class Part(msgspec.Struct, array_like=True, frozen=True):
@@ -44,7 +46,7 @@ class PartPage(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Object(msgspec.Struct, array_like=True, frozen=True):
-    """The current version of a key."""
+    """A version of a key."""
 
     version_id: str
     size_bytes: int
@@ -62,6 +64,9 @@ class Object(msgspec.Struct, array_like=True, frozen=True):
     """Where the parts are when they are not here; 0 when sizes and extents are here."""
     upload_id: str
     """Upload it was completed from, or empty."""
+    order: int = 0
+    """See ``objects.ObjectRecord``."""
+    is_delete_marker: bool = False
 
 
 class Upload(msgspec.Struct, array_like=True, frozen=True):
@@ -88,6 +93,30 @@ class Completed(msgspec.Struct, array_like=True, frozen=True):
     initiated_ns: int
     asked: bytes
     """Digest of the part list it was completed with."""
+    version_id: str = objects.NULL_VERSION
+    """What it became."""
+
+
+def marker(*, version_id: str, order: int, modified_ns: int, owner: str) -> Object:
+    """A delete marker."""
+    return Object(
+        version_id=version_id,
+        size_bytes=0,
+        etag="",
+        modified_ns=modified_ns,
+        headers={},
+        metadata={},
+        checksums={},
+        checksum_type="",
+        owner=owner,
+        part_count=0,
+        part_sizes_bytes=(),
+        extents=(),
+        parts_id=0,
+        upload_id="",
+        order=order,
+        is_delete_marker=True,
+    )
 
 
 Record = TypeVar("Record", Bucket, Part, PartPage, Object, Upload, Completed)
@@ -180,6 +209,8 @@ def object_to_domain(
         bucket=bucket,
         key=key,
         version_id=stored.version_id,
+        is_delete_marker=stored.is_delete_marker,
+        order=stored.order,
         size_bytes=stored.size_bytes,
         etag=stored.etag,
         modified_ns=stored.modified_ns,

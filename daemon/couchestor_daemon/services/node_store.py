@@ -14,8 +14,14 @@ import xxhash
 from couchestor_daemon.formats import l2p_record, media_records
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import body_writer, commit_log, extent_reader, group_commit
-from couchestor_daemon.services.catalogue import buckets, listing, uploads, versions
-from couchestor_domain import ids, objects
+from couchestor_daemon.services.catalogue import (
+    buckets,
+    listing,
+    uploads,
+    version_listing,
+    versions,
+)
+from couchestor_domain import ids, objects, version_ids
 
 T = TypeVar("T")
 
@@ -94,6 +100,7 @@ class NodeStore:
     Args:
         part_bytes_min: Smallest part of an upload that is not its last one.
         draw_upload_id: Gives ids that nobody can guess.
+        draw_random: Gives what makes ids of versions so.
     """
 
     def __init__(
@@ -106,6 +113,7 @@ class NodeStore:
         clock: Clock,
         part_bytes_min: int = uploads.PART_BYTES_MIN,
         draw_upload_id: Callable[[], str] = lambda: secrets.token_urlsafe(24),
+        draw_random: versions.DrawRandom = lambda: secrets.token_bytes(version_ids.RANDOM_BYTES),
     ) -> None:
         self._index = index
         self._commits = commits
@@ -114,6 +122,7 @@ class NodeStore:
         self._clock = clock
         self._part_bytes_min = part_bytes_min
         self._draw_upload_id = draw_upload_id
+        self._draw_random = draw_random
 
     # -- buckets --------------------------------------------------------------------------------
 
@@ -131,6 +140,11 @@ class NodeStore:
     async def get_bucket(self, name: str) -> objects.BucketRecord:
         with self._index.read() as reader:
             return buckets.get_bucket(reader, name)
+
+    async def set_versioning(self, *, bucket: str, versioning: objects.Versioning) -> None:
+        await self._change(
+            lambda txn, _: buckets.set_versioning(txn, bucket, versioning), uses_reserve=True
+        )
 
     async def list_buckets(self) -> Sequence[objects.BucketRecord]:
         with self._index.read() as reader:
@@ -157,14 +171,21 @@ class NodeStore:
                 owner=request.owner,
                 extents=(written.extent,) if written.extent.length_bytes else (),
             )
-            versions.put_version(txn, record, request.conditions, self._locations(written, place))
-            return record
+            return versions.put_version(
+                txn,
+                record,
+                request.conditions,
+                self._locations(written, place),
+                draw=self._draw_random,
+            )
 
         return await self._change(apply, written=written)
 
-    async def get_object(self, *, bucket: str, key: str) -> objects.ObjectRecord:
+    async def get_object(
+        self, *, bucket: str, key: str, version_id: str | None = None
+    ) -> objects.ObjectRecord:
         with self._index.read() as reader:
-            record = versions.get_version(reader, bucket, key)
+            record = versions.get_version(reader, bucket, key, version_id)
             return dataclasses.replace(record, places=self._extents.locate(reader, record.extents))
 
     async def fetch(
@@ -190,22 +211,58 @@ class NodeStore:
         )
 
     async def delete_object(
-        self, *, bucket: str, key: str, conditions: objects.WriteConditions
-    ) -> None:
-        await self._change(
-            lambda txn, _: versions.delete_version(txn, bucket, key, conditions), uses_reserve=True
+        self,
+        *,
+        bucket: str,
+        key: str,
+        conditions: objects.WriteConditions,
+        version_id: str | None = None,
+        owner: str = "",
+    ) -> objects.Deletion:
+        doomed = objects.Doomed(key=key, version_id=version_id)
+        return await self._change(
+            lambda txn, _: self._delete(txn, bucket, doomed, conditions, owner=owner),
+            uses_reserve=True,
         )
 
-    async def delete_objects(self, *, bucket: str, keys: Sequence[str]) -> None:
-        def apply(txn: index_port.IndexWriter, _: commit_log.Placement) -> None:
-            for key in keys:
-                versions.delete_version(txn, bucket, key, objects.NO_CONDITIONS)
+    async def delete_objects(
+        self, *, bucket: str, doomed: Sequence[objects.Doomed], owner: str = ""
+    ) -> list[objects.Deletion]:
+        return await self._change(
+            lambda txn, _: [
+                self._delete(txn, bucket, each, objects.NO_CONDITIONS, owner=owner)
+                for each in doomed
+            ],
+            uses_reserve=True,
+        )
 
-        await self._change(apply, uses_reserve=True)
+    def _delete(
+        self,
+        txn: index_port.IndexWriter,
+        bucket: str,
+        doomed: objects.Doomed,
+        conditions: objects.WriteConditions,
+        *,
+        owner: str,
+    ) -> objects.Deletion:
+        return versions.delete_version(
+            txn,
+            bucket,
+            doomed.key,
+            conditions,
+            version_id=doomed.version_id,
+            owner=owner,
+            now_ns=self._clock.now_ns(),
+            draw=self._draw_random,
+        )
 
     async def list_objects(self, query: objects.ListQuery) -> objects.ListPage:
         with self._index.read() as reader:
             return listing.list_objects(reader, query)
+
+    async def list_versions(self, query: objects.VersionQuery) -> objects.VersionPage:
+        with self._index.read() as reader:
+            return version_listing.list_versions(reader, query)
 
     # -- uploads --------------------------------------------------------------------------------
 
@@ -276,6 +333,7 @@ class NodeStore:
                 conditions,
                 expected=expected,
                 now_ns=now_ns,
+                draw=self._draw_random,
                 min_part_bytes=self._part_bytes_min,
             ),
             uses_reserve=True,

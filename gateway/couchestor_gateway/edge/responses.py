@@ -47,7 +47,7 @@ def failure(
     error: s3_error.S3Error, *, resource: str, request_id: str, host_id: str, head: bool
 ) -> Reply:
     """An error as S3 writes it; a HEAD, 304 or similar carries no document."""
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = {**error.headers}
     if error.status == 503:
         headers["Retry-After"] = str(error.extra.get("RetryAfter", 1))
     if error.status == 416 and "ActualObjectSize" in error.extra:

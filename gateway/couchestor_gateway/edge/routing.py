@@ -28,6 +28,7 @@ from couchestor_gateway.operations import (
     list_objects,
     list_objects_v2,
     list_parts,
+    put_bucket_versioning,
     put_object,
     upload_part,
     upload_part_copy,
@@ -100,6 +101,7 @@ _BUCKET: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "uploads"): Operation("ListMultipartUploads", list_multipart_uploads.run),
     ("HEAD", ""): Operation("HeadBucket", head_bucket.run),
     ("PUT", ""): CREATE_BUCKET,
+    ("PUT", "versioning"): Operation("PutBucketVersioning", put_bucket_versioning.run),
     ("DELETE", ""): Operation("DeleteBucket", delete_bucket.run),
     ("POST", "delete"): Operation("DeleteObjects", delete_objects.run),
 }

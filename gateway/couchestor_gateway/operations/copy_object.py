@@ -5,7 +5,7 @@ from __future__ import annotations
 from couchestor_domain import objects, units
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
-from couchestor_gateway.operations import copy_source, object_headers
+from couchestor_gateway.operations import copy_source, object_headers, versions
 from couchestor_gateway.protocol import conditions, digests, s3_error, timestamps, xml_writing
 
 COPY_BYTES_MAX = 5 * units.GIB
@@ -60,4 +60,6 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         xml.text(f"Checksum{algorithm.upper()}", value)
     if record.checksums:
         xml.text("ChecksumType", record.checksum_type)
-    return responses.document(xml.finish())
+    return responses.document(
+        xml.finish(), headers={**versions.of_record(record), **copy_source.version_header(source)}
+    )

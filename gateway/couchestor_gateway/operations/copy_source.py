@@ -24,7 +24,7 @@ async def find(request: s3_request.S3Request) -> objects.ObjectRecord:
     """
     text = request.headers[_HEADER]
     path, _, raw_query = text.partition("?")
-    versions.require_null(addressing.parse_query(raw_query))
+    version_id = versions.named(addressing.parse_query(raw_query))
     bucket, _, key = addressing.decode(path).removeprefix("/").partition("/")
     if not bucket or not key:
         raise s3_error.make(
@@ -40,9 +40,14 @@ async def find(request: s3_request.S3Request) -> objects.ObjectRecord:
     expected = request.headers.get("x-amz-source-expected-bucket-owner")
     if expected is not None and expected != request.owner:
         raise s3_error.make("AccessDenied")
-    record = await request.objects.get_object(bucket=bucket, key=key)
+    record = await request.objects.get_object(bucket=bucket, key=key, version_id=version_id)
     conditions.check_copy_source(request.headers, etag=record.etag, modified_ns=record.modified_ns)
     return record
+
+
+def version_header(source: objects.ObjectRecord) -> dict[str, str]:
+    """The header that names the version that was copied."""
+    return {"x-amz-copy-source-version-id": source.version_id} if source.is_named else {}
 
 
 class StoredBody:

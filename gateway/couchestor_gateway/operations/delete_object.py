@@ -9,9 +9,12 @@ from couchestor_gateway.protocol import conditions
 
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
-    """Remove the key; a missing key answers 204 too."""
-    versions.require_null(request.query)
-    await request.objects.delete_object(
-        bucket=request.bucket, key=request.key, conditions=conditions.of_write(request.headers)
+    """Remove the key or one version; what is missing answers 204 too."""
+    deletion = await request.objects.delete_object(
+        bucket=request.bucket,
+        key=request.key,
+        conditions=conditions.of_write(request.headers),
+        version_id=versions.named(request.query),
+        owner=request.owner,
     )
-    return responses.Reply(204)
+    return responses.Reply(204, versions.of_deletion(deletion))

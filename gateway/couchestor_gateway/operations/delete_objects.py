@@ -5,28 +5,44 @@ from __future__ import annotations
 from couchestor_domain import objects
 from couchestor_gateway.edge import addressing, responses
 from couchestor_gateway.edge import request as s3_request
+from couchestor_gateway.operations import versions
 from couchestor_gateway.protocol import xml_reading, xml_writing
 
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
-    """Remove up to 1,000 keys in one commit; per-key refusals are listed in the answer."""
+    """Remove up to 1,000 keys or versions in one commit; refusals are listed in the answer."""
     asked = xml_reading.delete(await request.document(required=True))
-    doomed: list[str] = []
-    refused: list[tuple[str, str, str]] = []
+    doomed: list[objects.Doomed] = []
+    refused: list[tuple[xml_reading.DeleteItem, str, str]] = []
     for item in asked.objects:
-        if item.version_id not in (None, "", objects.NULL_VERSION):
-            refused.append((item.key, "NoSuchVersion", "The specified version does not exist."))
+        if item.version_id and not versions.is_well_formed(item.version_id):
+            refused.append((item, "NoSuchVersion", "The specified version does not exist."))
         elif len(item.key.encode()) > addressing.KEY_BYTES_MAX:
-            refused.append((item.key, "KeyTooLongError", "Your key is too long"))
+            refused.append((item, "KeyTooLongError", "Your key is too long"))
         else:
-            doomed.append(item.key)
-    if doomed:
-        await request.objects.delete_objects(bucket=request.bucket, keys=doomed)
+            doomed.append(objects.Doomed(key=item.key, version_id=item.version_id or None))
     xml = xml_writing.Document("DeleteResult")
-    if not asked.quiet:
-        for key in doomed:
-            xml.open("Deleted").text("Key", key).close("Deleted")
-    for key, code, message in refused:
-        xml.open("Error").text("Key", key).text("Code", code)
-        xml.text("Message", message).close("Error")
+    if doomed:
+        done = await request.objects.delete_objects(
+            bucket=request.bucket, doomed=doomed, owner=request.owner
+        )
+        if not asked.quiet:
+            for each, deletion in zip(doomed, done, strict=True):
+                _write_deleted(xml, each, deletion)
+    for item, code, message in refused:
+        xml.open("Error").text("Key", item.key)
+        if item.version_id:
+            xml.text("VersionId", item.version_id)
+        xml.text("Code", code).text("Message", message).close("Error")
     return responses.document(xml.finish())
+
+
+def _write_deleted(
+    xml: xml_writing.Document, doomed: objects.Doomed, deletion: objects.Deletion
+) -> None:
+    xml.open("Deleted").text("Key", doomed.key)
+    if doomed.version_id is not None:
+        xml.text("VersionId", doomed.version_id)
+    if deletion.is_delete_marker:
+        xml.flag("DeleteMarker", True).text("DeleteMarkerVersionId", deletion.version_id)
+    xml.close("Deleted")

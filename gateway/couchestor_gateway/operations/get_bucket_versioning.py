@@ -8,6 +8,9 @@ from couchestor_gateway.protocol import xml_writing
 
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
-    """The empty configuration: versioning was never enabled."""
-    await request.buckets.get_bucket(request.bucket)
-    return responses.document(xml_writing.Document("VersioningConfiguration").finish())
+    """Whether versioning is enabled or suspended; an empty document if it never was."""
+    bucket = await request.buckets.get_bucket(request.bucket)
+    xml = xml_writing.Document("VersioningConfiguration")
+    if bucket.versioning.value:
+        xml.text("Status", bucket.versioning.value)
+    return responses.document(xml.finish())

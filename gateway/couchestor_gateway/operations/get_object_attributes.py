@@ -16,9 +16,10 @@ _ATTRIBUTES: Final = frozenset({"ETag", "Checksum", "ObjectParts", "StorageClass
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
     """What the client names about an object: ETag, checksum, parts, size, storage class."""
-    versions.require_null(request.query)
     wanted = _wanted(request)
-    record = await request.objects.get_object(bucket=request.bucket, key=request.key)
+    record = await request.objects.get_object(
+        bucket=request.bucket, key=request.key, version_id=versions.named(request.query)
+    )
     xml = xml_writing.Document("GetObjectAttributesResponse")
     if "ETag" in wanted:
         xml.text("ETag", record.etag)
@@ -33,8 +34,8 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         xml.text("StorageClass", "STANDARD")
     if "ObjectSize" in wanted:
         xml.text("ObjectSize", record.size_bytes)
-    modified = timestamps.http_date(record.modified_ns)
-    return responses.document(xml.finish(), headers={"Last-Modified": modified})
+    headers = {"Last-Modified": timestamps.http_date(record.modified_ns)}
+    return responses.document(xml.finish(), headers={**headers, **versions.of_record(record)})
 
 
 def _wanted(request: s3_request.S3Request) -> set[str]:

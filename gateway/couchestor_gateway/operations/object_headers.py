@@ -109,6 +109,8 @@ def of_record(
         "Accept-Ranges": "bytes",
         "Content-Type": kept.get("content-type", "binary/octet-stream"),
     }
+    if record.is_named:
+        answer["x-amz-version-id"] = record.version_id
     for name, value in kept.items():
         if name != "content-type":
             answer[name] = writable(value)

@@ -23,4 +23,6 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     record = await request.objects.put_object(put, await request.body())
     answer = object_headers.of_checksums(record.checksums, record.checksum_type)
     answer["ETag"] = f'"{record.etag}"'
+    if record.is_named:
+        answer["x-amz-version-id"] = record.version_id
     return responses.Reply(200, answer)

@@ -25,12 +25,14 @@ async def select(request: s3_request.S3Request) -> Selection:
 
     Raises:
         S3Error: NotModified (304), PreconditionFailed, InvalidRange, InvalidPartNumber.
-        NoSuchKeyError
+        NoSuchKeyError, NoSuchVersionError, DeleteMarkerError
     """
     headers, query = request.headers, request.query
-    if query:
-        versions.require_null(query)
-    record = await request.objects.get_object(bucket=request.bucket, key=request.key)
+    record = await request.objects.get_object(
+        bucket=request.bucket,
+        key=request.key,
+        version_id=versions.named(query) if query else None,
+    )
     conditions.check_read(headers, etag=record.etag, modified_ns=record.modified_ns)
     with_checksums = headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
     part_text = query.get("partNumber") if query else None

@@ -35,4 +35,4 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     xml.text("ETag", f'"{part.etag}"')
     for name, value in part.checksums.items():
         xml.text(f"Checksum{name.upper()}", value)
-    return responses.document(xml.finish())
+    return responses.document(xml.finish(), headers=copy_source.version_header(source))

@@ -58,11 +58,15 @@ class BucketStore(Protocol):
         ...
 
     async def delete_bucket(self, *, name: str) -> None:
-        """Raises NoSuchBucketError, BucketNotEmptyError (objects or uploads remain)."""
+        """Raises NoSuchBucketError, BucketNotEmptyError (objects, versions or uploads remain)."""
         ...
 
     async def get_bucket(self, name: str) -> objects.BucketRecord:
         """Raises NoSuchBucketError."""
+        ...
+
+    async def set_versioning(self, *, bucket: str, versioning: objects.Versioning) -> None:
+        """Enable or suspend versioning. Raises NoSuchBucketError."""
         ...
 
     async def list_buckets(self) -> Sequence[objects.BucketRecord]:
@@ -84,8 +88,16 @@ class ObjectStore(Protocol):
         """
         ...
 
-    async def get_object(self, *, bucket: str, key: str) -> objects.ObjectRecord:
-        """The current version. Raises NoSuchBucketError, NoSuchKeyError."""
+    async def get_object(
+        self, *, bucket: str, key: str, version_id: str | None = None
+    ) -> objects.ObjectRecord:
+        """A version, the current one by default.
+
+        Raises:
+            NoSuchBucketError, NoSuchVersionError.
+            NoSuchKeyError: ``context['delete_marker']`` is the marker's id if there is one.
+            DeleteMarkerError: that version is one.
+        """
         ...
 
     async def fetch(
@@ -108,16 +120,33 @@ class ObjectStore(Protocol):
         ...
 
     async def delete_object(
-        self, *, bucket: str, key: str, conditions: objects.WriteConditions
-    ) -> None:
-        """Remove the key; a missing key is no error without conditions.
+        self,
+        *,
+        bucket: str,
+        key: str,
+        conditions: objects.WriteConditions,
+        version_id: str | None = None,
+        owner: str = "",
+    ) -> objects.Deletion:
+        """Remove the key, hide it behind a delete marker, or remove one version for good.
+
+        What is missing is no error without conditions.
+
+        Args:
+            owner: Of a delete marker.
 
         Raises: NoSuchBucketError, PreconditionFailedError.
         """
         ...
 
-    async def delete_objects(self, *, bucket: str, keys: Sequence[str]) -> None:
-        """Remove up to 1,000 keys in one commit. Raises NoSuchBucketError."""
+    async def delete_objects(
+        self, *, bucket: str, doomed: Sequence[objects.Doomed], owner: str = ""
+    ) -> Sequence[objects.Deletion]:
+        """The same for up to 1,000 keys or versions, in one commit. Raises NoSuchBucketError."""
+        ...
+
+    async def list_versions(self, query: objects.VersionQuery) -> objects.VersionPage:
+        """A page of all versions, by key, the newest of each first. Raises NoSuchBucketError."""
         ...
 
     async def list_objects(self, query: objects.ListQuery) -> objects.ListPage:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from couchestor_domain import errors
+from couchestor_domain import errors, objects
+from couchestor_gateway.protocol import timestamps
 
 
 class S3Error(errors.ClientError):
@@ -23,10 +24,17 @@ class S3Error(errors.ClientError):
         status: HTTP status.
         message: Shown to people as it is.
         extra: Further elements of the error document, in order.
+        headers: Further headers of the answer.
     """
 
     def __init__(
-        self, code: str, status: int, message: str, extra: Mapping[str, str] | None = None
+        self,
+        code: str,
+        status: int,
+        message: str,
+        extra: Mapping[str, str] | None = None,
+        *,
+        headers: Mapping[str, str] = objects.EMPTY_MAP,
     ) -> None:
         super().__init__(_text(message))
         self.code = code
@@ -34,6 +42,7 @@ class S3Error(errors.ClientError):
         self.extra: Mapping[str, str] = MappingProxyType(
             {name: _text(value) for name, value in extra.items()} if extra else {}
         )
+        self.headers = headers
 
     def __repr__(self) -> str:
         return f"S3Error({self.code!r}, {self.status}, {self.message!r})"
@@ -76,6 +85,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "IllegalLocationConstraintException": (
             400,
             "The specified location constraint is not valid for this region.",
+        ),
+        "IllegalVersioningConfigurationException": (
+            400,
+            "The versioning configuration specified in the request is invalid.",
         ),
         "IncompleteBody": (
             400,
@@ -183,6 +196,8 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
 _FROM_STORE: Final[tuple[tuple[type[errors.CouchestorError], str], ...]] = (
     (errors.NoSuchBucketError, "NoSuchBucket"),
     (errors.NoSuchKeyError, "NoSuchKey"),
+    (errors.NoSuchVersionError, "NoSuchVersion"),
+    (errors.DeleteMarkerError, "MethodNotAllowed"),
     (errors.NoSuchUploadError, "NoSuchUpload"),
     (errors.BucketAlreadyExistsError, "BucketAlreadyExists"),
     (errors.BucketNotEmptyError, "BucketNotEmpty"),
@@ -241,8 +256,28 @@ def from_store(error: errors.CouchestorError) -> S3Error:
                     extra["Condition"] = str(condition)
             if isinstance(error, errors.TransientError):
                 extra["RetryAfter"] = str(max(1, round(error.retry_after_seconds)))
-            return make(code, message, **extra)
+            made = make(code, message, **extra)
+            made.headers = _headers(error)
+            return made
     return make("InternalError")
+
+
+def _headers(error: errors.CouchestorError) -> Mapping[str, str]:
+    """What tells that a delete marker is in the way."""
+    context = error.context
+    if isinstance(error, errors.NoSuchKeyError) and "delete_marker" in context:
+        return {
+            "x-amz-delete-marker": "true",
+            "x-amz-version-id": str(context["delete_marker"]),
+        }
+    if isinstance(error, errors.DeleteMarkerError):
+        return {
+            "Allow": "DELETE",
+            "Last-Modified": timestamps.http_date(int(str(context["modified_ns"]))),
+            "x-amz-delete-marker": "true",
+            "x-amz-version-id": str(context["version_id"]),
+        }
+    return objects.EMPTY_MAP
 
 
 def _text(value: str) -> str:

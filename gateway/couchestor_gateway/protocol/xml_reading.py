@@ -74,6 +74,29 @@ def create_bucket_configuration(document: bytes) -> str:
     return (root.find("LocationConstraint") or "").strip()
 
 
+def versioning_configuration(document: bytes) -> objects.Versioning:
+    """What a PutBucketVersioning request asks for.
+
+    Raises:
+        S3Error: MalformedXML, IllegalVersioningConfigurationException (no status, or an unknown
+            one), NotImplemented for deletes that need a second factor.
+    """
+    root = _parse(
+        document, "VersioningConfiguration", bytes_max=SMALL_DOCUMENT_BYTES_MAX, elements_max=64
+    )
+    for child in root.children:
+        if child.name not in ("Status", "MfaDelete", "MFADelete"):
+            _refuse(f"Unexpected element {child.name[:64]}.")
+    factor = (root.find("MfaDelete") or root.find("MFADelete") or "").strip()
+    if factor == "Enabled":
+        raise s3_error.make("NotImplemented", "Deletes that need a second factor.")
+    status = (root.find("Status") or "").strip()
+    for versioning in (objects.Versioning.ENABLED, objects.Versioning.SUSPENDED):
+        if status == versioning.value:
+            return versioning
+    raise s3_error.make("IllegalVersioningConfigurationException")
+
+
 def delete(document: bytes) -> DeleteRequest:
     """The objects a DeleteObjects request names.
 

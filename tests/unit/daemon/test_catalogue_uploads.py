@@ -20,7 +20,7 @@ from couchestor_daemon.services.catalogue import (
     uploads,
     versions,
 )
-from couchestor_domain import errors, ids, objects
+from couchestor_domain import errors, ids, objects, version_ids
 
 NONE = objects.NO_CONDITIONS
 
@@ -77,7 +77,11 @@ def add(
 
 def put(txn: index_port.IndexWriter, conditions: objects.WriteConditions = NONE) -> None:
     record = objects.ObjectRecord(bucket="b", key="k", size_bytes=0, etag="e1", modified_ns=1)
-    versions.put_version(txn, record, conditions, ())
+    versions.put_version(txn, record, conditions, (), draw=draw)
+
+
+def draw() -> bytes:
+    return bytes(version_ids.RANDOM_BYTES)
 
 
 def uploads_left(txn: index_port.IndexWriter) -> list[bytes]:
@@ -91,7 +95,7 @@ def test_a_completed_upload_is_one_object(txn: index_port.IndexWriter, parts_cou
     bodies = [b"%05d" % number for number in range(parts_count)]
     named = [add(txn, upload, n + 1, body, 1000 + n * 10) for n, body in enumerate(bodies)]
     add(txn, upload, 9999, b"dropped", 9_000_000)
-    done = uploads.complete_upload(txn, upload, named, NONE, now_ns=7, min_part_bytes=1)
+    done = uploads.complete_upload(txn, upload, named, NONE, now_ns=7, draw=draw, min_part_bytes=1)
     md5s = b"".join(hashlib.md5(body).digest() for body in bodies)
     assert done.etag == f"{hashlib.md5(md5s).hexdigest()}-{parts_count}"
     whole = zlib.crc32(b"".join(bodies)).to_bytes(4, "big")
@@ -104,10 +108,13 @@ def test_a_completed_upload_is_one_object(txn: index_port.IndexWriter, parts_cou
     # A client that did not get the answer asks again, whatever its conditions were.
     again = uploads.get_upload(txn, "b", "k", "u1")
     once = objects.WriteConditions(if_none_match="*")
-    assert uploads.complete_upload(txn, again, named, once, now_ns=8, min_part_bytes=1) == done
+    assert (
+        uploads.complete_upload(txn, again, named, once, now_ns=8, draw=draw, min_part_bytes=1)
+        == done
+    )
     with pytest.raises(errors.NoSuchUploadError):
-        uploads.complete_upload(txn, again, named[:1], NONE, now_ns=8)
-    assert versions.delete_version(txn, "b", "k", NONE)
+        uploads.complete_upload(txn, again, named[:1], NONE, now_ns=8, draw=draw)
+    versions.delete_version(txn, "b", "k", NONE, now_ns=9, draw=draw)
     assert uploads_left(txn) == []
     assert liveness.group_bytes(txn, 1) == 0
 
@@ -115,7 +122,7 @@ def test_a_completed_upload_is_one_object(txn: index_port.IndexWriter, parts_cou
 def test_a_composite_checksum_is_over_the_raw_part_checksums(txn: index_port.IndexWriter) -> None:
     upload = begin(txn, "u1", checksum_algorithm="sha256", checksum_type="COMPOSITE")
     named = [add(txn, upload, 1, b"one", 10), add(txn, upload, 2, b"two", 20)]
-    done = uploads.complete_upload(txn, upload, named, NONE, now_ns=7, min_part_bytes=1)
+    done = uploads.complete_upload(txn, upload, named, NONE, now_ns=7, draw=draw, min_part_bytes=1)
     raw = hashlib.sha256(b"one").digest() + hashlib.sha256(b"two").digest()
     value = base64.b64encode(hashlib.sha256(raw).digest()).decode()
     assert (done.checksums, done.checksum_type) == ({"sha256": f"{value}-2"}, "COMPOSITE")
@@ -133,16 +140,18 @@ def test_a_refused_completion_changes_nothing(txn: index_port.IndexWriter) -> No
         ([one, two], errors.PartTooSmallError),
     ):
         with pytest.raises(kind):
-            uploads.complete_upload(txn, upload, named, NONE, now_ns=7)
+            uploads.complete_upload(txn, upload, named, NONE, now_ns=7, draw=draw)
     for expected in (
         objects.ExpectedObject(size_bytes=4),
         objects.ExpectedObject(checksums={"crc32": "AAAAAA=="}),
     ):
         with pytest.raises(errors.DigestMismatchError):
-            uploads.complete_upload(txn, upload, [one], NONE, now_ns=7, expected=expected)
+            uploads.complete_upload(
+                txn, upload, [one], NONE, now_ns=7, draw=draw, expected=expected
+            )
     missing = objects.WriteConditions(if_match="*")
     with pytest.raises(errors.NoSuchKeyError):
-        uploads.complete_upload(txn, upload, [one], missing, now_ns=7)
+        uploads.complete_upload(txn, upload, [one], missing, now_ns=7, draw=draw)
     assert list(txn.scan(b"\x00", b"\xff")) == before
 
 
@@ -150,7 +159,7 @@ def test_the_last_mention_of_a_part_counts(txn: index_port.IndexWriter) -> None:
     upload = begin(txn, "u1")
     first = add(txn, upload, 1, b"lost", 10)
     second = add(txn, upload, 1, b"kept", 20)
-    done = uploads.complete_upload(txn, upload, [first, second], NONE, now_ns=7)
+    done = uploads.complete_upload(txn, upload, [first, second], NONE, now_ns=7, draw=draw)
     assert (done.part_count, done.size_bytes) == (1, 4)
     assert done.extents == (ids.Extent(ids.ExtentAddress(20), 4),)
 
@@ -161,11 +170,13 @@ def test_what_the_client_expects_is_compared_also_on_a_retry(txn: index_port.Ind
     value = base64.b64encode(zlib.crc32(b"one").to_bytes(4, "big")).decode()
     right = objects.ExpectedObject(checksums={"crc32": value}, size_bytes=3)
     for _ in range(2):
-        done = uploads.complete_upload(txn, upload, [one], NONE, now_ns=7, expected=right)
+        done = uploads.complete_upload(
+            txn, upload, [one], NONE, now_ns=7, draw=draw, expected=right
+        )
         assert done.part_checksums[0]["crc32"] == value
         wrong = objects.ExpectedObject(size_bytes=4)
         with pytest.raises(errors.DigestMismatchError):
-            uploads.complete_upload(txn, upload, [one], NONE, now_ns=7, expected=wrong)
+            uploads.complete_upload(txn, upload, [one], NONE, now_ns=7, draw=draw, expected=wrong)
 
 
 def test_replacing_and_aborting_give_the_bytes_back(txn: index_port.IndexWriter) -> None:
@@ -226,7 +237,9 @@ def test_conditions_are_checked_with_the_write(txn: index_port.IndexWriter) -> N
     with pytest.raises(errors.NoSuchKeyError):
         put(txn, objects.WriteConditions(if_match="e1"))
     with pytest.raises(errors.PreconditionFailedError):
-        versions.delete_version(txn, "b", "k", objects.WriteConditions(if_match="*"))
+        versions.delete_version(
+            txn, "b", "k", objects.WriteConditions(if_match="*"), now_ns=9, draw=draw
+        )
     put(txn, objects.WriteConditions(if_none_match="*"))
     put(txn, objects.WriteConditions(if_match="e1", if_none_match="other"))
     for refused in (
@@ -236,7 +249,9 @@ def test_conditions_are_checked_with_the_write(txn: index_port.IndexWriter) -> N
     ):
         with pytest.raises(errors.PreconditionFailedError):
             put(txn, refused)
-    assert not versions.delete_version(txn, "b", "other", NONE)
+    assert versions.delete_version(txn, "b", "other", NONE, now_ns=9, draw=draw) == (
+        objects.Deletion()
+    )
 
 
 def test_a_bucket_created_again_is_empty(txn: index_port.IndexWriter) -> None:

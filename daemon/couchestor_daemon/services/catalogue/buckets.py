@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from couchestor_daemon.formats import index_keys, index_records, media_records
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services.catalogue import key_space
@@ -33,6 +35,7 @@ def delete_bucket(txn: index_port.IndexWriter, name: str) -> None:
     bucket_id = find(txn, name).bucket_id
     for table, what in (
         (index_keys.OBJECTS, "objects"),
+        (index_keys.HISTORY_KEYS, "versions of objects"),
         (index_keys.UPLOAD_KEYS, "multipart uploads under way"),
     ):
         if not key_space.is_empty(txn, table, bucket_id):
@@ -43,6 +46,14 @@ def delete_bucket(txn: index_port.IndexWriter, name: str) -> None:
 def get_bucket(reader: index_port.IndexReader, name: str) -> objects.BucketRecord:
     """Raises NoSuchBucketError."""
     return _to_domain(name, find(reader, name))
+
+
+def set_versioning(txn: index_port.IndexWriter, name: str, versioning: objects.Versioning) -> None:
+    """Enable or suspend versioning. Raises NoSuchBucketError."""
+    assert versioning is not objects.Versioning.NEVER, "what was enabled leaves traces"
+    stored = find(txn, name)
+    changed = msgspec.structs.replace(stored, versioning=versioning.value)
+    txn.put(index_keys.bucket(name), index_records.pack(changed))
 
 
 def list_buckets(reader: index_port.IndexReader) -> Iterator[objects.BucketRecord]:
@@ -61,5 +72,9 @@ def find(reader: index_port.IndexReader, name: str) -> index_records.Bucket:
 
 def _to_domain(name: str, stored: index_records.Bucket) -> objects.BucketRecord:
     return objects.BucketRecord(
-        name=name, owner=stored.owner, created_ns=stored.created_ns, region=stored.region
+        name=name,
+        owner=stored.owner,
+        created_ns=stored.created_ns,
+        region=stored.region,
+        versioning=objects.Versioning(stored.versioning),
     )

@@ -115,12 +115,13 @@ def complete_upload(
     conditions: objects.WriteConditions,
     *,
     now_ns: int,
+    draw: versions.DrawRandom,
     expected: objects.ExpectedObject = objects.NOTHING_EXPECTED,
     min_part_bytes: int = PART_BYTES_MIN,
 ) -> objects.ObjectRecord:
     """Make the named parts the current version; parts not named are dropped.
 
-    Again with the same parts while that version is current: the same record, nothing written.
+    Again with the same parts while that version exists: the same record, nothing written.
 
     Raises:
         NoSuchUploadError, InvalidPartOrderError, InvalidPartError, PartTooSmallError,
@@ -129,9 +130,9 @@ def complete_upload(
     asked = _digest(completed)
     done = _completed(txn, upload.bucket, upload.key, upload.upload_id)
     if done is not None and done.asked == asked:
-        current = versions.get_version(txn, upload.bucket, upload.key)
-        _require(current, expected)
-        return current
+        there = versions.get_version(txn, upload.bucket, upload.key, done.version_id)
+        _require(there, expected)
+        return there
     stored = _find(txn, upload.bucket, upload.key, upload.upload_id)
     held = {part.number: part for part in _parts(txn, stored)}
     chosen = _choose(held, completed, min_part_bytes=min_part_bytes)
@@ -154,14 +155,18 @@ def complete_upload(
     )
     _require(record, expected)
     # Its conditions are the last check, so it must also be the first to write.
-    versions.put_version(
-        txn, record, conditions, locations=(), parts=chosen, upload_id=upload.upload_id
+    record = versions.put_version(
+        txn, record, conditions, locations=(), parts=chosen, draw=draw, upload_id=upload.upload_id
     )
     named = {part.number for part in chosen}
     unused = [part for number, part in held.items() if number not in named]
     _remove(txn, upload.upload_id, stored, held, unused=unused)
     receipt = index_records.Completed(
-        bucket=upload.bucket, key=upload.key, initiated_ns=stored.initiated_ns, asked=asked
+        bucket=upload.bucket,
+        key=upload.key,
+        initiated_ns=stored.initiated_ns,
+        asked=asked,
+        version_id=record.version_id,
     )
     txn.put(index_keys.completed(upload.upload_id), index_records.pack(receipt))
     return record

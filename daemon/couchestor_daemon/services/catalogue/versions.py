@@ -1,19 +1,33 @@
-"""Object versions: one current version a key."""
+"""Object versions: at most one current version a key, and its history (``history``).
+
+What a write or a delete without a version id does, by the versioning of the bucket:
+
+               the current version is    a null version in the history    what is new
+    never      removed                   (there is none)                  "null", or nothing
+    enabled    kept in the history       stays                            an id, or a marker so
+    suspended  removed if it is "null",  removed                          "null", or a marker "null"
+               kept else
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from couchestor_daemon.formats import index_keys, index_records, l2p_record
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services.catalogue import buckets, key_space, l2p
-from couchestor_domain import errors, ids, objects
+from couchestor_daemon.services.catalogue import buckets, history, key_space, l2p
+from couchestor_domain import errors, ids, objects, version_ids
 
 INLINE_PARTS_MAX: Final = 16
 """Parts an object's own record holds; more of them, or parts with checksums, are stored apart, so
 that listings and conditional writes stay cheap."""
 PAGE_PARTS_COUNT: Final = 128
+
+
+DrawRandom = Callable[[], bytes]
+"""``version_ids.RANDOM_BYTES`` that nobody can guess."""
 
 
 def put_version(
@@ -23,9 +37,13 @@ def put_version(
     locations: Sequence[tuple[ids.ExtentAddress, l2p_record.Location]],
     parts: Sequence[objects.PartRecord] = (),
     *,
+    draw: DrawRandom,
     upload_id: str = "",
-) -> None:
-    """Make ``record`` the current version of its key and drop the one before.
+) -> objects.ObjectRecord:
+    """Make ``record`` the current version of its key; the one before is dropped, or kept.
+
+    Returns:
+        The record with the id it got.
 
     Args:
         locations: Where the fresh extents lie; empty for parts that are mapped already.
@@ -35,12 +53,18 @@ def put_version(
     Raises:
         NoSuchBucketError, NoSuchKeyError (If-Match on a missing key), PreconditionFailedError.
     """
-    bucket_id = buckets.find(txn, record.bucket).bucket_id
+    bucket = buckets.find(txn, record.bucket)
+    bucket_id = bucket.bucket_id
     key = record.key.encode()
     old = find(txn, bucket_id, key)
     check_put(old, record, conditions)
-    if old is not None:
-        _drop(txn, old)
+    order = _make_way(txn, bucket, key, old, now_ns=record.modified_ns)
+    record = dataclasses.replace(
+        record,
+        version_id=_new_id(bucket, order, draw),
+        is_named=_is_named(bucket),
+        order=order,
+    )
     # An object's own record has no room for the checksums of its parts.
     stored_apart = len(parts) > INLINE_PARTS_MAX or bool(record.part_checksums)
     parts_id = key_space.new_namespace(txn) if stored_apart else 0
@@ -61,6 +85,7 @@ def put_version(
         else tuple((extent.address, extent.length_bytes) for extent in record.extents),
         parts_id=parts_id,
         upload_id=upload_id,
+        order=order,
     )
     if stored_apart:
         for page_index, start in enumerate(range(0, len(parts), PAGE_PARTS_COUNT)):
@@ -73,38 +98,173 @@ def put_version(
             txn.put(index_keys.object_parts(parts_id, page_index), index_records.pack(page))
     key_space.put(txn, index_keys.OBJECTS, bucket_id, key, index_records.pack(stored))
     l2p.insert_all(txn, locations)
+    return record
 
 
-def get_version(reader: index_port.IndexReader, bucket: str, key: str) -> objects.ObjectRecord:
-    """The current version with every part size and extent.
+def get_version(
+    reader: index_port.IndexReader, bucket: str, key: str, version_id: str | None = None
+) -> objects.ObjectRecord:
+    """A version, the current one by default, with every part size and extent.
 
     Raises:
-        NoSuchBucketError, NoSuchKeyError.
+        NoSuchBucketError, NoSuchVersionError.
+        NoSuchKeyError: the ``context`` names the delete marker, if there is one.
+        DeleteMarkerError: it is one.
     """
-    bucket_id = buckets.find(reader, bucket).bucket_id
-    stored = find(reader, bucket_id, key.encode())
-    if stored is None:
-        raise _no_such_key(bucket, key)
-    return index_records.object_to_domain(bucket, key, stored, _parts(reader, stored))
+    found = buckets.find(reader, bucket)
+    name = key.encode()
+    stored = find(reader, found.bucket_id, name)
+    is_latest = stored is not None
+    if version_id is None:
+        if stored is None:
+            marker = history.newest(reader, found.bucket_id, name) if _is_named(found) else None
+            raise _no_such_key(bucket, key, marker)
+    elif stored is None or stored.version_id != version_id:
+        is_latest = False
+        stored = history.find(reader, found.bucket_id, name, version_id) if name else None
+        if stored is None:
+            raise errors.NoSuchVersionError(
+                f"key {key} in bucket {bucket} has no version {version_id}",
+                bucket=bucket,
+                key=key,
+                version_id=version_id,
+            )
+        if stored.is_delete_marker:
+            raise errors.DeleteMarkerError(
+                f"version {version_id} of key {key} in bucket {bucket} is a delete marker",
+                bucket=bucket,
+                key=key,
+                version_id=version_id,
+                modified_ns=stored.modified_ns,
+            )
+    record = index_records.object_to_domain(bucket, key, stored, _parts(reader, stored))
+    return dataclasses.replace(record, is_named=_is_named(found), is_latest=is_latest)
 
 
 def delete_version(
-    txn: index_port.IndexWriter, bucket: str, key: str, conditions: objects.WriteConditions
-) -> bool:
-    """Remove a key; True when it was there.
+    txn: index_port.IndexWriter,
+    bucket: str,
+    key: str,
+    conditions: objects.WriteConditions,
+    *,
+    version_id: str | None = None,
+    owner: str = "",
+    now_ns: int,
+    draw: DrawRandom,
+) -> objects.Deletion:
+    """Remove a key, or hide it behind a delete marker; or remove one version for good.
+
+    A version that does not exist is no error.
+
+    Args:
+        owner: Of a delete marker.
 
     Raises:
-        NoSuchBucketError, PreconditionFailedError (also If-Match on a missing key).
+        NoSuchBucketError, PreconditionFailedError (also If-Match on what is missing).
     """
-    bucket_id = buckets.find(txn, bucket).bucket_id
-    old = find(txn, bucket_id, key.encode())
+    found = buckets.find(txn, bucket)
+    name = key.encode()
+    current = find(txn, found.bucket_id, name)
+    if version_id is not None:
+        return _delete_one(txn, found, (bucket, key), current, version_id, conditions)
+    _check_delete(current, conditions, bucket, key)
+    if not _is_named(found):
+        if current is not None:
+            _drop(txn, current)
+            key_space.delete(txn, index_keys.OBJECTS, found.bucket_id, name)
+        return objects.Deletion()
+    order = _make_way(txn, found, name, current, now_ns=now_ns)
+    if current is not None:
+        key_space.delete(txn, index_keys.OBJECTS, found.bucket_id, name)
+    marker = index_records.marker(
+        version_id=_new_id(found, order, draw), order=order, modified_ns=now_ns, owner=owner
+    )
+    history.add(txn, found.bucket_id, name, marker)
+    return objects.Deletion(version_id=marker.version_id, is_delete_marker=True)
+
+
+def _delete_one(
+    txn: index_port.IndexWriter,
+    bucket: index_records.Bucket,
+    place: tuple[str, str],
+    current: index_records.Object | None,
+    version_id: str,
+    conditions: objects.WriteConditions,
+) -> objects.Deletion:
+    """Remove one version for good; the newest that is left becomes the current one."""
+    name = place[1].encode()
+    if current is not None and current.version_id == version_id:
+        _check_delete(current, conditions, *place)
+        _drop(txn, current)
+        key_space.delete(txn, index_keys.OBJECTS, bucket.bucket_id, name)
+        gone = current
+        current = None
+    else:
+        old = history.find(txn, bucket.bucket_id, name, version_id) if name else None
+        _check_delete(None if old is None or old.is_delete_marker else old, conditions, *place)
+        if old is None:
+            return objects.Deletion(version_id=version_id if _is_named(bucket) else "")
+        _drop(txn, old)
+        history.remove(txn, bucket.bucket_id, name, old)
+        gone = old
+    if current is None:
+        left = history.newest(txn, bucket.bucket_id, name)
+        if left is not None and not left.is_delete_marker:
+            history.remove(txn, bucket.bucket_id, name, left)
+            value = index_records.pack(left)
+            key_space.put(txn, index_keys.OBJECTS, bucket.bucket_id, name, value)
+    return objects.Deletion(
+        version_id=version_id if _is_named(bucket) else "", is_delete_marker=gone.is_delete_marker
+    )
+
+
+def _make_way(
+    txn: index_port.IndexWriter,
+    bucket: index_records.Bucket,
+    key: bytes,
+    current: index_records.Object | None,
+    *,
+    now_ns: int,
+) -> int:
+    """Drop or keep what the new version of a key replaces; the order of the new one.
+
+    The entry of the current version is left to be overwritten or deleted.
+    """
+    if not _is_named(bucket):
+        if current is not None:
+            _drop(txn, current)
+        return 0
+    newest = current or history.newest(txn, bucket.bucket_id, key)
+    order = now_ns if newest is None else max(now_ns, history.order_of(newest) + 1)
+    keeps_null = bucket.versioning == objects.Versioning.ENABLED.value
+    if current is not None and (keeps_null or current.version_id != objects.NULL_VERSION):
+        history.add(txn, bucket.bucket_id, key, current)
+    elif current is not None:
+        _drop(txn, current)
+    if not keeps_null:
+        null = history.find(txn, bucket.bucket_id, key, objects.NULL_VERSION)
+        if null is not None:
+            _drop(txn, null)
+            history.remove(txn, bucket.bucket_id, key, null)
+    return order
+
+
+def _is_named(bucket: index_records.Bucket) -> bool:
+    return bucket.versioning != objects.Versioning.NEVER.value
+
+
+def _new_id(bucket: index_records.Bucket, order: int, draw: DrawRandom) -> str:
+    if bucket.versioning == objects.Versioning.ENABLED.value:
+        return version_ids.make(order, draw())
+    return objects.NULL_VERSION
+
+
+def _check_delete(
+    old: index_records.Object | None, conditions: objects.WriteConditions, bucket: str, key: str
+) -> None:
     if old is None and conditions.if_match is not None:
         raise _failed("If-Match", bucket, key)
     _check(old, conditions, bucket, key)
-    if old is None:
-        return False
-    _drop(txn, old)
-    return key_space.delete(txn, index_keys.OBJECTS, bucket_id, key.encode())
 
 
 def find(reader: index_port.IndexReader, bucket_id: int, key: bytes) -> index_records.Object | None:
@@ -174,9 +334,12 @@ def _parts(
     return parts
 
 
-def _no_such_key(bucket: str, key: str) -> errors.NoSuchKeyError:
+def _no_such_key(
+    bucket: str, key: str, marker: index_records.Object | None = None
+) -> errors.NoSuchKeyError:
+    context: dict[str, object] = {} if marker is None else {"delete_marker": marker.version_id}
     return errors.NoSuchKeyError(
-        f"there is no key {key} in bucket {bucket}", bucket=bucket, key=key
+        f"there is no key {key} in bucket {bucket}", bucket=bucket, key=key, **context
     )
 
 
