@@ -116,6 +116,10 @@ class BucketAlreadyExistsError(ObjectStoreError, ClientError):
     """The bucket exists; ``context['owner']`` says whose it is."""
 
 
+class NoSuchSettingError(ObjectStoreError, ClientError):
+    """The bucket has no such setting; ``context['setting']`` says which."""
+
+
 class BucketNotEmptyError(ObjectStoreError, ClientError):
     """Objects or uploads are still in the bucket."""
 

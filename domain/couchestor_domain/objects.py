@@ -20,6 +20,12 @@ def _empty_map() -> Mapping[str, str]:
     return EMPTY_MAP
 
 
+class Setting(enum.Enum):
+    """What a bucket may have beside its objects. Kept as the gateway wrote it."""
+
+    TAGS = "tags"
+
+
 class Versioning(enum.Enum):
     """What a bucket does with the version before when a key is written again."""
 
@@ -79,6 +85,8 @@ class ObjectRecord:
     """Standard headers kept with the object, names in lower case (content-type, ...)."""
     metadata: Mapping[str, str] = field(default_factory=_empty_map)
     """User metadata, names lower-case without the ``x-amz-meta-`` prefix."""
+    tags: Mapping[str, str] = field(default_factory=_empty_map)
+    """In the order the client gave them; they change without the version becoming another."""
     checksums: Mapping[str, str] = field(default_factory=_empty_map)
     """Algorithm in lower case (crc32, crc32c, crc64nvme, sha1, sha256) -> base64 value."""
     checksum_type: str = ""
@@ -117,6 +125,7 @@ class PutRequest:
     key: str
     headers: Mapping[str, str] = field(default_factory=_empty_map)
     metadata: Mapping[str, str] = field(default_factory=_empty_map)
+    tags: Mapping[str, str] = field(default_factory=_empty_map)
     conditions: WriteConditions = NO_CONDITIONS
     owner: str = ""
 
@@ -141,6 +150,7 @@ class UploadRecord:
     initiated_ns: int
     headers: Mapping[str, str] = field(default_factory=_empty_map)
     metadata: Mapping[str, str] = field(default_factory=_empty_map)
+    tags: Mapping[str, str] = field(default_factory=_empty_map)
     owner: str = ""
     checksum_algorithm: str = ""
     checksum_type: str = ""

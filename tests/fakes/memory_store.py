@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from couchestor_domain import errors, objects
 from couchestor_gateway.ports import object_store
@@ -25,6 +25,7 @@ class _Upload:
 @dataclasses.dataclass
 class _Bucket:
     record: objects.BucketRecord
+    settings: dict[objects.Setting, bytes] = dataclasses.field(default_factory=dict)
     objects: dict[str, objects.ObjectRecord] = dataclasses.field(default_factory=dict)
     uploads: dict[str, _Upload] = dataclasses.field(default_factory=dict)
 
@@ -74,6 +75,29 @@ class MemoryStore:
     async def get_bucket(self, name: str) -> objects.BucketRecord:
         return self._bucket(name).record
 
+    async def get_setting(self, *, bucket: str, setting: objects.Setting) -> bytes:
+        value = self._bucket(bucket).settings.get(setting)
+        if value is None:
+            raise errors.NoSuchSettingError(f"no {setting.value}", setting=setting.value)
+        return value
+
+    async def put_setting(
+        self, *, bucket: str, setting: objects.Setting, value: bytes | None
+    ) -> None:
+        settings = self._bucket(bucket).settings
+        if value is None:
+            settings.pop(setting, None)
+        else:
+            settings[setting] = value
+
+    async def set_tags(
+        self, *, bucket: str, key: str, version_id: str | None, tags: Mapping[str, str]
+    ) -> objects.ObjectRecord:
+        record = await self.get_object(bucket=bucket, key=key, version_id=version_id)
+        changed = dataclasses.replace(record, tags=tags)
+        self._bucket(bucket).objects[key] = changed
+        return changed
+
     async def set_versioning(self, *, bucket: str, versioning: objects.Versioning) -> None:
         raise AssertionError(f"this store keeps no versions: {bucket} {versioning}")
 
@@ -99,6 +123,7 @@ class MemoryStore:
             modified_ns=self._now_ns(),
             headers=request.headers,
             metadata=request.metadata,
+            tags=request.tags,
             checksums=digests.checksums,
             checksum_type="FULL_OBJECT" if digests.checksums else "",
             owner=request.owner,

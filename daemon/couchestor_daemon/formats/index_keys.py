@@ -4,6 +4,7 @@ The index is one ordered keyspace; the first byte of a key names the table. Inte
 big-endian so that they sort. "ns" is a namespace: a u64 drawn from one counter, never reused.
 
     b  name                                   bucket: its ns, owner, ...
+    a  ns, name                               a setting of a bucket
     o  ns, key part                           current version of an object (see key_space)
     h  ns, key part                           list id (u64) of a key's other versions
     e  list id u64, age u64                   one of those, delete markers too, newest first
@@ -33,6 +34,7 @@ from couchestor_daemon.formats import l2p_record, media_records
 from couchestor_daemon.ports import index as index_port
 
 BUCKETS: Final = b"b"
+SETTINGS: Final = b"a"
 OBJECTS: Final = b"o"
 HISTORY_KEYS: Final = b"h"
 HISTORY: Final = b"e"
@@ -47,6 +49,7 @@ LIVE_BYTES: Final = b"l"
 TABLES: Final = (
     *(
         BUCKETS,
+        SETTINGS,
         OBJECTS,
         HISTORY_KEYS,
         HISTORY,
@@ -88,6 +91,11 @@ def namespace(table: bytes, number: int) -> bytes:
 def namespace_stop(table: bytes, number: int) -> bytes:
     """First possible key behind ``namespace(table, number)``."""
     return table + U64.pack(number + 1)
+
+
+def setting(bucket_id: int, name: str) -> bytes:
+    """Key of a setting of a bucket."""
+    return SETTINGS + U64.pack(bucket_id) + name.encode()
 
 
 def history_entry(list_id: int, order: int) -> bytes:

@@ -67,6 +67,7 @@ class Object(msgspec.Struct, array_like=True, frozen=True):
     order: int = 0
     """See ``objects.ObjectRecord``."""
     is_delete_marker: bool = False
+    tags: dict[str, str] = {}
 
 
 class Upload(msgspec.Struct, array_like=True, frozen=True):
@@ -83,6 +84,7 @@ class Upload(msgspec.Struct, array_like=True, frozen=True):
     bucket_id: int
     list_id: int
     parts_id: int
+    tags: dict[str, str] = {}
 
 
 class Completed(msgspec.Struct, array_like=True, frozen=True):
@@ -187,6 +189,7 @@ def upload_to_domain(upload_id: str, upload: Upload) -> objects.UploadRecord:
         initiated_ns=upload.initiated_ns,
         headers=upload.headers,
         metadata=upload.metadata,
+        tags=upload.tags,
         owner=upload.owner,
         checksum_algorithm=upload.checksum_algorithm,
         checksum_type=upload.checksum_type,
@@ -216,6 +219,7 @@ def object_to_domain(
         modified_ns=stored.modified_ns,
         headers=stored.headers,
         metadata=stored.metadata,
+        tags=stored.tags,
         checksums=stored.checksums,
         checksum_type=stored.checksum_type,
         part_count=stored.part_count,

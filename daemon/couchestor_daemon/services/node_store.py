@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import functools
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar, cast
 
 import xxhash
@@ -146,6 +146,17 @@ class NodeStore:
             lambda txn, _: buckets.set_versioning(txn, bucket, versioning), uses_reserve=True
         )
 
+    async def get_setting(self, *, bucket: str, setting: objects.Setting) -> bytes:
+        with self._index.read() as reader:
+            return buckets.get_setting(reader, bucket, setting)
+
+    async def put_setting(
+        self, *, bucket: str, setting: objects.Setting, value: bytes | None
+    ) -> None:
+        await self._change(
+            lambda txn, _: buckets.put_setting(txn, bucket, setting, value), uses_reserve=True
+        )
+
     async def list_buckets(self) -> Sequence[objects.BucketRecord]:
         with self._index.read() as reader:
             return list(buckets.list_buckets(reader))
@@ -166,6 +177,7 @@ class NodeStore:
                 modified_ns=self._clock.now_ns(),
                 headers=request.headers,
                 metadata=request.metadata,
+                tags=request.tags,
                 checksums=written.digests.checksums,
                 checksum_type="FULL_OBJECT" if written.digests.checksums else "",
                 owner=request.owner,
@@ -187,6 +199,14 @@ class NodeStore:
         with self._index.read() as reader:
             record = versions.get_version(reader, bucket, key, version_id)
             return dataclasses.replace(record, places=self._extents.locate(reader, record.extents))
+
+    async def set_tags(
+        self, *, bucket: str, key: str, version_id: str | None, tags: Mapping[str, str]
+    ) -> objects.ObjectRecord:
+        return await self._change(
+            lambda txn, _: versions.set_tags(txn, bucket, key, version_id, tags),
+            uses_reserve=True,
+        )
 
     async def fetch(
         self, record: objects.ObjectRecord, *, start_bytes: int, length_bytes: int
@@ -276,6 +296,7 @@ class NodeStore:
             initiated_ns=self._clock.now_ns(),
             headers=request.headers,
             metadata=request.metadata,
+            tags=request.tags,
             owner=request.owner,
             checksum_algorithm=checksum_algorithm,
             checksum_type=checksum_type,

@@ -6,7 +6,14 @@ from couchestor_domain import objects, units
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import copy_source, object_headers, versions
-from couchestor_gateway.protocol import conditions, digests, s3_error, timestamps, xml_writing
+from couchestor_gateway.protocol import (
+    conditions,
+    digests,
+    s3_error,
+    tags,
+    timestamps,
+    xml_writing,
+)
 
 COPY_BYTES_MAX = 5 * units.GIB
 
@@ -17,6 +24,10 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     directive = headers.get("x-amz-metadata-directive", "COPY").upper()
     if directive not in ("COPY", "REPLACE"):
         raise s3_error.make("InvalidArgument", "Unknown metadata directive.")
+    tagging = headers.get("x-amz-tagging-directive", "COPY").upper()
+    if tagging not in ("COPY", "REPLACE"):
+        raise s3_error.make("InvalidArgument", "Unknown tagging directive.")
+    replaced_tags = tags.of_header(headers.get("x-amz-tagging"))
     source = await copy_source.find(request)
     same = (source.bucket, source.key) == (request.bucket, request.key)
     if same and directive == "COPY":
@@ -39,6 +50,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         key=request.key,
         headers=replaced_headers if replace else source.headers,
         metadata=object_headers.metadata(headers) if replace else source.metadata,
+        tags=replaced_tags if tagging == "REPLACE" else source.tags,
         conditions=conditions.of_write(headers),
         owner=request.owner,
     )

@@ -8,7 +8,7 @@ from couchestor_domain import objects
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import object_headers
-from couchestor_gateway.protocol import s3_error, xml_writing
+from couchestor_gateway.protocol import s3_error, tags, xml_writing
 
 _TYPES: Final = {
     "crc32": ("COMPOSITE", "FULL_OBJECT"),
@@ -32,6 +32,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         key=request.key,
         headers=object_headers.standard(headers),
         metadata=object_headers.metadata(headers),
+        tags=tags.of_header(headers.get("x-amz-tagging")),
         owner=request.owner,
     )
     upload = await request.uploads.create_upload(

@@ -23,7 +23,6 @@ _OVERRIDES: Final = (
 _UNSUPPORTED: Final = (
     "x-amz-server-side-encryption",
     "x-amz-server-side-encryption-customer-algorithm",
-    "x-amz-tagging",
     "x-amz-object-lock-mode",
     "x-amz-object-lock-legal-hold",
     "x-amz-website-redirect-location",
@@ -109,6 +108,8 @@ def of_record(
         "Accept-Ranges": "bytes",
         "Content-Type": kept.get("content-type", "binary/octet-stream"),
     }
+    if record.tags:
+        answer["x-amz-tagging-count"] = str(len(record.tags))
     if record.is_named:
         answer["x-amz-version-id"] = record.version_id
     for name, value in kept.items():

@@ -6,7 +6,7 @@ from couchestor_domain import objects
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import object_headers
-from couchestor_gateway.protocol import conditions
+from couchestor_gateway.protocol import conditions, tags
 
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
@@ -17,6 +17,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         key=request.key,
         headers=object_headers.standard(headers),
         metadata=object_headers.metadata(headers),
+        tags=tags.of_header(headers.get("x-amz-tagging")),
         conditions=conditions.of_write(headers),
         owner=request.owner,
     )

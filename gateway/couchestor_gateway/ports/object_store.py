@@ -9,7 +9,7 @@ or is cancelled has either taken effect whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from couchestor_domain import objects
@@ -69,6 +69,16 @@ class BucketStore(Protocol):
         """Enable or suspend versioning. Raises NoSuchBucketError."""
         ...
 
+    async def get_setting(self, *, bucket: str, setting: objects.Setting) -> bytes:
+        """A setting as it was put. Raises NoSuchBucketError, NoSuchSettingError."""
+        ...
+
+    async def put_setting(
+        self, *, bucket: str, setting: objects.Setting, value: bytes | None
+    ) -> None:
+        """Set or, with None, remove a setting. Raises NoSuchBucketError."""
+        ...
+
     async def list_buckets(self) -> Sequence[objects.BucketRecord]:
         """All buckets, by name."""
         ...
@@ -98,6 +108,12 @@ class ObjectStore(Protocol):
             NoSuchKeyError: ``context['delete_marker']`` is the marker's id if there is one.
             DeleteMarkerError: that version is one.
         """
+        ...
+
+    async def set_tags(
+        self, *, bucket: str, key: str, version_id: str | None, tags: Mapping[str, str]
+    ) -> objects.ObjectRecord:
+        """Replace the tags of a version, the current one by default. Raises as ``get_object``."""
         ...
 
     async def fetch(

@@ -147,6 +147,8 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             "The specified upload does not exist. The upload ID may be invalid, or the upload may"
             " have been aborted or completed.",
         ),
+        "InvalidTag": (400, "The tag provided was not a valid tag."),
+        "NoSuchTagSet": (404, "The TagSet does not exist"),
         "NoSuchVersion": (404, "The specified version does not exist."),
         "NotImplemented": (
             501,
@@ -219,6 +221,9 @@ _FROM_STORE: Final[tuple[tuple[type[errors.CouchestorError], str], ...]] = (
 )
 """Most specific first; the first class that fits wins."""
 
+_NO_SETTING: Final = MappingProxyType({objects.Setting.TAGS: "NoSuchTagSet"})
+"""What each setting of a bucket is missed by."""
+
 _OWN_MESSAGE: Final = frozenset(
     {
         errors.PreconditionFailedError,
@@ -244,6 +249,8 @@ def from_store(error: errors.CouchestorError) -> S3Error:
     """
     if isinstance(error, S3Error):
         return error
+    if isinstance(error, errors.NoSuchSettingError) and "setting" in error.context:
+        return make(_NO_SETTING[objects.Setting(error.context["setting"])])
     for kind, code in _FROM_STORE:
         if isinstance(error, kind):
             message = None
@@ -270,7 +277,7 @@ def _headers(error: errors.CouchestorError) -> Mapping[str, str]:
             "x-amz-delete-marker": "true",
             "x-amz-version-id": str(context["delete_marker"]),
         }
-    if isinstance(error, errors.DeleteMarkerError):
+    if isinstance(error, errors.DeleteMarkerError) and "modified_ns" in context:
         return {
             "Allow": "DELETE",
             "Last-Modified": timestamps.http_date(int(str(context["modified_ns"]))),

@@ -97,6 +97,30 @@ def versioning_configuration(document: bytes) -> objects.Versioning:
     raise s3_error.make("IllegalVersioningConfigurationException")
 
 
+def tagging(document: bytes, *, tags_max: int) -> tuple[tuple[str, str], ...]:
+    """The tags that a request puts, as they stand there.
+
+    Raises:
+        S3Error: MalformedXML.
+    """
+    root = _parse(
+        document,
+        "Tagging",
+        bytes_max=SMALL_DOCUMENT_BYTES_MAX,
+        elements_max=8 * tags_max + 16,
+    )
+    sets = root.children
+    if len(sets) != 1 or sets[0].name != "TagSet":
+        _refuse()
+    pairs: list[tuple[str, str]] = []
+    for child in sets[0].children:
+        key, value = child.find("Key"), child.find("Value")
+        if child.name != "Tag" or len(child.children) != 2 or key is None or value is None:
+            _refuse()
+        pairs.append((key, value))
+    return tuple(pairs)
+
+
 def delete(document: bytes) -> DeleteRequest:
     """The objects a DeleteObjects request names.
 

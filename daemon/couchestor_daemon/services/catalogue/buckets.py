@@ -40,6 +40,8 @@ def delete_bucket(txn: index_port.IndexWriter, name: str) -> None:
     ):
         if not key_space.is_empty(txn, table, bucket_id):
             raise errors.BucketNotEmptyError(f"bucket {name} still has {what}", bucket=name)
+    for key, _ in list(txn.scan(*_settings_range(bucket_id))):
+        txn.delete(key)
     txn.delete(index_keys.bucket(name))
 
 
@@ -56,6 +58,27 @@ def set_versioning(txn: index_port.IndexWriter, name: str, versioning: objects.V
     txn.put(index_keys.bucket(name), index_records.pack(changed))
 
 
+def get_setting(reader: index_port.IndexReader, name: str, setting: objects.Setting) -> bytes:
+    """A setting as it was put. Raises NoSuchBucketError, NoSuchSettingError."""
+    value = reader.get(index_keys.setting(find(reader, name).bucket_id, setting.value))
+    if value is None:
+        raise errors.NoSuchSettingError(
+            f"bucket {name} has no {setting.value}", bucket=name, setting=setting.value
+        )
+    return value
+
+
+def put_setting(
+    txn: index_port.IndexWriter, name: str, setting: objects.Setting, value: bytes | None
+) -> None:
+    """Set or, with None, remove a setting. Raises NoSuchBucketError."""
+    key = index_keys.setting(find(txn, name).bucket_id, setting.value)
+    if value is None:
+        txn.delete(key)
+    else:
+        txn.put(key, value)
+
+
 def list_buckets(reader: index_port.IndexReader) -> Iterator[objects.BucketRecord]:
     """All buckets, by name."""
     for key, value in reader.scan(*media_records.table_range(index_keys.BUCKETS)):
@@ -68,6 +91,13 @@ def find(reader: index_port.IndexReader, name: str) -> index_records.Bucket:
     if value is None:
         raise errors.NoSuchBucketError(f"there is no bucket {name}", bucket=name)
     return index_records.unpack(index_records.Bucket, value)
+
+
+def _settings_range(bucket_id: int) -> tuple[bytes, bytes]:
+    return (
+        index_keys.namespace(index_keys.SETTINGS, bucket_id),
+        index_keys.namespace_stop(index_keys.SETTINGS, bucket_id),
+    )
 
 
 def _to_domain(name: str, stored: index_records.Bucket) -> objects.BucketRecord:

@@ -12,8 +12,10 @@ What a write or a delete without a version id does, by the versioning of the buc
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
+
+import msgspec
 
 from couchestor_daemon.formats import index_keys, index_records, l2p_record
 from couchestor_daemon.ports import index as index_port
@@ -75,6 +77,7 @@ def put_version(
         modified_ns=record.modified_ns,
         headers=dict(record.headers),
         metadata=dict(record.metadata),
+        tags=dict(record.tags),
         checksums=dict(record.checksums),
         checksum_type=record.checksum_type,
         owner=record.owner,
@@ -112,6 +115,46 @@ def get_version(
         DeleteMarkerError: it is one.
     """
     found = buckets.find(reader, bucket)
+    stored, is_latest = _find_version(reader, found, bucket, key, version_id)
+    record = index_records.object_to_domain(bucket, key, stored, _parts(reader, stored))
+    return dataclasses.replace(record, is_named=_is_named(found), is_latest=is_latest)
+
+
+def set_tags(
+    txn: index_port.IndexWriter,
+    bucket: str,
+    key: str,
+    version_id: str | None,
+    tags: Mapping[str, str],
+) -> objects.ObjectRecord:
+    """Replace the tags of a version, the current one by default.
+
+    Returns:
+        The version, without sizes and extents of parts that are stored apart.
+
+    Raises:
+        As ``get_version``.
+    """
+    found = buckets.find(txn, bucket)
+    stored, is_current = _find_version(txn, found, bucket, key, version_id)
+    stored = msgspec.structs.replace(stored, tags=dict(tags))
+    if is_current:
+        value = index_records.pack(stored)
+        key_space.put(txn, index_keys.OBJECTS, found.bucket_id, key.encode(), value)
+    else:
+        history.add(txn, found.bucket_id, key.encode(), stored)
+    record = index_records.object_to_domain(bucket, key, stored)
+    return dataclasses.replace(record, is_named=_is_named(found), is_latest=is_current)
+
+
+def _find_version(
+    reader: index_port.IndexReader,
+    found: index_records.Bucket,
+    bucket: str,
+    key: str,
+    version_id: str | None,
+) -> tuple[index_records.Object, bool]:
+    """A version, and whether it is the current one. Raises as ``get_version``."""
     name = key.encode()
     stored = find(reader, found.bucket_id, name)
     is_latest = stored is not None
@@ -137,8 +180,7 @@ def get_version(
                 version_id=version_id,
                 modified_ns=stored.modified_ns,
             )
-    record = index_records.object_to_domain(bucket, key, stored, _parts(reader, stored))
-    return dataclasses.replace(record, is_named=_is_named(found), is_latest=is_latest)
+    return stored, is_latest
 
 
 def delete_version(

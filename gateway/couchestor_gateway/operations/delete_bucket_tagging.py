@@ -1,0 +1,15 @@
+"""DELETE /bucket?tagging."""
+
+from __future__ import annotations
+
+from couchestor_domain import objects
+from couchestor_gateway.edge import request as s3_request
+from couchestor_gateway.edge import responses
+
+
+async def run(request: s3_request.S3Request) -> responses.Reply:
+    """Leave a bucket without tags."""
+    await request.buckets.put_setting(
+        bucket=request.bucket, setting=objects.Setting.TAGS, value=None
+    )
+    return responses.Reply(204)

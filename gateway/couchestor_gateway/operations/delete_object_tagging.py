@@ -1,0 +1,19 @@
+"""DELETE /bucket/key?tagging."""
+
+from __future__ import annotations
+
+from couchestor_domain import objects
+from couchestor_gateway.edge import request as s3_request
+from couchestor_gateway.edge import responses
+from couchestor_gateway.operations import versions
+
+
+async def run(request: s3_request.S3Request) -> responses.Reply:
+    """Leave a version, the current one by default, without tags."""
+    record = await request.objects.set_tags(
+        bucket=request.bucket,
+        key=request.key,
+        version_id=versions.named(request.query),
+        tags=objects.EMPTY_MAP,
+    )
+    return responses.Reply(204, versions.of_record(record))
