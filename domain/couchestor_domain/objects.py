@@ -86,7 +86,7 @@ class ObjectRecord:
     metadata: Mapping[str, str] = field(default_factory=_empty_map)
     """User metadata, names lower-case without the ``x-amz-meta-`` prefix."""
     tags: Mapping[str, str] = field(default_factory=_empty_map)
-    """In the order the client gave them; they change without the version becoming another."""
+    """By key; they change without the version becoming another."""
     checksums: Mapping[str, str] = field(default_factory=_empty_map)
     """Algorithm in lower case (crc32, crc32c, crc64nvme, sha1, sha256) -> base64 value."""
     checksum_type: str = ""

@@ -31,7 +31,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         xml.text(f"Checksum{algorithm.upper()}", value)
     if record.checksums:
         xml.text("ChecksumType", record.checksum_type)
-    return responses.document(xml.finish(), headers=versions.of_record(record))
+    return responses.document(xml.finish(), headers=versions.of_write(record))
 
 
 def _expected(headers: Mapping[str, str], upload: objects.UploadRecord) -> objects.ExpectedObject:

@@ -73,5 +73,5 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     if record.checksums:
         xml.text("ChecksumType", record.checksum_type)
     return responses.document(
-        xml.finish(), headers={**versions.of_record(record), **copy_source.version_header(source)}
+        xml.finish(), headers={**versions.of_write(record), **copy_source.version_header(source)}
     )

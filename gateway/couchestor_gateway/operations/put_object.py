@@ -5,7 +5,7 @@ from __future__ import annotations
 from couchestor_domain import objects
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
-from couchestor_gateway.operations import object_headers
+from couchestor_gateway.operations import object_headers, versions
 from couchestor_gateway.protocol import conditions, tags
 
 
@@ -24,6 +24,5 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     record = await request.objects.put_object(put, await request.body())
     answer = object_headers.of_checksums(record.checksums, record.checksum_type)
     answer["ETag"] = f'"{record.etag}"'
-    if record.is_named:
-        answer["x-amz-version-id"] = record.version_id
+    answer.update(versions.of_write(record))
     return responses.Reply(200, answer)

@@ -38,6 +38,11 @@ def of_record(record: objects.ObjectRecord) -> dict[str, str]:
     return {"x-amz-version-id": record.version_id} if record.is_named else {}
 
 
+def of_write(record: objects.ObjectRecord) -> dict[str, str]:
+    """The header that names a version that was written: S3 names only those with an id."""
+    return of_record(record) if record.version_id != objects.NULL_VERSION else {}
+
+
 def of_deletion(deletion: objects.Deletion) -> dict[str, str]:
     """The headers of a delete's answer."""
     answer = {"x-amz-version-id": deletion.version_id} if deletion.version_id else {}

@@ -22,7 +22,7 @@ _SIGNS: Final = frozenset(" +-=._:/@")
 
 
 def checked(pairs: Iterable[tuple[str, str]], *, count_max: int) -> Mapping[str, str]:
-    """The tags of a request, in its order.
+    """The tags of a request, by key.
 
     Raises:
         S3Error: InvalidTag for a key or value that breaks the rules, a key given twice, or too
@@ -43,7 +43,7 @@ def checked(pairs: Iterable[tuple[str, str]], *, count_max: int) -> Mapping[str,
         found[key] = value
     if len(found) > count_max:
         raise s3_error.make("InvalidTag", f"Tags cannot be more than {count_max}")
-    return found or objects.EMPTY_MAP
+    return dict(sorted(found.items())) or objects.EMPTY_MAP
 
 
 def of_header(text: str | None) -> Mapping[str, str]:
