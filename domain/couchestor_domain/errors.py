@@ -11,7 +11,7 @@ CouchestorError
 |-- ObjectStoreError      NoSuchBucket NoSuchKey NoSuchUpload BucketAlreadyExists BucketNotEmpty
 |                         PreconditionFailed InvalidPart InvalidPartOrder PartTooSmall BodyTruncated
 |                         BodyTooLong DigestMismatch StoreFull StoreReadOnly Overloaded
-|                         VersionGone
+|                         VersionGone NoSuchVersion DeleteMarker NoSuchSetting
 |-- DeviceError           DeviceGone DeviceStalled DeviceIo DeviceUnfit DeviceFull ForeignDevice
 |                         StaleDevice DeviceInUse DuplicateDevice UnformattedDevice ZoneState
 |                         DeviceCorrupt
