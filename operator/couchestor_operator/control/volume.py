@@ -48,9 +48,11 @@ class Volume:
     replicas: tuple[Replica, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
     last_migration_seconds: float | None = None
-    """When the last migration of the volume ended, since the epoch."""
+    """When the last migration that moved the volume ended, since the epoch."""
     last_migration_tier: tiers.Tier | None = None
     """Where that one led."""
+    seals: tuple[str, ...] = ()
+    """What the last migrations that ended have written on it: see ``migration.Record.seal``."""
 
     @property
     def whole_count(self) -> int:
