@@ -1,4 +1,8 @@
-"""Migrations as a policy's status keeps them: those under way, and what became of the last ones."""
+"""Migrations as a policy's status keeps them: those under way, and what became of the last ones.
+
+The names are those of ``control.migration``; a test compares them. ``migration_status`` turns the
+one into the other.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from typing import Annotated
 import msgspec
 
 from couchestor_operator.resources import field_types
+
+REASON_LENGTH_MAX = 1024
 
 
 class TierName(enum.Enum):
@@ -28,7 +34,7 @@ class StepName(enum.Enum):
 
 
 class OutcomeName(enum.Enum):
-    """How a migration ended. In every case but Completed all old replicas were kept."""
+    """How a migration ended."""
 
     COMPLETED = "Completed"
     PRESERVED = "Preserved"
@@ -36,14 +42,35 @@ class OutcomeName(enum.Enum):
     FAILED = "Failed"
 
 
+class SurplusName(enum.Enum):
+    """What a migration leaves of the replica it asked for."""
+
+    NONE = "None"
+    ASKED = "Asked"
+    KEPT = "Kept"
+
+
 ReplicaIds = Annotated[list[field_types.Name], msgspec.Meta(max_length=255)]
+Reason = Annotated[str, msgspec.Meta(max_length=REASON_LENGTH_MAX)]
 
 
-class MigrationEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class EndingEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """That a migration is to end; it goes once its volume is sealed against late commands."""
+
+    outcome: OutcomeName
+    reason: Reason
+    decided_at: field_types.Moment
+
+
+class MigrationEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """A migration under way: all that a restarted operator needs to go on with it."""
 
     volume: field_types.Name
     migration_id: field_types.Name
+    revision: Annotated[
+        field_types.Count, msgspec.Meta(description="How often the entry has been changed")
+    ]
+    source_tier: TierName | None = None
     target_tier: TierName
     source_replica: field_types.Name
     source_pool: field_types.Name
@@ -59,12 +86,16 @@ class MigrationEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     ]
     replicas_at_start: ReplicaIds
     new_replica: field_types.Name | None = None
+    ending: EndingEntry | None = None
 
 
-class MigrationHistoryEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class MigrationHistoryEntry(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"
+):
     """A migration that has ended."""
 
     volume_name: field_types.Name
+    migration_id: field_types.Name
     timestamp: field_types.Moment
     from_tier: TierName | None = None
     to_tier: TierName
@@ -72,6 +103,22 @@ class MigrationHistoryEntry(msgspec.Struct, frozen=True, kw_only=True, rename="c
     to_pool: field_types.Name
     trigger_iops: Annotated[float, msgspec.Meta(ge=0)]
     duration: Annotated[str, msgspec.Meta(max_length=32)]
-    success: bool
+    success: Annotated[bool, msgspec.Meta(description="Whether the volume is where it was to be")]
     outcome: OutcomeName
-    error: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
+    step: Annotated[StepName, msgspec.Meta(description="The last one")]
+    surplus: Annotated[
+        SurplusName,
+        msgspec.Meta(
+            description="Kept: newReplica stays beside the old ones. Asked: one more than at the"
+            " start is wanted and may still come to toPool"
+        ),
+    ]
+    source_replica: field_types.Name
+    source_kept: Annotated[
+        bool,
+        msgspec.Meta(
+            description="Whether sourceReplica is there and no removal of it was accepted"
+        ),
+    ]
+    new_replica: field_types.Name | None = None
+    error: Reason | None = None
