@@ -24,6 +24,7 @@ CouchestorError
 |-- CompressionError      Compression Decompression
 |-- ControlPlaneError     KubernetesApi PrometheusConnection PrometheusQuery PrometheusParse
 |                         DurationParse QuantityParse InvalidSelector InvalidPolicy
+|                         VersionConflict
 `-- MigrationError        MigrationInProgress MigrationFailed MigrationTimeout ReplicaSyncFailed
                           NoSuitablePool
 
@@ -426,6 +427,10 @@ class InvalidSelectorError(ControlPlaneError, ClientError):
 
 class InvalidPolicyError(ControlPlaneError, ClientError):
     """A policy resource asks for the impossible; ``context['field']`` names the field."""
+
+
+class VersionConflictError(ControlPlaneError, TransientError):
+    """An object is no longer as it was read, and was left as it is: read it again."""
 
 
 # -- migration ----------------------------------------------------------------------------------
