@@ -61,7 +61,7 @@ class MigrationStarted(DomainEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationCompleted(DomainEvent):
-    """The move ended and the old replica is gone."""
+    """The move ended; the old replica is gone, unless preservation mode keeps it."""
 
     volume: str
     target_pool: str
@@ -70,7 +70,7 @@ class MigrationCompleted(DomainEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationFailed(DomainEvent):
-    """The move failed; every old replica was kept."""
+    """The move failed; every old replica was kept, unless the reason says that one went."""
 
     volume: str
     step: str

@@ -1,0 +1,1 @@
+"""What the operator does with its decisions, over the ports."""
