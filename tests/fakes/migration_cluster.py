@@ -37,6 +37,8 @@ class Cluster(NamedTuple):
     asked_beside: tuple[str, ...] = ()
     """The copies that were there when the operator asked for one more, as long as the volume has,
     or may yet get, one because of that."""
+    taken: bool = False
+    """Whether the manager has taken that replica away."""
     made: int = 0
     lost: int = 0
     """Whole copies that were lost to faults and to people."""
@@ -73,7 +75,7 @@ def start(replicas_count: int) -> Cluster:
 
 def shown(cluster: Cluster) -> Cluster:
     """What a look shows of it."""
-    return cluster._replace(leaving=None, asked_beside=(), made=0, lost=0)
+    return cluster._replace(leaving=None, asked_beside=(), taken=False, made=0, lost=0)
 
 
 def volume_of(
@@ -174,4 +176,5 @@ def _shrinking(cluster: Cluster, *, manager_chooses: bool) -> Iterator[Move]:
         kept = tuple(copy for copy in cluster.copies if copy is not gone)
         by_people = cluster.leaving is None and not manager_chooses
         lost = cluster.lost + (by_people and gone.state == WHOLE)
-        yield Move(cluster._replace(copies=kept, lost=lost, leaving=None))
+        taken = cluster.taken or gone.name == cluster.leaving
+        yield Move(cluster._replace(copies=kept, lost=lost, leaving=None, taken=taken))

@@ -6,6 +6,9 @@ import migration_cluster
 
 from couchestor_operator.control import migration
 
+REVISIONS_COUNT_MAX = 40
+"""Three steps and an ending make four; each operator that wakes with an old look may add two."""
+
 
 class Violation(AssertionError):
     """A promise of the machine that some order of events breaks."""
@@ -23,6 +26,12 @@ def record_tells(cluster: migration_cluster.Cluster, record: migration.Record) -
         raise Violation(f"no record tells of the replica that was asked for: {cluster}")
 
 
+def leads_somewhere(record: migration.Record) -> None:
+    """A record is not changed to and fro."""
+    if record.revision > REVISIONS_COUNT_MAX:
+        raise Violation(f"the record goes round in circles: {record}")
+
+
 def removal(
     cluster: migration_cluster.Cluster, command: migration.RemoveReplica, *, start_count: int
 ) -> None:
@@ -30,9 +39,11 @@ def removal(
     survivors = [copy for copy in cluster.copies if copy.name != migration_cluster.SOURCE]
     if command.replica_id != migration_cluster.SOURCE:
         raise Violation(f"{command} takes another than the source")
+    if command.replicas_count != len(survivors):
+        raise Violation(f"{command} takes more or less than the source of {cluster}")
     if any(copy.state != migration_cluster.WHOLE for copy in survivors):
         raise Violation(f"the source goes while not all that stay are whole: {survivors}")
-    if len(survivors) < start_count:
+    if len(survivors) + cluster.lost < start_count:
         raise Violation(f"the source goes and too few stay: {survivors}")
     if all(copy.home != migration_cluster.TARGET for copy in survivors):
         raise Violation(f"the source goes with nothing in the target pool: {survivors}")
@@ -48,8 +59,9 @@ def history_is_true(cluster: migration_cluster.Cluster, end: migration.End) -> N
         raise Violation(f"Completed, and the source is there: {cluster}")
     if cluster.asked_beside and not completed and end.surplus is migration.Surplus.NONE:
         raise Violation(f"the history tells of no surplus: {cluster}")
-    is_leaving = cluster.leaving == migration_cluster.SOURCE
-    if end.source_kept and is_leaving and len(cluster.copies) > cluster.wanted:
+    is_leaving = cluster.leaving is not None and len(cluster.copies) > cluster.wanted
+    given_up = end.ending.outcome in (migration.Outcome.ABORTED, migration.Outcome.PRESERVED)
+    if (end.source_kept or given_up) and (is_leaving or cluster.taken):
         raise Violation(f"the history says that the source stays: {cluster}")
 
 

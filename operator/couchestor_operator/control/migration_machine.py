@@ -181,18 +181,8 @@ def _close(
     seen: sight.FreshSight, volume: volumes.Volume, *, decided: migration.Ending
 ) -> migration.Verdict:
     record = seen.record
-    new_is_there = volume.replica(record.new_replica or "") is not None
-    removal_accepted = (
-        record.step is migration.Step.SCALE_DOWN
-        and volume.replicas_wanted_count == len(record.replicas_at_start)
-    )
-    if removal_accepted and new_is_there:
-        # A removal that was on its way when the ending was written has come first.
-        if volume.replica(record.source_replica) is None:
-            if decided.outcome is not migration.Outcome.COMPLETED:
-                return _to_end(seen, migration.Outcome.COMPLETED, _moved(record))
-        elif decided.outcome in (migration.Outcome.ABORTED, migration.Outcome.PRESERVED):
-            return migration.ending(record, None)
+    if _is_overtaken(record, volume, decided=decided):
+        return migration.ending(record, None)
     if record.seal in volume.seals:
         return _end(record, volume, decided=decided)
     moved = decided.outcome in (migration.Outcome.COMPLETED, migration.Outcome.PRESERVED)
@@ -203,6 +193,27 @@ def _close(
         moved_to=record.target_tier if moved else None,
         ended_seconds=decided.decided_seconds,
     )
+
+
+def _is_overtaken(
+    record: migration.Record, volume: volumes.Volume, *, decided: migration.Ending
+) -> bool:
+    """Whether a removal that was on its way when the ending was written has come first.
+
+    The step then decides again, by what there is now: it never gives up what was removed.
+    """
+    if record.step is not migration.Step.SCALE_DOWN:
+        return False
+    removal_accepted = volume.replicas_wanted_count == len(record.replicas_at_start)
+    new_is_there = volume.replica(record.new_replica or "") is not None
+    source_is_there = volume.replica(record.source_replica) is not None
+    match decided.outcome:
+        case migration.Outcome.COMPLETED:
+            return False
+        case migration.Outcome.FAILED:
+            return removal_accepted and new_is_there and not source_is_there
+        case migration.Outcome.ABORTED | migration.Outcome.PRESERVED:
+            return not source_is_there or (removal_accepted and new_is_there)
 
 
 def _end(

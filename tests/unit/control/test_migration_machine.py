@@ -367,7 +367,29 @@ def test_an_ending_that_a_removal_has_overtaken_is_taken_back(outcome: migration
     assert isinstance(verdict, migration.Advance)
     assert (verdict.record.ending, verdict.record.revision) == (None, 10)
     gone = _decide(record, _volume(OLD[1], NEW, seals=("id.9",)))
-    assert _ending_of(gone).outcome is Outcome.COMPLETED
+    assert isinstance(gone, migration.Advance)
+    assert gone.record.ending is None
+    again = _decide(gone.record, _volume(OLD[1], NEW, seals=("id.9",)))
+    assert _ending_of(again).outcome is Outcome.COMPLETED
+    # And then somebody asked for one more: the old replica is gone all the same.
+    more = _volume(OLD[1], NEW, replicas_wanted_count=3, seals=("id.9",))
+    gone = _decide(record, more)
+    assert isinstance(gone, migration.Advance)
+    assert gone.record.ending is None
+    assert _ending_of(_decide(gone.record, more)).outcome is Outcome.FAILED
+
+
+def test_a_failure_becomes_a_success_only_by_the_removal_itself() -> None:
+    record = _closing(Step.SCALE_DOWN, Outcome.FAILED)
+    verdict = _decide(record, _volume(OLD[1], NEW))
+    assert isinstance(verdict, migration.Advance)
+    assert verdict.record.ending is None
+    going = _volume(*OLD, NEW, replicas_wanted_count=2)
+    assert isinstance(_decide(record, going), migration.Seal)
+    without_new = _decide(record, _volume(OLD[1], replicas_wanted_count=2, seals=("id.9",)))
+    assert _ending_of(without_new).reason == "why; replica r0 is gone"
+    still = _decide(record, dataclasses.replace(going, seals=("id.9",)))
+    assert _ending_of(still).reason == "why; replica r0 may still go"
 
 
 @pytest.mark.parametrize("step", list(Step))
