@@ -6,6 +6,7 @@ An adapter joins with a harness that says how its volume is made, and how its ma
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Protocol
 
 import memory_volumes
@@ -95,10 +96,12 @@ class MemoryHarness:
         self._memory.delete(VOLUME)
 
 
-@pytest.fixture(params=["memory"])
+HARNESSES: dict[str, Callable[[], Harness]] = {"memory": MemoryHarness}
+
+
+@pytest.fixture(params=sorted(HARNESSES))
 def harness(request: pytest.FixtureRequest) -> Harness:
-    assert request.param == "memory"
-    return MemoryHarness()
+    return HARNESSES[request.param]()
 
 
 async def _volume(harness: Harness) -> volumes.Volume:

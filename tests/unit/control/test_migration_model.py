@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import migration_model
 import migration_promises
+import migration_rules
 import pytest
 
 from couchestor_operator.control import migration
 
-Bounds, Rules = migration_model.Bounds, migration_model.Rules
+Bounds, Rules = migration_rules.Bounds, migration_rules.Rules
 
 # What is met within the first is met within the second, too.
 PEOPLE = Bounds(replicas_count=1, acts_count=2, meddling_count=1)
@@ -43,7 +44,7 @@ FAULTS_OF_TWO = Bounds(replicas_count=2, acts_count=2, faults_count=1)
     ],
 )
 def test_no_order_of_events_breaks_a_promise(
-    bounds: migration_model.Bounds, states_count_min: int
+    bounds: migration_rules.Bounds, states_count_min: int
 ) -> None:
     explored = migration_model.Model(bounds)
     states_count = explored.explore()
@@ -85,7 +86,7 @@ def test_no_order_of_events_breaks_a_promise(
     ],
 )
 def test_a_machine_without_one_of_its_guards_is_caught(
-    rules: migration_model.Rules, bounds: migration_model.Bounds, broken: str
+    rules: migration_rules.Rules, bounds: migration_rules.Bounds, broken: str
 ) -> None:
     """Within bounds that are safe with all guards: so it is the missing one that is caught."""
     with pytest.raises(migration_promises.Violation, match=broken):
