@@ -443,7 +443,7 @@ class MigrationError(CouchestorError):
 
 
 class MigrationInProgressError(MigrationError, TransientError):
-    """The volume is already being migrated."""
+    """The volume is already being migrated, or as many are as the policy allows."""
 
 
 class MigrationFailedError(MigrationError, UnavailableError):

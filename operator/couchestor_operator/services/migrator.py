@@ -53,9 +53,10 @@ class Migrator:
         """Write down that a volume is to move; what is done about it comes with the next tick.
 
         Raises:
-            MigrationInProgressError: the volume is being migrated already, under whichever policy.
-                Another operator can begin the same under another policy at this very moment: both
-                go on then, and cost each other the move and no replica.
+            MigrationInProgressError: the volume is being migrated already, under whichever policy,
+                or as many volumes are as the policy allows. Another operator can begin the same
+                volume under another policy at this very moment: both go on then, and cost each
+                other the move and no replica.
             VersionConflictError: the policy has changed since the move was decided, or is gone.
             TransientError: there was no answer; the migration may have begun.
         """
@@ -73,6 +74,13 @@ class Migrator:
                 f"policy {move.policy.name} has changed since the move of volume "
                 f"{move.volume.name} was decided: decide again",
                 policy=move.policy.name,
+            )
+        # The write is refused if others begin meanwhile, so the limit holds for them all.
+        if len(state.records) >= move.policy.migrations_count_max:
+            raise errors.MigrationInProgressError(
+                f"policy {state.name} has {len(state.records)} migrations under way, as many as "
+                "it allows: wait for the end of one",
+                policy=state.name,
             )
         record = migration.begun(
             move, migration_id=self._new_id(), now_seconds=self._time.now_seconds()

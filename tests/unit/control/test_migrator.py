@@ -391,6 +391,20 @@ async def test_two_operators_at_once_move_each_volume_once() -> None:
     assert stage.heard.names.count("MigrationCompleted") == 5
 
 
+async def test_no_more_volumes_move_than_the_policy_allows() -> None:
+    stage = Stage(volumes_count=6)
+    operator = stage.operator()
+    for name in stage.names[:5]:
+        await operator.begin(stage.move(name))
+    with pytest.raises(errors.MigrationInProgressError, match="5 migrations under way"):
+        await operator.begin(stage.move("pvc-5"))
+    await stage.to_the_end(operator)
+    await operator.begin(stage.move("pvc-5"))
+    await stage.to_the_end(operator)
+    assert stage.outcomes() == ["Completed"] * 6
+    assert stage.policies.status(POLICY).total_migrations == 6
+
+
 @pytest.mark.parametrize("source_index", [0, 1])
 async def test_two_policies_that_began_the_same_volume_at_once_harm_nothing(
     source_index: int,
