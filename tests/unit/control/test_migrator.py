@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Awaitable, Callable
 
 import faulty_ports
 import memory_policies
@@ -444,6 +445,52 @@ async def test_one_migration_that_gets_no_answer_does_not_hold_up_the_others() -
     assert await stage.operator(line).tick_all() == 2
     steps = [entry.step.value for entry in stage.policies.status(POLICY).migrations]
     assert steps == ["Analyze", "ScaleUp"]
+
+
+class _SleepyVolumes(faulty_ports.FaultyVolumes):
+    """Whoever calls it falls asleep before one of its calls, and something happens meanwhile."""
+
+    before_look: Callable[[], Awaitable[None]] | None = None
+    before_command: Callable[[], Awaitable[None]] | None = None
+
+    async def look(self, volume_name: str, *, pool_name: str) -> volume_manager.Look:
+        """Later."""
+        if self.before_look is not None:
+            await self.before_look()
+        return await super().look(volume_name, pool_name=pool_name)
+
+    async def add_replica(self, command: migration.AddReplica) -> None:
+        """Later."""
+        if self.before_command is not None:
+            await self.before_command()
+        await super().add_replica(command)
+
+
+@pytest.mark.parametrize("sleeps_before", ["look", "command"])
+async def test_a_sleeper_that_wakes_after_the_end_does_nothing(sleeps_before: str) -> None:
+    stage = Stage()
+    leader = stage.operator()
+    sleepy = _SleepyVolumes(stage.memory, faulty_ports.Line({}))
+    sleeper = stage.operator(manager=sleepy)
+    await leader.begin(stage.move("pvc-0"))
+    await leader.tick_all()
+
+    async def gives_up() -> None:
+        stage.policies.put(POLICY, dataclasses.replace(_rule(), enabled=False))
+        await stage.to_the_end(leader)
+        stage.policies.put(POLICY, _rule())
+
+    if sleeps_before == "look":
+        sleepy.before_look = gives_up
+        assert await sleeper.tick(POLICY, "pvc-0") is None
+    else:
+        sleepy.before_command = gives_up
+        with pytest.raises(errors.VersionConflictError):
+            await sleeper.tick(POLICY, "pvc-0")
+    assert stage.outcomes() == ["Aborted"]
+    (past,) = stage.policies.status(POLICY).migration_history
+    assert (past.step.value, past.surplus.value) == ("ScaleUp", "None")
+    assert stage.memory.volume("pvc-0").replicas_wanted_count == 2
 
 
 class _LaggingVolumes(faulty_ports.FaultyVolumes):
