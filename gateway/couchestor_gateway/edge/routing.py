@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
+from couchestor_gateway.edge import query_names, responses
 from couchestor_gateway.edge import request as s3_request
-from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import (
     abort_multipart_upload,
     complete_multipart_upload,
@@ -48,48 +48,6 @@ class Operation(NamedTuple):
     name: str
     run: Callable[[s3_request.S3Request], Awaitable[responses.Reply]]
 
-
-SUB_RESOURCES: Final = frozenset(
-    {
-        "accelerate",
-        "acl",
-        "analytics",
-        "append",
-        "attributes",
-        "cors",
-        "delete",
-        "encryption",
-        "intelligent-tiering",
-        "inventory",
-        "legal-hold",
-        "lifecycle",
-        "location",
-        "logging",
-        "metadataConfiguration",
-        "metadataTable",
-        "metrics",
-        "notification",
-        "object-lock",
-        "ownershipControls",
-        "policy",
-        "policyStatus",
-        "publicAccessBlock",
-        "renameObject",
-        "replication",
-        "requestPayment",
-        "restore",
-        "retention",
-        "select",
-        "session",
-        "tagging",
-        "torrent",
-        "uploadId",
-        "uploads",
-        "versioning",
-        "versions",
-        "website",
-    }
-)
 
 LIST_BUCKETS: Final = Operation("ListBuckets", list_buckets.run)
 PUT_OBJECT: Final = Operation("PutObject", put_object.run)
@@ -138,20 +96,17 @@ def find(
     """The operation a request asks for.
 
     Raises:
-        S3Error: NotImplemented for sub-resources we do not serve, MethodNotAllowed otherwise.
+        S3Error: NotImplemented for sub-resources we do not serve, InvalidArgument for a query that
+            contradicts itself, MethodNotAllowed otherwise.
     """
+    sub_resource = query_names.sub_resource(query) if query else ""
     if not bucket:
         if key:
             # "//key": naming no bucket must not turn into the service's own operations.
             raise s3_error.make("InvalidBucketName", BucketName="")
-        if method == "GET":
+        if method == "GET" and not sub_resource:
             return LIST_BUCKETS
-        raise _refusal(method, "")
-    sub_resource = ""
-    for name in query:
-        if name in SUB_RESOURCES:
-            sub_resource = name
-            break
+        raise _refusal(method, sub_resource)
     operation = (_OBJECT if key else _BUCKET).get((method, sub_resource))
     if operation is None:
         raise _refusal(method, sub_resource)
