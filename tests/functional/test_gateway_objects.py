@@ -158,6 +158,28 @@ async def test_refusals() -> None:
         assert code_of(failure) == ("InternalError", 500)
 
 
+async def test_what_is_not_done_is_refused_and_nothing_is_stored() -> None:
+    async with gateway_harness.running() as harness:
+        s3 = harness.client()
+        key = {"Bucket": "books", "Key": "k"}
+        await call(s3.create_bucket, Bucket="books", ObjectOwnership="BucketOwnerEnforced")
+        await call(s3.put_object, **key, Body=b"abc", ACL="private")
+        wrong: list[tuple[Any, dict[str, Any]]] = [
+            (s3.put_object, {**key, "Body": b"x", "WriteOffsetBytes": 3}),
+            (s3.put_object, {**key, "Body": b"x", "ACL": "public-read"}),
+            (s3.put_object_annotation, {**key, "AnnotationName": "n", "AnnotationPayload": b"x"}),
+            (s3.delete_object_annotation, {**key, "AnnotationName": "n"}),
+            (s3.delete_object, {**key, "IfMatchSize": 4}),
+            (s3.create_bucket, {"Bucket": "locked", "ObjectLockEnabledForBucket": True}),
+        ]
+        for operation, arguments in wrong:
+            with pytest.raises(ClientError) as failure:
+                await call(operation, **arguments)
+            assert code_of(failure) == ("NotImplemented", 501)
+        assert await call((await call(s3.get_object, **key))["Body"].read) == b"abc"
+        assert [b["Name"] for b in (await call(s3.list_buckets))["Buckets"]] == ["books"]
+
+
 async def test_anonymous_is_denied_before_continue_is_sent() -> None:
     async with gateway_harness.running() as harness:
         await call(harness.client().create_bucket, Bucket="books")

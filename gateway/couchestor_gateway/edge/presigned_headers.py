@@ -25,7 +25,6 @@ _STAYING: Final = frozenset(
         "x-amz-expires",
         # Says only what the SDK would have computed, had it had the body.
         "x-amz-sdk-checksum-algorithm",
-        "x-amz-security-token",
         "x-amz-signature",
         "x-amz-signedheaders",
     }

@@ -90,6 +90,12 @@ _OBJECT: Final[dict[tuple[str, str], Operation]] = {
 _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
 
 
+def served() -> frozenset[Operation]:
+    """Every operation that ``find`` can give."""
+    others = (LIST_BUCKETS, COPY_OBJECT, UPLOAD_PART_COPY, LIST_OBJECTS_V2)
+    return frozenset((*_BUCKET.values(), *_OBJECT.values(), *others))
+
+
 def find(
     method: str, bucket: str, key: str, query: Mapping[str, str], headers: Mapping[str, str]
 ) -> Operation:

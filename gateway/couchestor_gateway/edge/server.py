@@ -23,7 +23,7 @@ from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.ports import clock as clock_port
 from couchestor_gateway.ports import credentials as credentials_port
 from couchestor_gateway.ports import object_store, offloading
-from couchestor_gateway.protocol import s3_error, sigv4
+from couchestor_gateway.protocol import s3_error, sigv4, unsupported_headers
 
 ACCESS_LOG: Final = logging.getLogger("couchestor.access")
 LOG: Final = logging.getLogger("couchestor.gateway")
@@ -218,10 +218,13 @@ class Gateway:
                 await self._buckets.get_bucket(target.bucket)
             raise s3_error.make("AccessDenied")
         trace.access_key = identity.credential.access_key
+        amz_names = identity.amz_names
         if "X-Amz-Signature" in query:
             headers = presigned_headers.merged(headers, query)
+            amz_names = [name.lower() for name in headers]
         operation = routing.find(method, target.bucket, target.key, query, headers)
         trace.operation = operation.name
+        unsupported_headers.refuse(headers, amz_names)
         context = s3_request.S3Request(
             request,
             target=target,

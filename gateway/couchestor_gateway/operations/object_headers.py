@@ -20,28 +20,16 @@ _OVERRIDES: Final = (
     ("response-content-disposition", "content-disposition"),
     ("response-content-encoding", "content-encoding"),
 )
-_UNSUPPORTED: Final = (
-    "x-amz-server-side-encryption",
-    "x-amz-server-side-encryption-customer-algorithm",
-    "x-amz-object-lock-mode",
-    "x-amz-object-lock-legal-hold",
-    "x-amz-website-redirect-location",
-)
 
 
 def standard(headers: Mapping[str, str]) -> dict[str, str]:
     """The standard headers an object keeps, lower-case names; ``aws-chunked`` is not content.
 
     Raises:
-        S3Error: InvalidStorageClass, NotImplemented for promises we could not keep.
+        S3Error: InvalidStorageClass.
     """
     if headers.get("x-amz-storage-class", "STANDARD") != "STANDARD":
         raise s3_error.make("InvalidStorageClass")
-    for name in _UNSUPPORTED:
-        if headers.get(name):
-            raise s3_error.make(
-                "NotImplemented", f"The header {name} implies functionality not implemented."
-            )
     kept = {"content-type": readable(headers.get("content-type") or "binary/octet-stream")}
     encoding = headers.get("content-encoding")
     if encoding:

@@ -92,8 +92,15 @@ def of_write(headers: Mapping[str, str]) -> objects.WriteConditions:
     """If-Match and If-None-Match of a write, as the object store takes them.
 
     Raises:
-        S3Error: NotImplemented for a list of ETags.
+        S3Error: NotImplemented for a list of ETags, and for If-Unmodified-Since: a write that is
+            done whatever the date of what it replaces would not be the one asked for.
     """
+    if "if-unmodified-since" in headers:
+        raise s3_error.make(
+            "NotImplemented",
+            "The header If-Unmodified-Since of a write is not implemented; use If-Match.",
+            Header="If-Unmodified-Since",
+        )
     match, none_match = headers.get("if-match"), headers.get("if-none-match")
     if not match and not none_match:
         return objects.NO_CONDITIONS

@@ -68,6 +68,8 @@ class Identity:
     amz_date: str = ""
     seed_signature: str = ""
     """The request's own signature: the first link of the chunks' chain."""
+    amz_names: Sequence[str] = ()
+    """Names of the request's ``x-amz-`` headers, lower-case; set when ``credential`` is."""
 
 
 class Verifier:
@@ -231,6 +233,7 @@ class Verifier:
             scope=claim.scope,
             amz_date=amz_date,
             seed_signature=signature.strip(),
+            amz_names=amz_names,
         )
 
     def _presigned(
@@ -315,6 +318,7 @@ class Verifier:
             scope=claim.scope,
             amz_date=amz_date,
             seed_signature=signature,
+            amz_names=amz_names,
         )
 
     def _check(

@@ -63,7 +63,7 @@ def create_bucket_configuration(document: bytes) -> str:
     """The LocationConstraint asked for, or an empty string.
 
     Raises:
-        S3Error: MalformedXML.
+        S3Error: MalformedXML, NotImplemented for whatever else a bucket is to have or be.
     """
     root = _parse(
         document,
@@ -71,6 +71,11 @@ def create_bucket_configuration(document: bytes) -> str:
         bytes_max=SMALL_DOCUMENT_BYTES_MAX,
         elements_max=256,
     )
+    for child in root.children:
+        if child.name != "LocationConstraint" and (child.children or child.text.strip()):
+            raise s3_error.make(
+                "NotImplemented", f"{child.name[:64]} of a new bucket is not implemented."
+            )
     return (root.find("LocationConstraint") or "").strip()
 
 
