@@ -61,6 +61,14 @@ async def test_ranges_conditions_and_overrides() -> None:
         etag = (await call(s3.put_object, Bucket="books", Key="k", Body=b"0123456789"))["ETag"]
         part = await call(s3.get_object, Bucket="books", Key="k", Range="bytes=2-4")
         assert (await call(part["Body"].read), part["ContentRange"]) == (b"234", "bytes 2-4/10")
+        s3.meta.events.register(
+            "before-sign.s3.GetObject",
+            lambda request, **_: request.headers.add_header("If-Range", '"another"'),
+            unique_id="if-range",
+        )
+        whole = await call(s3.get_object, Bucket="books", Key="k", Range="bytes=20-")
+        assert (await call(whole["Body"].read), "ContentRange" in whole) == (b"0123456789", False)
+        s3.meta.events.unregister("before-sign.s3.GetObject", unique_id="if-range")
         with pytest.raises(ClientError) as failure:
             await call(s3.get_object, Bucket="books", Key="k", Range="bytes=10-")
         assert code_of(failure) == ("InvalidRange", 416)

@@ -21,7 +21,7 @@ class Selection(NamedTuple):
 
 
 async def select(request: s3_request.S3Request) -> Selection:
-    """Look the object up, evaluate conditions, resolve Range or partNumber.
+    """Look the object up, evaluate conditions, resolve Range (with If-Range) or partNumber.
 
     Raises:
         S3Error: NotModified (304), PreconditionFailed, InvalidRange, InvalidPartNumber.
@@ -45,7 +45,9 @@ async def select(request: s3_request.S3Request) -> Selection:
             )
         start, length = _part(record, part_text)
         status = 206
-    elif range_text is not None:
+    elif range_text is not None and conditions.is_range_wanted(
+        headers, etag=record.etag, modified_ns=record.modified_ns
+    ):
         found = ranges.parse_range(range_text, record.size_bytes)
         if found is not None:
             start, length = found

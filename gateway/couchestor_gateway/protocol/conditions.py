@@ -72,6 +72,26 @@ def check_read(headers: Mapping[str, str], *, etag: str, modified_ns: int) -> No
     raise s3_error.make("NotModified", **extra)
 
 
+def is_range_wanted(headers: Mapping[str, str], *, etag: str, modified_ns: int) -> bool:
+    """Whether ``Range`` counts: ``If-Range`` is absent, or names the very object there is.
+
+    A client that resumes a download must not get the rest of another object (RFC 9110, 13.1.5):
+    a weak ETag never fits, a date only when it is exactly Last-Modified.
+
+    Args:
+        headers: Names in lower case, or case-insensitive.
+        etag: Of the existing object, without quotes.
+        modified_ns: Of the existing object; compared by whole seconds.
+    """
+    validator = headers.get("if-range")
+    if validator is None:
+        return True
+    seconds = timestamps.parse_http_date(validator)
+    if seconds is not None:
+        return seconds == modified_ns // units.NS_PER_SECOND
+    return not validator.strip().startswith("W/") and unquoted(validator) == etag
+
+
 def check_copy_source(headers: Mapping[str, str], *, etag: str, modified_ns: int) -> None:
     """Stop a copy whose ``x-amz-copy-source-if-*`` headers do not hold.
 

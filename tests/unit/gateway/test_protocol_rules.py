@@ -242,3 +242,26 @@ def test_malformed_xml(document: bytes) -> None:
     with pytest.raises(s3_error.S3Error) as caught:
         xml_reading.delete(document)
     assert caught.value.code == "MalformedXML"
+
+
+@pytest.mark.parametrize(
+    ("validator", "wanted"),
+    [
+        (None, True),
+        ('"a"', True),
+        ("a", True),
+        ('"b"', False),
+        ('W/"a"', False),
+        ("*", False),
+        (AT, True),
+        (BEFORE, False),
+        ("Wed, 21 Oct 2015 07:28:01 GMT", False),
+        ("", False),
+    ],
+)
+def test_a_range_counts_only_of_the_object_that_if_range_names(
+    validator: str | None, wanted: bool
+) -> None:
+    headers = {} if validator is None else {"if-range": validator}
+    found = conditions.is_range_wanted(headers, etag="a", modified_ns=MOMENT_NS)
+    assert found is wanted
