@@ -107,6 +107,29 @@ async def test_large_bodies_stream_whole_and_break_off_instead_of_padding() -> N
         assert harness.store.streams_closed == 2
 
 
+async def test_a_long_object_that_cannot_be_read_is_told_to_be(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with gateway_harness.running() as harness:
+        s3 = harness.client(read_timeout=5)
+        await call(s3.create_bucket, Bucket="books")
+        await call(s3.put_object, Bucket="books", Key="big", Body=b"x" * 1_000_000)
+        harness.store.fail_stream_after_bytes = 0
+        for headers in ({}, {"Range": "bytes=1-900000"}):
+            with pytest.raises(ClientError) as failure:
+                await call(s3.get_object, Bucket="books", Key="big", **headers)
+            assert code_of(failure) == ("ServiceUnavailable", 503)
+        assert harness.store.streams_closed == 2
+        # Later it is an answer broken off; neither is a fault of the program.
+        harness.store.fail_stream_after_bytes = 600_000
+        got = await call(s3.get_object, Bucket="books", Key="big")
+        with pytest.raises((IncompleteReadError, ResponseStreamingError)):
+            await call(got["Body"].read)
+        failures = [record for record in caplog.records if "too few shards" in record.message]
+        assert len(failures) == 3
+        assert not [record for record in caplog.records if record.exc_info]
+
+
 async def test_copy_rules() -> None:
     async with gateway_harness.running() as harness:
         s3 = harness.client()

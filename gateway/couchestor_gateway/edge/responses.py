@@ -11,10 +11,11 @@ XML: Final = "application/xml"
 
 
 class Reply:
-    """Status, headers and either one buffer or a stream of ``length_bytes``.
+    """Status, headers and a body of ``length_bytes``: one buffer, or one that a stream follows.
 
-    Pieces of ``stream`` need stay valid only until the next one is asked for: the edge waits
-    until the transport has let go of a piece.
+    What fails while the buffer is made is answered by an error; what fails in the stream breaks
+    the answer off. Buffer and pieces need stay valid only until the next piece is asked for: the
+    edge waits until the transport has let go of each.
     """
 
     __slots__ = ("body", "headers", "length_bytes", "status", "stream")

@@ -277,7 +277,7 @@ class Gateway:
         reply: responses.Reply,
         trace: _Trace,
     ) -> None:
-        """Write the pieces; a failure closes the connection short of Content-Length."""
+        """Write body and pieces; a failure closes the connection short of Content-Length."""
         transport = request.transport
         stream = reply.stream
         assert stream is not None, "only replies with a stream come here"
@@ -289,12 +289,17 @@ class Gateway:
             is_tls = transport.get_extra_info("sslcontext") is not None
             transport.set_write_buffer_limits(high=1 if is_tls else 0, low=0)
             await response.prepare(request)
-            async for piece in stream:
+            piece: bytes | memoryview | None = reply.body
+            while piece is not None:
                 await response.write(piece)
                 await request.writer.drain()
                 trace.bytes_out += len(piece)
+                piece = await anext(stream, None)
         except ConnectionError:
             trace.status = 499  # the client's doing: it left or stopped reading
+        except errors.CouchestorError as exc:
+            LOG.error("request %s broke off: %s", trace.request_id, exc)
+            trace.status = 599
         except Exception:
             LOG.exception("request %s broke off", trace.request_id)
             trace.status = 599

@@ -17,4 +17,6 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         body = await request.objects.fetch(record, start_bytes=start, length_bytes=length)
         return responses.Reply(status, headers, body)
     pieces = request.objects.stream(record, start_bytes=start, length_bytes=length)
-    return responses.Reply(status, headers, stream=pieces, length_bytes=length)
+    # Asked for before 200 is said, so that an object that cannot be read is told to be.
+    first = await anext(pieces)
+    return responses.Reply(status, headers, first, stream=pieces, length_bytes=length)
