@@ -120,16 +120,15 @@ def test_pipelined_requests_are_answered_in_order(victim: hostile_client.Victim)
 def test_headers_without_measure(victim: hostile_client.Victim) -> None:
     target = hostile_client.target_of("new")
     host = f"Host: {victim.server.host}\r\n".encode()
-    for content, code in (
-        (b"PUT " + target.encode() + b"?" + b"q" * 70_000 + b" HTTP/1.1\r\n" + host, ""),
-        (_put(victim, b"X-A: " + b"a" * 70_000 + b"\r\n", b""), ""),
-        (_put(victim, b"X-" + b"A" * 70_000 + b": a\r\n", b""), ""),
-        (_put(victim, b"".join(b"X-A%d: a\r\n" % i for i in range(5000)), b""), "BadRequest"),
+    for content in (
+        b"PUT " + target.encode() + b"?" + b"q" * 70_000 + b" HTTP/1.1\r\n" + host,
+        _put(victim, b"X-A: " + b"a" * 70_000 + b"\r\n", b""),
+        _put(victim, b"X-" + b"A" * 70_000 + b": a\r\n", b""),
+        _put(victim, b"".join(b"X-A%d: a\r\n" % i for i in range(5000)), b""),
     ):
         with victim.connection() as connection:
             connection.send(content)
-            wanted = (code or "RequestHeaderSectionTooLarge", 400)
-            assert connection.answer().outcome == wanted
+            assert connection.answer().outcome == ("RequestHeaderSectionTooLarge", 400)
             assert connection.is_closed()
 
 

@@ -143,6 +143,14 @@ def _untaken_bytes(transport: asyncio.Transport) -> int:
 
 
 def _refusal(exc: BaseException | None) -> s3_error.S3Error:
-    if isinstance(exc, aiohttp.http_exceptions.LineTooLong):
+    if isinstance(exc, aiohttp.http_exceptions.LineTooLong) or _has_too_many_headers(exc):
         return s3_error.make("RequestHeaderSectionTooLarge")
     return s3_error.make("BadRequest", "An error occurred when parsing the HTTP request.")
+
+
+def _has_too_many_headers(exc: BaseException | None) -> bool:
+    # aiohttp has no class for it, only these words.
+    return (
+        isinstance(exc, aiohttp.http_exceptions.BadHttpMessage)
+        and exc.message == "Too many headers received"
+    )

@@ -51,6 +51,8 @@ class ServerLimits:
     hash_threads: int = 2
     read_buffer_bytes: int = 256 * units.KIB
     header_line_bytes_max: int = 16 * units.KIB
+    headers_max: int = 512
+    """Headers of one request: as many short ones as the 8 KiB hold that AWS takes."""
     backlog: int = 1024
 
 
@@ -136,6 +138,7 @@ class Gateway:
             read_bufsize=limits.read_buffer_bytes,
             max_line_size=limits.header_line_bytes_max,
             max_field_size=limits.header_line_bytes_max,
+            max_headers=limits.headers_max,
             tcp_keepalive=True,
         )
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=1.0)
