@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 from typing import Any
 
+import aiohttp
 import gateway_harness
 import pytest
+import yarl
 from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
 from gateway_harness import call
 
@@ -66,6 +68,27 @@ async def test_many_short_headers_of_metadata() -> None:
         with pytest.raises(ClientError) as failure:
             await call(s3.put_object, Bucket="books", Key="k", Body=b"", Metadata=metadata)
         assert code_of(failure) == ("RequestHeaderSectionTooLarge", 400)
+
+
+async def test_a_file_name_beyond_ascii_stays_readable() -> None:
+    async with gateway_harness.running() as harness:
+        s3 = harness.client()
+        key = {"Bucket": "books", "Key": "k"}
+        await call(s3.create_bucket, Bucket="books")
+        stored, asked = 'attachment; filename="Ärger.txt"', 'inline; filename="日本.txt"'
+        to_put = s3.generate_presigned_url("put_object", Params=key)
+        to_get = s3.generate_presigned_url("get_object", Params=key)
+        overriding = s3.generate_presigned_url(
+            "get_object", Params={**key, "ResponseContentDisposition": asked}
+        )
+        async with aiohttp.ClientSession() as session:
+            headers = {"Content-Disposition": stored}
+            async with session.put(to_put, data=b"x", headers=headers) as answer:
+                assert answer.status == 200
+            for url, wanted in ((to_get, stored), (overriding, asked)):
+                async with session.get(yarl.URL(url, encoded=True)) as answer:
+                    assert (answer.status, await answer.read()) == (200, b"x")
+                    assert answer.headers["Content-Disposition"] == wanted
 
 
 async def test_ranges_conditions_and_overrides() -> None:

@@ -79,7 +79,7 @@ def readable(value: str) -> str:
 
 
 def writable(value: str) -> str:
-    """``value`` in a form every HTTP client reads: RFC 2047 where it is not ASCII."""
+    """``value`` of user metadata as S3 gives it back: RFC 2047 where it is not ASCII."""
     if value.isascii():
         return value
     return email_header.Header(value, "utf-8", maxlinelen=0x7FFFFFFF).encode()
@@ -88,7 +88,11 @@ def writable(value: str) -> str:
 def of_record(
     record: objects.ObjectRecord, query: Mapping[str, str], *, with_checksums: bool
 ) -> dict[str, str]:
-    """Response headers of a GET or HEAD, overrides from ``response-*`` applied."""
+    """Response headers of a GET or HEAD, overrides from ``response-*`` applied.
+
+    Standard headers go out as they came, in UTF-8. They have a syntax of their own, and a file name
+    with an umlaut that is encoded as a whole hides both ``attachment`` and the name from browsers.
+    """
     kept = record.headers
     answer = {
         "ETag": f'"{record.etag}"',
@@ -102,7 +106,7 @@ def of_record(
         answer["x-amz-version-id"] = record.version_id
     for name, value in kept.items():
         if name != "content-type":
-            answer[name] = writable(value)
+            answer[name] = value
     for name, value in record.metadata.items():
         answer[_PREFIX + name] = writable(value)
     if with_checksums and record.checksums:
@@ -115,7 +119,7 @@ def of_record(
             if value:
                 if any(character < " " or character == "\x7f" for character in value):
                     raise s3_error.make("InvalidArgument", f"{parameter} holds a control character")
-                answer["Content-Type" if name == "content-type" else name] = writable(value)
+                answer["Content-Type" if name == "content-type" else name] = value
     return answer
 
 
