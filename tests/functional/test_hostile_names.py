@@ -257,6 +257,11 @@ def test_listings_asked_in_odd_ways(victim: hostile_client.Victim) -> None:
         ({"prefix": "p" * 5000, "delimiter": "d" * 3000, "marker": "m" * 5000}, ""),
         ({"list-type": "2", "start-after": "s" * 5000, "max-keys": "2147483647"}, ""),
         ({"delimiter": "\x01", "prefix": "\x02", "encoding-type": "url"}, ""),
+        # No XML holds these, and no client reads what is none.
+        ({"prefix": "\x02"}, "InvalidArgument"),
+        ({"list-type": "2", "prefix": "\uffff"}, "InvalidArgument"),
+        ({"versions": "", "key-marker": "\ufffe"}, "InvalidArgument"),
+        ({"uploads": "", "key-marker": "\x1f"}, "InvalidArgument"),
     ):
         answer = victim.ask(victim.request("GET", query=query))
         assert answer.outcome == ((code, 400) if code else ("", 200)), query

@@ -36,6 +36,6 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
 def _echoed(prefix: str, encode: Callable[[str], str]) -> str:
     """The prefix as it came: boto3 decodes every other element of this listing, but not this one.
 
-    Only what XML cannot hold is encoded, and only for clients that asked for it.
+    Only what XML cannot hold is encoded, for clients that asked for it; others are refused.
     """
     return prefix if xml_writing.is_writable(prefix) else encode(prefix)

@@ -8,7 +8,7 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from couchestor_gateway.protocol import s3_error
+from couchestor_gateway.protocol import s3_error, xml_writing
 
 PAGE_LIMIT_MAX: Final = 1000
 
@@ -16,12 +16,15 @@ PAGE_LIMIT_MAX: Final = 1000
 def key_encoder(query: Mapping[str, str]) -> Callable[[str], str]:
     """The function that writes keys as ``encoding-type`` asks.
 
+    Without one it raises InvalidArgument for a key that XML cannot hold: a page that no parser
+    takes, or that lists the key under another name, helps nobody.
+
     Raises:
         S3Error: InvalidArgument for an encoding type other than ``url``.
     """
     encoding = query.get("encoding-type", "")
     if not encoding:
-        return _identity
+        return _plain
     if encoding != "url":
         raise s3_error.make("InvalidArgument", "Invalid Encoding Method specified in Request")
     return urllib.parse.quote
@@ -84,5 +87,12 @@ def decode_token(token: str) -> str:
         ) from exc
 
 
-def _identity(key: str) -> str:
-    return key
+def _plain(key: str) -> str:
+    if xml_writing.is_writable(key):
+        return key
+    raise s3_error.make(
+        "InvalidArgument",
+        "A key, prefix or marker of this page holds a character that XML cannot. Ask for the"
+        " listing with encoding-type=url.",
+        ArgumentName="encoding-type",
+    )

@@ -7,25 +7,32 @@ from typing import Final, Self
 NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 _DECLARATION: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
-# Characters below 0x20 are not legal XML 1.0 even as references, but AWS sends them as references
-# and lenient parsers accept them; clients that care ask for encoding-type=url.
-_ESCAPES: Final = {
-    **{code: f"&#x{code:X};" for code in range(0x20) if code not in (0x09, 0x0A)},
-    ord("&"): "&amp;",
-    ord("<"): "&lt;",
-    ord(">"): "&gt;",
-    ord('"'): "&quot;",
-}
+# XML 1.0 has no way to write these, not even as references. A document with one is none: a client
+# could not even read the upload id beside the key. Listings refuse them (``list_encoding``), for a
+# key must not be listed under another's name.
+_FORBIDDEN: Final = frozenset(
+    {chr(code) for code in range(0x20)} - {"\t", "\n", "\r"} | {"\ufffe", "\uffff"}
+)
+_ESCAPES: Final = str.maketrans(
+    {
+        **dict.fromkeys(_FORBIDDEN, "\ufffd"),
+        "\r": "&#xD;",
+        "&": "&amp;",
+        "<": "&lt;",
+        ">": "&gt;",
+        '"': "&quot;",
+    }
+)
 
 
 def escape(text: str) -> str:
-    """``text`` as XML character data or attribute value."""
+    """``text`` as character data or attribute value; U+FFFD for what XML cannot hold."""
     return text.translate(_ESCAPES)
 
 
 def is_writable(text: str) -> bool:
     """Whether every XML parser reads back what ``escape`` writes for ``text``."""
-    return not any(character < " " and character not in "\t\n\r" for character in text)
+    return text.isprintable() or _FORBIDDEN.isdisjoint(text)
 
 
 class Document:
