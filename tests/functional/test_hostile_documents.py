@@ -87,13 +87,22 @@ def test_documents_that_are_not_what_was_asked_for(
 
 
 def test_a_document_without_measure(victim: hostile_client.Victim, upload_id: str) -> None:
-    body = b"<Delete>" + b" " * (3 << 20) + b"</Delete>"
+    body = b"<Delete>" + b" " * (9 << 20) + b"</Delete>"
     for content in (
         victim.request("POST", body=body, query={"delete": ""}),
         victim.request("POST", "old", body=body, query={"uploadId": upload_id}),
         victim.request("PUT", body=body),
     ):
-        assert victim.ask(content).outcome == ("EntityTooLarge", 400)
+        assert victim.ask(content).outcome == ("MaxMessageLengthExceeded", 400)
+
+
+def test_deleting_the_longest_keys_written_as_references(victim: hostile_client.Victim) -> None:
+    keys = [b"&quot;" * 1020 + b"%04d" % number for number in range(1000)]
+    victim.put('"' * 1020 + "0007", b"doomed")
+    document = b"".join(b"<Object><Key>%s</Key></Object>" % key for key in keys)
+    content = victim.request("POST", body=b"<Delete>%s</Delete>" % document, query={"delete": ""})
+    assert victim.ask(content).body.count(b"<Deleted>") == 1000
+    assert victim.stored('"' * 1020 + "0007") is None
 
 
 def _delete(count: int) -> bytes:

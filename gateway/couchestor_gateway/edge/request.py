@@ -7,13 +7,10 @@ from typing import Final
 
 from aiohttp import web
 
-from couchestor_domain import errors, units
+from couchestor_domain import errors
 from couchestor_gateway.edge import addressing, request_body
 from couchestor_gateway.ports import object_store, offloading
-from couchestor_gateway.protocol import chunked, digests, s3_error, sigv4
-
-DOCUMENT_BYTES_MAX: Final = 2 * units.MIB
-"""Longest XML document read: 10,000 parts or 1,000 keys with checksums fit."""
+from couchestor_gateway.protocol import chunked, digests, s3_error, sigv4, xml_reading
 
 _STREAMING: Final = frozenset(
     {
@@ -106,11 +103,16 @@ class S3Request:
             is_checksummed: False where the checksum headers do not speak of the document.
 
         Raises:
-            S3Error: as ``body``; MalformedXML when ``required`` and empty.
+            S3Error: as ``body``, but MaxMessageLengthExceeded for a long one; MalformedXML when
+                ``required`` and empty.
         """
         content = b""
         if self._raw.body_exists:
-            body = await self._open(DOCUMENT_BYTES_MAX, is_checksummed=is_checksummed)
+            body = await self._open(
+                xml_reading.DOCUMENT_BYTES_MAX,
+                too_long_code="MaxMessageLengthExceeded",
+                is_checksummed=is_checksummed,
+            )
             content = await body.read_all()
         if required and not content:
             raise s3_error.make("MalformedXML")
@@ -139,6 +141,7 @@ class S3Request:
         self,
         limit_bytes: int,
         *,
+        too_long_code: str = "EntityTooLarge",
         algorithms: tuple[str, ...] = (),
         is_checksummed: bool = True,
     ) -> request_body.RequestBody:
@@ -153,7 +156,7 @@ class S3Request:
         size_bytes = int(text) if len(text) < 20 else limit_bytes + 1
         if size_bytes > limit_bytes:
             raise s3_error.make(
-                "EntityTooLarge", ProposedSize=str(size_bytes), MaxSizeAllowed=str(limit_bytes)
+                too_long_code, ProposedSize=str(size_bytes), MaxSizeAllowed=str(limit_bytes)
             )
         decoder = None
         if streaming:
