@@ -212,6 +212,8 @@ _FROM_STORE: Final[tuple[tuple[type[errors.CouchestorError], str], ...]] = (
     (errors.DigestMismatchError, "BadDigest"),
     (errors.QuotaExceededError, "QuotaExceeded"),
     (errors.TenantNotFoundError, "AccessDenied"),
+    (errors.StoreReadOnlyError, "ServiceUnavailable"),
+    (errors.InsufficientShardsError, "ServiceUnavailable"),
     # Categories. A broken store is 503 even where bytes are also wrong: another node, or the
     # same one after repair, can serve the request. Integrity alone is an internal error.
     (errors.CapacityError, "InsufficientStorage"),
@@ -234,6 +236,39 @@ _OWN_MESSAGE: Final = frozenset(
 )
 """Domain errors whose message is about the client's request and goes out with the default."""
 
+_MESSAGES: Final[Mapping[type[errors.CouchestorError], str]] = MappingProxyType(
+    {
+        errors.StoreReadOnlyError: (
+            "Too few of the store's devices are healthy for a write to be safe: writes wait until"
+            " devices are back, reads go on."
+        ),
+        errors.InsufficientShardsError: (
+            "Too few of the devices that hold the object can be read: it can be read again once"
+            " devices are back."
+        ),
+    }
+)
+"""What is said in place of the code's message of errors that an operator can end."""
+
+_ELEMENTS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = MappingProxyType(
+    {
+        "BucketAlreadyExists": (("bucket", "BucketName"),),
+        "BucketNotEmpty": (("bucket", "BucketName"),),
+        "EntityTooSmall": (
+            ("size_bytes", "ProposedSize"),
+            ("size_bytes_min", "MinSizeAllowed"),
+            ("part", "PartNumber"),
+            ("etag", "ETag"),
+        ),
+        "InvalidPart": (("part", "PartNumber"),),
+        "NoSuchBucket": (("bucket", "BucketName"),),
+        "NoSuchKey": (("key", "Key"),),
+        "NoSuchUpload": (("upload_id", "UploadId"),),
+        "PreconditionFailed": (("condition", "Condition"),),
+    }
+)
+"""Code -> what of an error's context S3 tells in which element."""
+
 
 def make(code: str, message: str | None = None, **extra: str) -> S3Error:
     """An error of the table; ``extra`` become further elements of its document."""
@@ -253,14 +288,14 @@ def from_store(error: errors.CouchestorError) -> S3Error:
         return make(_NO_SETTING[objects.Setting(error.context["setting"])])
     for kind, code in _FROM_STORE:
         if isinstance(error, kind):
-            message = None
+            message = _MESSAGES.get(kind)
             if kind in _OWN_MESSAGE:
                 message = f"{CODES[code][1].rstrip('.')}: {error.message}"
-            extra: dict[str, str] = {}
-            if kind is errors.PreconditionFailedError:
-                condition = error.context.get("condition")
-                if condition is not None:
-                    extra["Condition"] = str(condition)
+            extra = {
+                element: str(error.context[name])
+                for name, element in _ELEMENTS.get(code, ())
+                if error.context.get(name) is not None
+            }
             if isinstance(error, errors.TransientError):
                 extra["RetryAfter"] = str(max(1, round(error.retry_after_seconds)))
             made = make(code, message, **extra)

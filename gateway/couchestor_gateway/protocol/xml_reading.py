@@ -13,8 +13,8 @@ from couchestor_domain import objects, units
 from couchestor_gateway.protocol import conditions, s3_error
 
 DOCUMENT_BYTES_MAX: Final = 8 * units.MIB
-"""Longest document read: 10,000 parts with checksums, or 1,000 keys of 1,024 characters, all of them
-written as references of six, as ``&quot;`` is.
+"""Longest document read: 10,000 parts with checksums, or 1,000 keys of 1,024 characters, each of
+them written as a reference of six, as ``&quot;`` is.
 """
 
 SMALL_DOCUMENT_BYTES_MAX: Final = 64 * units.KIB

@@ -48,6 +48,42 @@ def test_errors_of_the_store(error: errors.CouchestorError, code: str, status: i
     assert (made.code, made.status) == (code, status)
 
 
+@pytest.mark.parametrize(
+    ("error", "elements"),
+    [
+        (errors.NoSuchKeyError("x", bucket="b", key="k"), {"Key": "k"}),
+        (errors.NoSuchBucketError("x", bucket="b"), {"BucketName": "b"}),
+        (errors.BucketNotEmptyError("x", bucket="b"), {"BucketName": "b"}),
+        (errors.BucketAlreadyExistsError("x", bucket="b", owner="o"), {"BucketName": "b"}),
+        (errors.NoSuchUploadError("x", upload_id="u"), {"UploadId": "u"}),
+        (errors.InvalidPartError("x", part=3), {"PartNumber": "3"}),
+        (
+            errors.PartTooSmallError("x", part=1, size_bytes=4, size_bytes_min=5, etag="e"),
+            {"ProposedSize": "4", "MinSizeAllowed": "5", "PartNumber": "1", "ETag": "e"},
+        ),
+        (errors.PreconditionFailedError("x", condition="If-Match"), {"Condition": "If-Match"}),
+        (errors.DeviceIoError("x", device="secret"), {}),
+    ],
+)
+def test_errors_name_what_they_are_about(
+    error: errors.CouchestorError, elements: dict[str, str]
+) -> None:
+    assert dict(s3_error.from_store(error).extra) == elements
+
+
+def test_too_few_devices_are_told_apart_from_other_trouble() -> None:
+    write, read, other = (
+        s3_error.from_store(error).message
+        for error in (
+            errors.StoreReadOnlyError("x"),
+            errors.InsufficientShardsError("x"),
+            errors.DeviceIoError("x"),
+        )
+    )
+    assert ("for a write" in write, "can be read" in read) == (True, True)
+    assert "devices" not in other
+
+
 def test_every_domain_error_has_an_s3_face() -> None:
     for kind in _leaves(errors.CouchestorError):
         if not issubclass(kind, s3_error.S3Error):
