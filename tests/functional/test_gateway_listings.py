@@ -52,6 +52,23 @@ async def test_a_page_longer_than_any_streamed_piece_arrives_whole() -> None:
         assert [entry["Key"] for entry in page["Contents"]] == keys
 
 
+async def test_pages_of_buckets() -> None:
+    async with gateway_harness.running() as harness:
+        s3 = harness.client(parameter_validation=False)
+        names = [f"bucket-{number}" for number in range(3)]
+        for name in names:
+            await call(s3.create_bucket, Bucket=name)
+        first = await call(s3.list_buckets, MaxBuckets=2)
+        rest = await call(s3.list_buckets, ContinuationToken=first["ContinuationToken"])
+        assert [b["Name"] for b in first["Buckets"] + rest["Buckets"]] == names
+        here = await call(s3.list_buckets, BucketRegion=gateway_harness.REGION, MaxBuckets=10_000)
+        assert [b["Name"] for b in here["Buckets"]] == names
+        assert (await call(s3.list_buckets, BucketRegion="eu-west-9"))["Buckets"] == []
+        for wrong in (0, 10_001, -1):
+            with pytest.raises(ClientError, match="InvalidArgument"):
+                await call(s3.list_buckets, MaxBuckets=wrong)
+
+
 async def test_a_bucket_is_emptied_through_its_versions() -> None:
     async with gateway_harness.running() as harness:
         s3 = harness.client()
