@@ -184,8 +184,7 @@ def test_no_bucket_at_all(victim: hostile_client.Victim) -> None:
             answer = _raw(victim, method, path, path=path)
             assert answer.outcome == ("InvalidBucketName", 400)
     for method in ("PUT", "DELETE", "POST"):
-        code = ("NotImplemented", 501) if method == "POST" else ("MethodNotAllowed", 405)
-        assert _raw(victim, method, "/", path="/").outcome == code
+        assert _raw(victim, method, "/", path="/").outcome == ("MethodNotAllowed", 405)
 
 
 @pytest.mark.parametrize(
@@ -253,6 +252,7 @@ def test_listings_asked_in_odd_ways(victim: hostile_client.Victim) -> None:
         ({"list-type": "2", "continuation-token": "####"}, "InvalidArgument"),
         ({"list-type": "2", "continuation-token": "_w=="}, "InvalidArgument"),
         ({"versions": "", "version-id-marker": "null"}, "InvalidArgument"),
+        ({"list-type": "3"}, "InvalidArgument"),
         ({"uploads": "", "key-marker": "k", "upload-id-marker": "u" * 3000}, ""),
         ({"prefix": "p" * 5000, "delimiter": "d" * 3000, "marker": "m" * 5000}, ""),
         ({"list-type": "2", "start-after": "s" * 5000, "max-keys": "2147483647"}, ""),

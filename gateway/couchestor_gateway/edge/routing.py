@@ -54,11 +54,12 @@ PUT_OBJECT: Final = Operation("PutObject", put_object.run)
 COPY_OBJECT: Final = Operation("CopyObject", copy_object.run)
 UPLOAD_PART: Final = Operation("UploadPart", upload_part.run)
 UPLOAD_PART_COPY: Final = Operation("UploadPartCopy", upload_part_copy.run)
+LIST_OBJECTS: Final = Operation("ListObjects", list_objects.run)
 LIST_OBJECTS_V2: Final = Operation("ListObjectsV2", list_objects_v2.run)
 CREATE_BUCKET: Final = Operation("CreateBucket", create_bucket.run)
 
 _BUCKET: Final[dict[tuple[str, str], Operation]] = {
-    ("GET", ""): Operation("ListObjects", list_objects.run),
+    ("GET", ""): LIST_OBJECTS,
     ("GET", "location"): Operation("GetBucketLocation", get_bucket_location.run),
     ("GET", "tagging"): Operation("GetBucketTagging", get_bucket_tagging.run),
     ("PUT", "tagging"): Operation("PutBucketTagging", put_bucket_tagging.run),
@@ -115,19 +116,33 @@ def find(
         raise _refusal(method, sub_resource)
     operation = (_OBJECT if key else _BUCKET).get((method, sub_resource))
     if operation is None:
-        raise _refusal(method, sub_resource)
+        # What is posted to a bucket is a browser's form.
+        raise _refusal(method, sub_resource, is_form=method == "POST" and not key)
     if method == "PUT" and key:
         if not sub_resource and "partNumber" in query:
             raise s3_error.make("InvalidArgument", "partNumber needs an uploadId")
         if "x-amz-copy-source" in headers:
             return COPY_OBJECT if operation is PUT_OBJECT else UPLOAD_PART_COPY
-    elif query.get("list-type") == "2" and method == "GET" and not key and not sub_resource:
-        return LIST_OBJECTS_V2
+    elif operation is LIST_OBJECTS and query:
+        return _listing(query.get("list-type", ""))
     return operation
 
 
-def _refusal(method: str, sub_resource: str) -> s3_error.S3Error:
-    if method in _METHODS and (sub_resource or method == "POST"):
+def _listing(version: str) -> Operation:
+    if version == "2":
+        return LIST_OBJECTS_V2
+    if version in ("", "1"):
+        return LIST_OBJECTS
+    raise s3_error.make(
+        "InvalidArgument",
+        "There is no such version of the listing.",
+        ArgumentName="list-type",
+        ArgumentValue=version,
+    )
+
+
+def _refusal(method: str, sub_resource: str, *, is_form: bool = False) -> s3_error.S3Error:
+    if method in _METHODS and (sub_resource or is_form):
         return s3_error.make(
             "NotImplemented",
             "A header or query you provided implies functionality that is not implemented",

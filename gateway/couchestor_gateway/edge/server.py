@@ -219,6 +219,10 @@ class Gateway:
             if target.bucket:
                 # As S3: that a bucket does not exist is told before who may use it.
                 await self._buckets.get_bucket(target.bucket)
+            if _is_form(method, headers):
+                raise s3_error.make(
+                    "NotImplemented", "Posting a form is not implemented; use a presigned PUT."
+                )
             raise s3_error.make("AccessDenied")
         trace.access_key = identity.credential.access_key
         amz_names = identity.amz_names
@@ -362,6 +366,12 @@ def _own_threads(count: int) -> offloading.Offload:
         return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
 
     return run
+
+
+def _is_form(method: str, headers: Mapping[str, str]) -> bool:
+    """Whether a browser posts a form: it is signed, if at all, in its body."""
+    kind = headers.get("Content-Type", "")
+    return method == "POST" and kind.lower().startswith("multipart/form-data")
 
 
 class _Trace:

@@ -99,3 +99,21 @@ def test_two_sub_resources_at_once_are_refused() -> None:
         with pytest.raises(s3_error.S3Error, match="Conflicting") as failure:
             routing.find("DELETE", "books", "k", query, {})
         assert failure.value.code == "InvalidArgument"
+
+
+@pytest.mark.parametrize(
+    ("bucket", "key", "status"), [("", "", 405), ("books", "", 501), ("books", "k", 405)]
+)
+def test_a_plain_post_is_a_form_or_nothing(bucket: str, key: str, status: int) -> None:
+    with pytest.raises(s3_error.S3Error) as failure:
+        routing.find("POST", bucket, key, {}, {})
+    assert failure.value.status == status
+
+
+def test_versions_of_the_listing() -> None:
+    for version, name in (("", "ListObjects"), ("1", "ListObjects"), ("2", "ListObjectsV2")):
+        assert routing.find("GET", "books", "", {"list-type": version}, {}).name == name
+    for version in ("0", "3", "two"):
+        with pytest.raises(s3_error.S3Error) as failure:
+            routing.find("GET", "books", "", {"list-type": version}, {})
+        assert failure.value.code == "InvalidArgument"
