@@ -178,6 +178,13 @@ async def test_copy_rules() -> None:
         with pytest.raises(ClientError) as failure:
             await call(s3.copy_object, Bucket="books", Key="k", CopySource=source)
         assert code_of(failure) == ("InvalidRequest", 400)
+        kept = {"Bucket": "books", "Key": "k", "CopySource": source}
+        told = await call(s3.copy_object, **kept, ChecksumAlgorithm="SHA1")
+        assert told["CopyObjectResult"]["ChecksumSHA1"] == "qZk+NkcGgWq6PiVxeFDCbJzQ2J0="
+        await call(s3.copy_object, **kept, StorageClass="STANDARD")
+        got = await call(s3.get_object, Bucket="books", Key="k", ChecksumMode="ENABLED")
+        assert (await call(got["Body"].read), got["Metadata"]) == (b"abc", {"a": "1"})
+        assert got["ChecksumSHA1"] == "qZk+NkcGgWq6PiVxeFDCbJzQ2J0="
         await call(
             s3.copy_object,
             Bucket="books",

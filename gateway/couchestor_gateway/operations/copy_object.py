@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from couchestor_domain import objects, units
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
@@ -15,7 +17,10 @@ from couchestor_gateway.protocol import (
     xml_writing,
 )
 
-COPY_BYTES_MAX = 5 * units.GIB
+COPY_BYTES_MAX: Final = 5 * units.GIB
+
+_CHANGING: Final = ("x-amz-storage-class", "x-amz-checksum-algorithm")
+"""Headers that name what is new about the copy, beside its metadata."""
 
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
@@ -30,7 +35,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     replaced_tags = tags.of_header(headers.get("x-amz-tagging"))
     source = await copy_source.find(request)
     same = (source.bucket, source.key) == (request.bucket, request.key)
-    if same and directive == "COPY":
+    if same and directive == "COPY" and not any(headers.get(name) for name in _CHANGING):
         raise s3_error.make(
             "InvalidRequest",
             "This copy request is illegal because it is trying to copy an object to itself without"
