@@ -56,6 +56,31 @@ async def test_put_get_head_delete_keep_headers_and_metadata() -> None:
         assert ("PutObject", 200) in [entry[:2] for entry in harness.seen]
 
 
+async def test_304_renews_what_a_cache_holds() -> None:
+    async with gateway_harness.running() as harness:
+        s3 = harness.client()
+        key = {"Bucket": "books", "Key": "k"}
+        await call(s3.create_bucket, Bucket="books")
+        etag = (
+            await call(
+                s3.put_object,
+                **key,
+                CacheControl="max-age=60",
+                Expires="Wed, 21 Oct 2026 07:28:00 GMT",
+                ContentLanguage="de",
+            )
+        )["ETag"]
+        for overrides, control in (({}, "max-age=60"), ({"ResponseCacheControl": "a"}, "a")):
+            with pytest.raises(ClientError) as failure:
+                await call(s3.get_object, **key, IfNoneMatch=etag, **overrides)
+            told: Any = failure.value.response["ResponseMetadata"]
+            headers = told["HTTPHeaders"]
+            assert (told["HTTPStatusCode"], headers["etag"]) == (304, etag)
+            assert headers["cache-control"] == control
+            assert headers["expires"] == "Wed, 21 Oct 2026 07:28:00 GMT"
+            assert "content-language" not in headers
+
+
 async def test_many_short_headers_of_metadata() -> None:
     async with gateway_harness.running() as harness:
         s3 = harness.client()

@@ -114,13 +114,25 @@ def of_record(
             answer[f"x-amz-checksum-{algorithm}"] = value
         answer["x-amz-checksum-type"] = record.checksum_type
     if query:
-        for parameter, name in _OVERRIDES:
-            value = query.get(parameter, "")
-            if value:
-                if any(character < " " or character == "\x7f" for character in value):
-                    raise s3_error.make("InvalidArgument", f"{parameter} holds a control character")
-                answer["Content-Type" if name == "content-type" else name] = value
+        for name, value in overrides(query).items():
+            answer["Content-Type" if name == "content-type" else name] = value
     return answer
+
+
+def overrides(query: Mapping[str, str]) -> dict[str, str]:
+    """Headers that the ``response-*`` parameters of a read ask for, lower-case names.
+
+    Raises:
+        S3Error: InvalidArgument for a control character, which could split the answer.
+    """
+    found: dict[str, str] = {}
+    for parameter, name in _OVERRIDES:
+        value = query.get(parameter, "")
+        if value:
+            if any(character < " " or character == "\x7f" for character in value):
+                raise s3_error.make("InvalidArgument", f"{parameter} holds a control character")
+            found[name] = value
+    return found
 
 
 def of_checksums(checksums: Mapping[str, str], checksum_type: str) -> dict[str, str]:

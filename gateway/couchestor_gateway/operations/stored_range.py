@@ -33,7 +33,8 @@ async def select(request: s3_request.S3Request) -> Selection:
         key=request.key,
         version_id=versions.named(query) if query else None,
     )
-    conditions.check_read(headers, etag=record.etag, modified_ns=record.modified_ns)
+    kept = {**record.headers, **object_headers.overrides(query)} if query else record.headers
+    conditions.check_read(headers, etag=record.etag, modified_ns=record.modified_ns, kept=kept)
     with_checksums = headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
     part_text = query.get("partNumber") if query else None
     range_text = headers.get("range")

@@ -10,6 +10,7 @@ from couchestor_domain import objects, units
 from couchestor_gateway.protocol import s3_error, timestamps
 
 _COPY_PREFIX: Final = "x-amz-copy-source-"
+_RENEWING: Final = ("Cache-Control", "Expires")
 
 
 class Outcome(enum.Enum):
@@ -56,12 +57,25 @@ def evaluate(
     return Outcome.PROCEED
 
 
-def check_read(headers: Mapping[str, str], *, etag: str, modified_ns: int) -> None:
+def check_read(
+    headers: Mapping[str, str],
+    *,
+    etag: str,
+    modified_ns: int,
+    kept: Mapping[str, str] = objects.EMPTY_MAP,
+) -> None:
     """Stop a GET or HEAD whose conditions do not hold.
 
+    Args:
+        headers: Names in lower case, or case-insensitive.
+        etag: Of the existing object, without quotes.
+        modified_ns: Of the existing object; compared by whole seconds.
+        kept: Standard headers that 200 would carry, names in lower case.
+
     Raises:
-        S3Error: NotModified (304; its ``extra`` holds ``ETag``, quoted, and ``Last-Modified``
-            for the response's headers) or PreconditionFailed (412).
+        S3Error: NotModified (304; its ``extra`` holds ``ETag``, quoted, ``Last-Modified`` and, of
+            ``kept``, what says how long a cache may trust its copy, for the response's headers) or
+            PreconditionFailed (412).
     """
     outcome = evaluate(headers, etag=etag, modified_ns=modified_ns)
     if outcome is Outcome.PROCEED:
@@ -69,6 +83,10 @@ def check_read(headers: Mapping[str, str], *, etag: str, modified_ns: int) -> No
     if outcome is Outcome.FAILED:
         raise s3_error.make("PreconditionFailed", Condition=_positive(headers, ""))
     extra = {"ETag": f'"{etag}"', "Last-Modified": timestamps.http_date(modified_ns)}
+    for name in _RENEWING:
+        value = kept.get(name.lower())
+        if value:
+            extra[name] = value
     raise s3_error.make("NotModified", **extra)
 
 
