@@ -81,7 +81,10 @@ async def call(function: Callable[..., Result], /, *args: Any, **kwargs: Any) ->
 
 @contextlib.asynccontextmanager
 async def running(
-    limits: server.ServerLimits | None = None, *, part_bytes_min: int = 16
+    limits: server.ServerLimits | None = None,
+    *,
+    part_bytes_min: int = 16,
+    access_log: bool = True,
 ) -> AsyncIterator[Harness]:
     """Serve on a free loopback port for the body of the block."""
     store = memory_store.MemoryStore(piece_bytes=300_000, part_bytes_min=part_bytes_min)
@@ -95,6 +98,7 @@ async def running(
         clock=RealClock(),
         limits=limits,
         metrics=harness.record,
+        access_log=access_log,
     )
     harness.running = await gateway.start("127.0.0.1", 0)
     try:

@@ -280,6 +280,24 @@ async def test_what_is_not_done_is_refused_and_nothing_is_stored() -> None:
         assert [b["Name"] for b in (await call(s3.list_buckets))["Buckets"]] == ["books"]
 
 
+async def test_only_failures_of_ours_are_logged_without_an_access_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", logger="couchestor.access")
+    async with gateway_harness.running(access_log=False) as harness:
+        s3 = harness.client()
+        await call(s3.create_bucket, Bucket="books")
+        with pytest.raises(ClientError, match="NotImplemented"):
+            await call(s3.get_bucket_policy, Bucket="books")
+        with pytest.raises(ClientError, match="NoSuchKey"):
+            await call(s3.get_object, Bucket="books", Key="k")
+        harness.store.fail_next = errors.StoreFullError("no zone is left")
+        with pytest.raises(ClientError, match="InsufficientStorage"):
+            await call(s3.get_object, Bucket="books", Key="k")
+    logged = [record.message for record in caplog.records if record.name == "couchestor.access"]
+    assert logged == ["GET GetObject 507"]
+
+
 async def test_anonymous_is_denied_before_continue_is_sent() -> None:
     async with gateway_harness.running() as harness:
         await call(harness.client().create_bucket, Bucket="books")

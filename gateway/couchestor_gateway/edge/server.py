@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from concurrent import futures
 from dataclasses import dataclass
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final
 
@@ -82,8 +83,9 @@ class Gateway:
         domain: Base domain of virtual-hosted requests, or None for path-style only.
         metrics: Told about every finished request.
         offload: Where long buffers are hashed; threads of its own when None.
-        access_log: Log every request; else only those answered 5xx or broken off. A line costs as
-            much as a sixth of a small GET.
+        access_log: Log every request; else only those that failed through no fault of the client's:
+            answered 5xx (but not 501) or broken off. A line costs as much as a sixth of a small
+            GET.
     """
 
     def __init__(
@@ -337,7 +339,7 @@ class Gateway:
             self._metrics(
                 trace.operation, trace.status, seconds, trace.received_bytes, trace.bytes_out
             )
-        if (self._access_log or trace.status >= 500) and ACCESS_LOG.isEnabledFor(logging.INFO):
+        if (self._access_log or trace.is_our_failure) and ACCESS_LOG.isEnabledFor(logging.INFO):
             ACCESS_LOG.info(
                 "%s %s %d",
                 request.method,
@@ -386,6 +388,11 @@ class _Trace:
         self.status = 499
         self.bytes_out = 0
         self.context: s3_request.S3Request | None = None
+
+    @property
+    def is_our_failure(self) -> bool:
+        # 501: the client asked for what is not there, as often as it likes.
+        return self.status >= 500 and self.status != HTTPStatus.NOT_IMPLEMENTED
 
     @property
     def received_bytes(self) -> int:
