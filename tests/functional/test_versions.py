@@ -198,6 +198,12 @@ def test_copies_and_uploads_have_versions(client: Client) -> None:
     )
     assert copied["CopySourceVersionId"] == old
     assert _get(client, "copy", VersionId=copied["VersionId"]) == b"old"
+    # An old version comes back by a copy onto its own key; of the current one that is refused.
+    itself = {"Bucket": _BUCKET, "Key": "source"}
+    client.copy_object(**itself, CopySource={**itself, "VersionId": old})
+    assert _get(client, "source") == b"old"
+    with pytest.raises(botocore.exceptions.ClientError, match="InvalidRequest"):
+        client.copy_object(**itself, CopySource=itself)
     place = {"Bucket": _BUCKET, "Key": "large"}
     small = _put(client, "large", b"small")
     upload = client.create_multipart_upload(**place)["UploadId"]

@@ -34,8 +34,14 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         raise s3_error.make("InvalidArgument", "Unknown tagging directive.")
     replaced_tags = tags.of_header(headers.get("x-amz-tagging"))
     source = await copy_source.find(request)
-    same = (source.bucket, source.key) == (request.bucket, request.key)
-    if same and directive == "COPY" and not any(headers.get(name) for name in _CHANGING):
+    is_itself = (source.bucket, source.key) == (request.bucket, request.key)
+    # A version that is named is brought back by copying it over the newer ones.
+    is_changed = (
+        directive == "REPLACE"
+        or any(headers.get(name) for name in _CHANGING)
+        or copy_source.is_version_named(request)
+    )
+    if is_itself and not is_changed:
         raise s3_error.make(
             "InvalidRequest",
             "This copy request is illegal because it is trying to copy an object to itself without"

@@ -45,6 +45,12 @@ async def find(request: s3_request.S3Request) -> objects.ObjectRecord:
     return record
 
 
+def is_version_named(request: s3_request.S3Request) -> bool:
+    """Whether the source is one version, not whatever is current."""
+    raw_query = request.headers[_HEADER].partition("?")[2]
+    return "versionId" in addressing.parse_query(raw_query)
+
+
 def version_header(source: objects.ObjectRecord) -> dict[str, str]:
     """The header that names the version that was copied."""
     return {"x-amz-copy-source-version-id": source.version_id} if source.is_named else {}
