@@ -263,7 +263,9 @@ _ELEMENTS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = MappingProxyType(
         "InvalidPart": (("part", "PartNumber"),),
         "NoSuchBucket": (("bucket", "BucketName"),),
         "NoSuchKey": (("key", "Key"),),
+        "NoSuchTagSet": (("bucket", "BucketName"),),
         "NoSuchUpload": (("upload_id", "UploadId"),),
+        "NoSuchVersion": (("key", "Key"), ("version_id", "VersionId")),
         "PreconditionFailed": (("condition", "Condition"),),
     }
 )
@@ -285,23 +287,28 @@ def from_store(error: errors.CouchestorError) -> S3Error:
     if isinstance(error, S3Error):
         return error
     if isinstance(error, errors.NoSuchSettingError) and "setting" in error.context:
-        return make(_NO_SETTING[objects.Setting(error.context["setting"])])
+        code = _NO_SETTING[objects.Setting(error.context["setting"])]
+        return make(code, **_elements(code, error))
     for kind, code in _FROM_STORE:
         if isinstance(error, kind):
             message = _MESSAGES.get(kind)
             if kind in _OWN_MESSAGE:
                 message = f"{CODES[code][1].rstrip('.')}: {error.message}"
-            extra = {
-                element: str(error.context[name])
-                for name, element in _ELEMENTS.get(code, ())
-                if error.context.get(name) is not None
-            }
+            extra = _elements(code, error)
             if isinstance(error, errors.TransientError):
                 extra["RetryAfter"] = str(max(1, round(error.retry_after_seconds)))
             made = make(code, message, **extra)
             made.headers = _headers(error)
             return made
     return make("InternalError")
+
+
+def _elements(code: str, error: errors.CouchestorError) -> dict[str, str]:
+    return {
+        element: str(error.context[name])
+        for name, element in _ELEMENTS.get(code, ())
+        if error.context.get(name) is not None
+    }
 
 
 def _headers(error: errors.CouchestorError) -> Mapping[str, str]:

@@ -56,6 +56,11 @@ def test_errors_of_the_store(error: errors.CouchestorError, code: str, status: i
         (errors.BucketNotEmptyError("x", bucket="b"), {"BucketName": "b"}),
         (errors.BucketAlreadyExistsError("x", bucket="b", owner="o"), {"BucketName": "b"}),
         (errors.NoSuchUploadError("x", upload_id="u"), {"UploadId": "u"}),
+        (
+            errors.NoSuchVersionError("x", bucket="b", key="k", version_id="v"),
+            {"Key": "k", "VersionId": "v"},
+        ),
+        (errors.NoSuchSettingError("x", bucket="b", setting="tags"), {"BucketName": "b"}),
         (errors.InvalidPartError("x", part=3), {"PartNumber": "3"}),
         (
             errors.PartTooSmallError("x", part=1, size_bytes=4, size_bytes_min=5, etag="e"),
