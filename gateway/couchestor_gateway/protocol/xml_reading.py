@@ -76,7 +76,8 @@ def create_bucket_configuration(document: bytes) -> str:
     for child in root.children:
         if child.name != "LocationConstraint" and (child.children or child.text.strip()):
             raise s3_error.make(
-                "NotImplemented", f"{child.name[:64]} of a new bucket is not implemented."
+                "NotImplemented",
+                f"The element {child.name[:64]} of a new bucket is not implemented.",
             )
     return (root.find("LocationConstraint") or "").strip()
 
