@@ -203,6 +203,15 @@ async def test_copy_rules() -> None:
         with pytest.raises(ClientError) as failure:
             await call(s3.copy_object, Bucket="books", Key="k", CopySource=source)
         assert code_of(failure) == ("InvalidRequest", 400)
+        s3.meta.events.register(
+            "before-sign.s3.CopyObject",
+            lambda request, **_: request.headers.add_header("x-amz-copy-source-range", "bytes=0-0"),
+            unique_id="range",
+        )
+        with pytest.raises(ClientError) as failure:
+            await call(s3.copy_object, Bucket="books", Key="part", CopySource=source)
+        assert code_of(failure) == ("InvalidRequest", 400)
+        s3.meta.events.unregister("before-sign.s3.CopyObject", unique_id="range")
         kept = {"Bucket": "books", "Key": "k", "CopySource": source}
         told = await call(s3.copy_object, **kept, ChecksumAlgorithm="SHA1")
         assert told["CopyObjectResult"]["ChecksumSHA1"] == "qZk+NkcGgWq6PiVxeFDCbJzQ2J0="

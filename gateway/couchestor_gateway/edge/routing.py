@@ -119,13 +119,26 @@ def find(
         # What is posted to a bucket is a browser's form.
         raise _refusal(method, sub_resource, is_form=method == "POST" and not key)
     if method == "PUT" and key:
-        if not sub_resource and "partNumber" in query:
-            raise s3_error.make("InvalidArgument", "partNumber needs an uploadId")
+        if query and not sub_resource:
+            _require_plain(query)
         if "x-amz-copy-source" in headers:
             return COPY_OBJECT if operation is PUT_OBJECT else UPLOAD_PART_COPY
     elif operation is LIST_OBJECTS and query:
         return _listing(query.get("list-type", ""))
     return operation
+
+
+def _require_plain(query: Mapping[str, str]) -> None:
+    """Refuse a write of an object that means another write, of a part or over a version."""
+    if "partNumber" in query:
+        raise s3_error.make("InvalidArgument", "partNumber needs an uploadId")
+    if "versionId" in query:
+        raise s3_error.make(
+            "InvalidArgument",
+            "This operation does not accept a version-id.",
+            ArgumentName="versionId",
+            ArgumentValue=query["versionId"],
+        )
 
 
 def _listing(version: str) -> Operation:

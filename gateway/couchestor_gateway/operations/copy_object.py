@@ -29,6 +29,10 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     directive = headers.get("x-amz-metadata-directive", "COPY").upper()
     if directive not in ("COPY", "REPLACE"):
         raise s3_error.make("InvalidArgument", "Unknown metadata directive.")
+    if "x-amz-copy-source-range" in headers:
+        raise s3_error.make(
+            "InvalidRequest", "Only a part of an upload can be copied from a range of its source."
+        )
     tagging = headers.get("x-amz-tagging-directive", "COPY").upper()
     if tagging not in ("COPY", "REPLACE"):
         raise s3_error.make("InvalidArgument", "Unknown tagging directive.")

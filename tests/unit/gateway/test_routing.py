@@ -117,3 +117,11 @@ def test_versions_of_the_listing() -> None:
         with pytest.raises(s3_error.S3Error) as failure:
             routing.find("GET", "books", "", {"list-type": version}, {})
         assert failure.value.code == "InvalidArgument"
+
+
+@pytest.mark.parametrize("query", [{"versionId": "null"}, {"versionId": ""}, {"partNumber": "1"}])
+def test_a_write_that_means_another_one_is_refused(query: dict[str, str]) -> None:
+    for headers in ({}, {"x-amz-copy-source": "/books/k"}):
+        with pytest.raises(s3_error.S3Error) as failure:
+            routing.find("PUT", "books", "k", query, headers)
+        assert failure.value.code == "InvalidArgument"
