@@ -6,7 +6,10 @@ import enum
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+IOPS_MAX: Final = 1e15
+"""More is a fault of the source; far more would overflow a sum."""
 
 
 class Sample(NamedTuple):
@@ -68,7 +71,7 @@ def score(
     for sample in samples:
         if not (math.isfinite(sample.iops) and math.isfinite(sample.at_seconds)):
             return Unknown.NOT_A_NUMBER
-        if sample.iops < 0:
+        if not 0 <= sample.iops <= IOPS_MAX:
             return Unknown.NOT_A_NUMBER
         latest[sample.at_seconds] = max(sample.iops, latest.get(sample.at_seconds, 0.0))
     if not latest:

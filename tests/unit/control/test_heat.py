@@ -66,6 +66,7 @@ def test_two_series_of_one_volume_count_as_the_busier() -> None:
         ([(400, 5), (10, math.nan)], heat.Unknown.NOT_A_NUMBER),
         ([(400, math.inf), (10, 5)], heat.Unknown.NOT_A_NUMBER),
         ([(400, -1), (10, 5)], heat.Unknown.NOT_A_NUMBER),
+        ([(400, 1e308), (200, 1e308), (10, 1e308)], heat.Unknown.NOT_A_NUMBER),
         ([(400, 5), (math.nan, 5)], heat.Unknown.NOT_A_NUMBER),
         ([(400, 5), (-61, 5)], heat.Unknown.FROM_THE_FUTURE),
     ],
