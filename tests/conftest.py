@@ -23,5 +23,5 @@ def _no_blocking_call_on_the_loop(request: pytest.FixtureRequest) -> Iterator[No
     if request.node.get_closest_marker("may_block") is not None:
         yield
         return
-    with blockbuster_ctx(["couchestor_daemon", "couchestor_gateway"]):
+    with blockbuster_ctx(["couchestor_daemon", "couchestor_gateway", "couchestor_operator"]):
         yield
