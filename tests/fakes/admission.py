@@ -53,7 +53,7 @@ def _fill(node: schema.Schema, value: Any) -> None:
 def _misfits(node: schema.Schema, value: Any, path: str) -> Iterator[str]:
     kind = node["type"]
     if not _is_of(kind, value):
-        yield f"{path}: must be of type {kind}"
+        yield f"{path} in body must be of type {kind}"
         return
     yield from _out_of_bounds(node, value, path)
     if kind == "object":
@@ -106,15 +106,16 @@ def _out_of_bounds(node: schema.Schema, value: Any, path: str) -> Iterator[str]:
     if "enum" in node and value not in node["enum"]:
         yield f"{path}: Unsupported value"
     if "pattern" in node and not re.search(node["pattern"], value):
-        yield f"{path}: should match '{node['pattern']}'"
+        yield f"{path} in body should match '{node['pattern']}'"
     if "minimum" in node and value < node["minimum"]:
-        yield f"{path}: should be greater than or equal to {node['minimum']}"
+        yield f"{path} in body should be greater than or equal to {node['minimum']}"
     if "maximum" in node and value > node["maximum"]:
-        yield f"{path}: should be less than or equal to {node['maximum']}"
+        yield f"{path} in body should be less than or equal to {node['maximum']}"
     size = len(value) if isinstance(value, (str, list, dict)) else 0
-    for least in ("minLength", "minItems"):
-        if size < node.get(least, 0):
-            yield f"{path}: should be at least {node[least]} long"
+    if "minLength" in node and size < node["minLength"]:
+        yield f"{path} in body should be at least {node['minLength']} chars long"
+    if "minItems" in node and size < node["minItems"]:
+        yield f"{path} in body should have at least {node['minItems']} items"
     for most in ("maxLength", "maxItems", "maxProperties"):
         if size > node.get(most, size):
             yield f"{path}: may not be more than {node[most]} long"

@@ -9,6 +9,7 @@ from typing import Any
 import admission
 import msgspec
 import pytest
+import refused_resources
 
 from couchestor_domain import errors, tiers
 from couchestor_operator.app import write_crds
@@ -22,25 +23,6 @@ from couchestor_operator.resources import (
 )
 
 CRDS = pathlib.Path(__file__).parents[3] / "helm" / "couchestor" / "crds"
-
-STRIPE: admission.Document = {
-    "volumeRef": "pvc-1",
-    "stripeId": 7,
-    "policyRef": "cold",
-    "lbaRange": {"startLba": 0, "endLba": 2048},
-    "generation": 3,
-    "shardLocations": [
-        {
-            "shardIndex": index,
-            "isDataShard": index < 2,
-            "poolName": f"pool-{index}",
-            "nodeName": f"node-{index}",
-            "offset": 0,
-            "sizeBytes": 4096,
-        }
-        for index in range(3)
-    ],
-}
 
 
 def _document(spec: object) -> admission.Document:
@@ -123,7 +105,7 @@ def test_what_a_server_fills_in_is_what_the_models_assume() -> None:
 
 @pytest.mark.parametrize("kind", definition.KINDS, ids=lambda kind: kind.kind)
 def test_a_status_that_the_operator_writes_is_accepted(kind: definition.ResourceKind) -> None:
-    spec: object = STRIPE if kind is definition.EC_STRIPE else {}
+    spec: object = refused_resources.STRIPE if kind is definition.EC_STRIPE else {}
     status = {
         name: value
         for name, value in msgspec.to_builtins(kind.status()).items()
@@ -133,51 +115,9 @@ def test_a_status_that_the_operator_writes_is_accepted(kind: definition.Resource
     assert admission.complaints(kind, document) == []
 
 
-SELECTOR = {"matchLabels": {"tier": "nvme"}}
-
-
 @pytest.mark.parametrize(
     ("spec", "message"),
-    [
-        ({"lowWatermarkIOPS": 5000}, "lowWatermarkIOPS must be below highWatermarkIOPS"),
-        ({"highWatermarkIOPS": 1000}, "warmWatermarkIOPS must lie between"),
-        ({"warmWatermarkIOPS": 500}, "warmWatermarkIOPS must lie between"),
-        ({"highWatermarkIOPS": 0}, "greater than or equal to 1"),
-        ({"highWatermarkIOPS": -1, "lowWatermarkIOPS": -5}, "greater than or equal to"),
-        ({"highWatermarkIOPS": "many"}, "must be of type integer"),
-        ({"samplingWindow": "0s"}, "samplingWindow must be longer than 0"),
-        ({"cooldownPeriod": "0h0m"}, "cooldownPeriod must be longer than 0"),
-        ({"migrationTimeout": "0d"}, "migrationTimeout must be longer than 0"),
-        ({"samplingWindow": "an hour"}, "samplingWindow: should match"),
-        ({"samplingWindow": "1" * 40 + "s"}, "may not be more than 32"),
-        ({"maxConcurrentMigrations": 0}, "greater than or equal to 1"),
-        ({"maxConcurrentMigrations": 101}, "less than or equal to 100"),
-        (
-            {"hotPoolSelector": SELECTOR, "nvmePoolSelector": SELECTOR},
-            "nvmePoolSelector is another",
-        ),
-        ({"coldPoolSelector": {}, "sataPoolSelector": {}}, "sataPoolSelector is another"),
-        ({"warmPoolSelector": {}, "warmWatermarkIOPS": 0}, "warmPoolSelector needs"),
-        ({"ecMinVolumeSizeBytes": -1}, "greater than or equal to 0"),
-        ({"ecPolicyRef": ""}, "at least 1 long"),
-        ({"storageClassName": ""}, "at least 1 long"),
-        (
-            {"volumeSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}},
-            "In and NotIn need at least one of values",
-        ),
-        (
-            {
-                "volumeSelector": {
-                    "matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]
-                }
-            },
-            "Exists and DoesNotExist take none",
-        ),
-        (
-            {"volumeSelector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}},
-            "Unsupported value",
-        ),
-    ],
+    refused_resources.STORAGE_POLICIES,
 )
 def test_a_storage_policy_is_refused_by_message(spec: dict[str, object], message: str) -> None:
     found = admission.complaints(definition.STORAGE_POLICY, _document(spec))
@@ -186,24 +126,7 @@ def test_a_storage_policy_is_refused_by_message(spec: dict[str, object], message
 
 @pytest.mark.parametrize(
     ("spec", "message"),
-    [
-        ({"dataShards": 20, "parityShards": 13}, "at most 32 together"),
-        ({"dataShards": 0}, "greater than or equal to 1"),
-        ({"parityShards": 0}, "greater than or equal to 1"),
-        ({"minHealthyShards": 3}, "minHealthyShards must lie between"),
-        ({"minHealthyShards": 7}, "minHealthyShards must lie between"),
-        ({"stripeSizeBytes": 65537}, "multiple of 4096"),
-        ({"stripeSizeBytes": 4096}, "greater than or equal to 65536"),
-        ({"stripeSizeBytes": 128 << 20}, "less than or equal to"),
-        ({"algorithm": "Fountain"}, "Unsupported value"),
-        ({"algorithm": "LRC", "dataShards": 5}, "LRC needs an even number"),
-        ({"algorithm": "LRC", "parityShards": 1}, "LRC needs an even number"),
-        ({"journalConfig": {}, "parityShards": 3}, "replicationFactor must be above parityShards"),
-        ({"journalConfig": {"replicationFactor": 1}}, "greater than or equal to 2"),
-        ({"journalConfig": {"destageThresholdPercent": 0}}, "greater than or equal to 1"),
-        ({"journalConfig": {"destageInterval": "0s"}}, "destageInterval must be above 0"),
-        ({"scrubInterval": "0d"}, "scrubInterval must be longer than 0"),
-    ],
+    refused_resources.CODING_POLICIES,
 )
 def test_a_coding_policy_is_refused_by_message(spec: dict[str, object], message: str) -> None:
     found = admission.complaints(definition.ERASURE_CODING_POLICY, _document(spec))
@@ -212,39 +135,29 @@ def test_a_coding_policy_is_refused_by_message(spec: dict[str, object], message:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [
-        ({"volumeRef": "pvc-2"}, "volumeRef and stripeId never change"),
-        ({"generation": 2}, "generation never goes back"),
-        ({"shardLocations": STRIPE["shardLocations"][:2]}, "raise the generation"),
-        ({"lbaRange": {"startLba": 5, "endLba": 5}}, "endLba must be above"),
-        ({"shardLocations": []}, "at least 2 long"),
-        ({"shardLocations": [STRIPE["shardLocations"][0]] * 2}, "Duplicate value"),
-        (
-            {
-                "shardLocations": [
-                    location | {"isDataShard": False} for location in STRIPE["shardLocations"]
-                ]
-            },
-            "at least one data shard",
-        ),
-    ],
+    refused_resources.STRIPE_CHANGES,
 )
 def test_a_stripe_is_refused_by_message(change: dict[str, object], message: str) -> None:
-    old = _document(STRIPE)
+    old = _document(refused_resources.STRIPE)
     assert admission.complaints(definition.EC_STRIPE, old, old=old) == []
-    found = admission.complaints(definition.EC_STRIPE, _document(STRIPE | change), old=old)
+    found = admission.complaints(
+        definition.EC_STRIPE, _document(refused_resources.STRIPE | change), old=old
+    )
     assert any(message in line for line in found), found
 
 
 def test_shards_move_with_a_new_generation() -> None:
-    moved = STRIPE | {"shardLocations": STRIPE["shardLocations"][:2], "generation": 4}
-    old = _document(STRIPE)
+    moved = refused_resources.STRIPE | {
+        "shardLocations": refused_resources.STRIPE["shardLocations"][:2],
+        "generation": 4,
+    }
+    old = _document(refused_resources.STRIPE)
     assert admission.complaints(definition.EC_STRIPE, _document(moved), old=old) == []
 
 
 def test_a_policy_read_from_the_api() -> None:
     spec = {
-        "nvmePoolSelector": SELECTOR,
+        "nvmePoolSelector": refused_resources.SELECTOR,
         "sataPoolSelector": {
             "matchExpressions": [{"key": "tier", "operator": "NotIn", "values": ["nvme"]}]
         },
