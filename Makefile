@@ -10,7 +10,7 @@ SYSCONFDIR ?= /etc
 UNITDIR ?= $(SYSCONFDIR)/systemd/system
 DOCDIR ?= $(PREFIX)/share/doc
 
-.PHONY: setup serve test simulate check format bench lock crds clean install python-is-new-enough
+.PHONY: setup serve test test-kube simulate check format bench lock crds clean install python-is-new-enough
 
 setup: $(STAMP)
 
@@ -38,6 +38,24 @@ serve: setup
 TEST_JOBS ?= 2
 test: setup
 	$(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile
+
+# Against a real kube-apiserver: built with Go when it is not in the cache yet, which takes long. In
+# an environment of its own: the Kubernetes client and the S3 clients of the other tests want
+# different versions of python-dateutil.
+KUBE_VENV := .venv-kube
+KUBE_STAMP := $(KUBE_VENV)/.installed
+$(KUBE_STAMP): requirements/kube.txt pyproject.toml | python-is-new-enough
+	$(PYTHON) -m venv $(KUBE_VENV)
+	$(KUBE_VENV)/bin/python -m pip install --quiet --require-hashes -r requirements/uv.txt
+	$(KUBE_VENV)/bin/uv pip install --quiet --python $(KUBE_VENV)/bin/python --require-hashes \
+	  -r requirements/kube.txt
+	$(KUBE_VENV)/bin/uv pip install --quiet --python $(KUBE_VENV)/bin/python --no-deps \
+	  --no-build-isolation -e .
+	touch $(KUBE_STAMP)
+
+test-kube: $(KUBE_STAMP)
+	servers=$$(tests/kube/build_servers.sh) && \
+	  COUCHESTOR_KUBE_SERVERS=$$servers $(KUBE_VENV)/bin/python -m pytest -q tests/kube
 
 # Crash simulations: SEEDS of each, from FIRST on, of ONLY one (log or node) if that is given, in
 # JOBS processes.
@@ -96,6 +114,10 @@ lock: setup
 	  --universal --python-version 3.11 --extra operator --constraint requirements/daemon.txt \
 	  pyproject.toml -o requirements/operator.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	  --universal --python-version 3.11 --extra operator --extra kube-test \
+	  --constraint requirements/operator.txt \
+	  pyproject.toml requirements/build.in -o requirements/kube.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	  --universal --python-version 3.11 requirements/uv.in -o requirements/uv.txt
 
 # The custom resource definitions, from the models in couchestor_operator.resources.
@@ -103,4 +125,4 @@ crds: setup
 	$(BIN)/python -m couchestor_operator.app.write_crds helm/couchestor/crds
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(KUBE_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
