@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
+import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
+import kubernetes
+import msgspec
 import pytest
 
 if TYPE_CHECKING:
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 if str(_ROOT) not in sys.path:
     sys.path.append(str(_ROOT))
+
+CRDS: Final = _ROOT / "helm" / "couchestor" / "crds"
+ESTABLISHED_SECONDS_MAX: Final = 30.0
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +41,36 @@ def plane(
 
     with control_plane.running(binaries, tmp_path_factory.mktemp("plane")) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def client(plane: control_plane.ControlPlane) -> Iterator[Any]:
+    """The official client, as the operator will use it."""
+    configuration = kubernetes.client.Configuration(host=plane.url)
+    configuration.ssl_ca_cert = str(plane.ca_file)
+    configuration.api_key = {"authorization": f"Bearer {plane.token}"}
+    with kubernetes.client.ApiClient(configuration) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def crds(client: Any) -> dict[str, Any]:
+    """The files of the chart, installed and established. Returns what the server has, by plural."""
+    api = kubernetes.client.ApiextensionsV1Api(client)
+    for path in sorted(CRDS.iterdir()):
+        api.create_custom_resource_definition(msgspec.yaml.decode(path.read_bytes()))
+    deadline_seconds = time.monotonic() + ESTABLISHED_SECONDS_MAX
+    while True:
+        listed = client.sanitize_for_serialization(api.list_custom_resource_definition())
+        found = {item["spec"]["names"]["plural"]: item for item in listed["items"]}
+        if all(_is_established(item) for item in found.values()):
+            return found
+        assert time.monotonic() < deadline_seconds, {
+            name: item.get("status") for name, item in found.items()
+        }
+        time.sleep(0.1)
+
+
+def _is_established(item: dict[str, Any]) -> bool:
+    conditions = item.get("status", {}).get("conditions", ())
+    return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import pathlib
-import time
 import urllib.parse
 from typing import Any, Final
 
@@ -18,43 +16,9 @@ from tests.kube import control_plane
 
 from couchestor_operator.resources import definition, field_types
 
-CRDS: Final = pathlib.Path(__file__).parents[2] / "helm" / "couchestor" / "crds"
-ESTABLISHED_SECONDS_MAX: Final = 30.0
 _numbers: Final = itertools.count()
 
 Kind = definition.ResourceKind
-
-
-@pytest.fixture(scope="session")
-def client(plane: control_plane.ControlPlane) -> Any:
-    """The official client, as the operator will use it."""
-    configuration = kubernetes.client.Configuration(host=plane.url)
-    configuration.ssl_ca_cert = str(plane.ca_file)
-    configuration.api_key = {"authorization": f"Bearer {plane.token}"}
-    with kubernetes.client.ApiClient(configuration) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="session")
-def crds(client: Any) -> dict[str, Any]:
-    """The files of the chart, installed and established. Returns what the server has, by plural."""
-    api = kubernetes.client.ApiextensionsV1Api(client)
-    for path in sorted(CRDS.iterdir()):
-        api.create_custom_resource_definition(msgspec.yaml.decode(path.read_bytes()))
-    deadline_seconds = time.monotonic() + ESTABLISHED_SECONDS_MAX
-    while True:
-        found = {
-            item["spec"]["names"]["plural"]: item
-            for item in client.sanitize_for_serialization(api.list_custom_resource_definition())[
-                "items"
-            ]
-        }
-        if all(_conditions(item).get("Established") == "True" for item in found.values()):
-            return found
-        assert time.monotonic() < deadline_seconds, {
-            name: item.get("status") for name, item in found.items()
-        }
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -65,7 +29,7 @@ def objects(client: Any, crds: dict[str, Any]) -> Any:
 
 
 def _conditions(item: dict[str, Any]) -> dict[str, str]:
-    return {one["type"]: one["status"] for one in item.get("status", {}).get("conditions", ())}
+    return {one["type"]: one["status"] for one in item["status"]["conditions"]}
 
 
 def _document(kind: Kind, spec: object) -> dict[str, Any]:
