@@ -29,6 +29,8 @@ _ROOT: Final = pathlib.Path(__file__).resolve().parents[2]
 _LOG_TAIL_BYTES: Final = 6000
 _GONE_SECONDS_MAX: Final = 10.0
 _POLL_SECONDS: Final = 0.01
+_GUARD: Final = ("/bin/sh", "-c", 'read -r group || exit; read -r _; kill -KILL "-$group"')
+"""Told a process group, kills it when its standard input ends: with us, whatever ended us."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -46,7 +48,8 @@ def outer_environment() -> dict[str, str]:
 
 
 class ServerProcess:
-    """One server over one data folder; every process of it shares a session of its own.
+    """One server over one data folder; every process of it shares a session of its own, and ends
+    when this one does.
 
     Args:
         name: What reports call it.
@@ -78,6 +81,7 @@ class ServerProcess:
         self.ready_url, self._ready_on_any_answer = ready_url, ready_on_any_answer
         self._settle_seconds = settle_seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     @property
     def endpoint(self) -> str:
@@ -101,7 +105,11 @@ class ServerProcess:
         """
         assert self._process is None, f"{self.name} already runs"
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        with self.log_path.open("ab") as log:
+        # Not a signal at our death: the kernel sends that when the thread ends that started the
+        # server.
+        self._guard = subprocess.Popen(_GUARD, stdin=subprocess.PIPE, start_new_session=True)
+        with contextlib.ExitStack() as undo, self.log_path.open("ab") as log:
+            undo.callback(self._dismiss_guard)
             self._process = subprocess.Popen(
                 self.command,
                 env={**outer_environment(), **self.environment},
@@ -110,6 +118,10 @@ class ServerProcess:
                 stderr=log,
                 start_new_session=True,
             )
+            undo.pop_all()
+        assert self._guard.stdin is not None
+        self._guard.stdin.write(b"%d\n" % self._process.pid)
+        self._guard.stdin.flush()
         begin = time.monotonic()
         while time.monotonic() - begin < deadline_seconds:
             status = self._process.poll()
@@ -148,11 +160,19 @@ class ServerProcess:
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
+        # Before the number of the group is free for others.
+        self._dismiss_guard()
         self._process.wait()
         deadline = time.monotonic() + _GONE_SECONDS_MAX
-        while not all(map(_has_ended, family)) and time.monotonic() < deadline:
+        while not all(map(has_ended, family)) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         self._process = None
+
+    def _dismiss_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.kill()
+            guard.communicate()
 
     def terminate(self, *, deadline_seconds: float = 60.0) -> int:
         """SIGTERM to the parent, as a service manager would. Returns the exit status.
@@ -241,7 +261,7 @@ def delete_in_use(folder: pathlib.Path, *, deadline_seconds: float = 10.0) -> No
                 raise
 
 
-def _has_ended(process: psutil.Process) -> bool:
+def has_ended(process: psutil.Process) -> bool:
     """Whether a process has let go of everything. One that nobody has waited for yet has, too: an
     orphan's parent is the machine's first process, which may look only once a second."""
     try:
