@@ -116,17 +116,21 @@ class BufferPool:
             )
         return found
 
-    def try_acquire(self, size_bytes: int) -> AlignedBuffer | None:
-        """Borrow at least ``size_bytes``, or None when the pool's limit is reached."""
+    def try_acquire(self, size_bytes: int, *, leave_bytes: int = 0) -> AlignedBuffer | None:
+        """Borrow at least ``size_bytes``, or None when the pool's limit is reached.
+
+        Args:
+            leave_bytes: What others must still be able to borrow afterwards.
+        """
         class_bytes = size_class_bytes(size_bytes)
         with self._lock:
+            if self._lent_bytes + class_bytes + leave_bytes > self._limit_bytes:
+                return None
             free = self._free.get(class_bytes)
             if free:
                 memory = free.pop()
                 self._kept_bytes -= class_bytes
             else:
-                if self._lent_bytes + class_bytes > self._limit_bytes:
-                    return None
                 self._make_room(class_bytes)
                 memory = mmap.mmap(-1, class_bytes)
             self._lent_bytes += class_bytes

@@ -153,13 +153,19 @@ class StallingMedia(inline_media.InlineMedia):
         buffer: memoryview,
         *,
         past_cache: bool = False,
+        in_place: bool = False,
     ) -> None:
-        apart = memoryview(bytearray(buffer.nbytes))
-        await self._hang(
-            zone.device_id,
-            "read",
-            lambda device: device.read(zone[1], offset_bytes, apart, past_cache=past_cache),
-        )
+        filled = buffer if in_place else memoryview(bytearray(buffer.nbytes))
+        try:
+            await self._hang(
+                zone.device_id,
+                "read",
+                lambda device: device.read(zone[1], offset_bytes, filled, past_cache=past_cache),
+            )
+        except errors.DeviceStalledError:
+            if in_place:
+                buffers.abandon(buffer)
+            raise
         await super().read(zone, offset_bytes, buffer, past_cache=past_cache)
 
     async def write(

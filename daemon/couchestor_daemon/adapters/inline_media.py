@@ -44,6 +44,7 @@ class InlineMedia:
         buffer: memoryview,
         *,
         past_cache: bool = False,
+        in_place: bool = False,
     ) -> None:
         await self._pass_turn()
         self._roster.read(zone, offset_bytes, buffer, past_cache=past_cache)

@@ -37,8 +37,8 @@ class ThreadedMedia:
 
     Cancellation: a command that has started is waited for, so the caller's buffer is never
     touched after its await has ended; one that has not started is dropped. A read fills
-    memory apart from its caller's; what a command that passes its deadline uses is never lent
-    again by its pool.
+    memory apart from its caller's, unless it is told otherwise; what a command that passes its
+    deadline uses is never lent again by its pool.
 
     The queues before the pools are bounded by the callers' admission: a caller awaits each of
     its commands.
@@ -97,18 +97,27 @@ class ThreadedMedia:
         buffer: memoryview,
         *,
         past_cache: bool = False,
+        in_place: bool = False,
     ) -> None:
         turns = self._read_turns.get(zone.device_id)
         if turns is None:
             self._roster.device(zone.device_id)
             raise AssertionError("a device that is in service has turns")
         async with turns:
+            if in_place:
+                await self._read(zone, offset_bytes, buffer, past_cache)
+                return
             with self._read_memory.lent(buffer.nbytes) as apart:
-                read = functools.partial(
-                    self._roster.read, zone, offset_bytes, apart, past_cache=past_cache
-                )
-                await self._run(self._read_threads, [_Command(zone.device_id, "read", read, apart)])
+                await self._read(zone, offset_bytes, apart, past_cache)
                 buffer[:] = apart
+
+    async def _read(
+        self, zone: ids.ZoneAddress, offset_bytes: int, memory: memoryview, past_cache: bool
+    ) -> None:
+        read = functools.partial(
+            self._roster.read, zone, offset_bytes, memory, past_cache=past_cache
+        )
+        await self._run(self._read_threads, [_Command(zone.device_id, "read", read, memory)])
 
     async def write(
         self, zone: ids.ZoneAddress, offset_bytes: int, data: memoryview, *, durable: bool

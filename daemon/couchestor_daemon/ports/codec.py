@@ -11,7 +11,9 @@ from couchestor_domain import geometry
 class EcCodec(Protocol):
     """A systematic code for one geometry. Thread-safe; releases the GIL for the arithmetic.
 
-    Every buffer of a call has the same length (a multiple of 64 bytes).
+    Every buffer of a call has the same length (a multiple of 64 bytes). Coding goes along the
+    chunks: the parity of a slice of each of them, from the same multiple of 64 bytes on, is that
+    slice of the parity.
     """
 
     @property

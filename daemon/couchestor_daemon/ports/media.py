@@ -27,7 +27,8 @@ class Media(Protocol):
     in ``healthy_devices`` and later commands to it raise DeviceGoneError at once. So is one that
     leaves a command without an end for too long: that command raises DeviceStalledError and may
     take effect at any later time, until the node is started again. The memory of a read is safe
-    from it, that of a write is not to be changed by whoever owns it, unless a pool lent it.
+    from it unless it was read ``in_place``, that of a write is not to be changed by whoever owns
+    it, unless a pool lent it.
     """
 
     def healthy_devices(self) -> Sequence[device_port.DeviceIdentity]:
@@ -45,7 +46,17 @@ class Media(Protocol):
         buffer: memoryview,
         *,
         past_cache: bool = False,
-    ) -> None: ...
+        in_place: bool = False,
+    ) -> None:
+        """Fill ``buffer``.
+
+        Args:
+            past_cache: As of ``ZonedDevice.read``.
+            in_place: Without a copy: the device fills the buffer itself. After DeviceStalledError
+                the caller must not use it any more, for it may be written to at any later time; a
+                pool does not lend it again.
+        """
+        ...
 
     async def write(
         self, zone: ids.ZoneAddress, offset_bytes: int, data: memoryview, *, durable: bool

@@ -127,15 +127,13 @@ class GroupScrub:
             if not self._planned:
                 self.ended = True
                 return False
-        longest = max(found.location.chunk_bytes for found in self._planned)
-        wanted_bytes = (
-            run_shards.length_bytes(self._planned) * len(self._zones)
-            + longest * self.record.parity_shards
-        )
+        wanted_bytes = run_shards.length_bytes(self._planned) * len(
+            self._zones
+        ) + run_shards.scratch_bytes(self._planned, self.record)
         memory = (
             self._tools.acquire(wanted_bytes)
             if is_first
-            else self._tools.pool.try_acquire(wanted_bytes)
+            else self._tools.acquire_beside(wanted_bytes, first_bytes=wanted_bytes)
         )
         if memory is None:
             return False

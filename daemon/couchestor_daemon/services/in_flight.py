@@ -1,7 +1,7 @@
 """Pieces of work that go on at the same time and are taken in the order in which they began.
 
 So that devices read the next pieces while the codec verifies one and others are written. Each piece
-has memory of its own, which bounds how many there are.
+may be lent memory of its own, which bounds how many there are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class InFlight(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._pieces: collections.deque[tuple[asyncio.Task[T], buffers.AlignedBuffer]] = (
+        self._pieces: collections.deque[tuple[asyncio.Task[T], buffers.AlignedBuffer | None]] = (
             collections.deque()
         )
 
@@ -31,7 +31,9 @@ class InFlight(Generic[T]):
         """Pieces that were begun and not taken yet."""
         return len(self._pieces)
 
-    def begin(self, work: Coroutine[Any, Any, T], memory: buffers.AlignedBuffer) -> None:
+    def begin(
+        self, work: Coroutine[Any, Any, T], memory: buffers.AlignedBuffer | None = None
+    ) -> None:
         """Start a piece. Its memory is given back by ``take``, or at the end of the context."""
         self._pieces.append((asyncio.ensure_future(work), memory))
 
@@ -48,7 +50,8 @@ class InFlight(Generic[T]):
         """Be done with the piece that ``first`` waited for, and give its memory back."""
         task, memory = self._pieces.popleft()
         assert task.done(), task
-        memory.release()
+        if memory is not None:
+            memory.release()
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,6 +75,8 @@ class InFlight(Generic[T]):
             if not task.cancelled():
                 task.exception()  # Read, so that it is not reported as never retrieved.
         while self._pieces:
-            self._pieces.popleft()[1].release()
+            _, memory = self._pieces.popleft()
+            if memory is not None:
+                memory.release()
         if cancelled is not None:
             raise cancelled

@@ -191,7 +191,6 @@ class MemberMoves:
         attempt, self._attempt = self._attempt, None
         self._is_clean = False
         if attempt is not None:
-            attempt.work.close()
             self._zones.let_go(attempt.work.fresh.values())
 
     # -- what to do -----------------------------------------------------------------------------
@@ -277,7 +276,6 @@ class MemberMoves:
         self._attempt = None
         self._is_clean = True
         work = attempt.work
-        work.close()
         self._moved_count += 1
         for index, zone in work.fresh.items():
             logger.debug(

@@ -1,8 +1,12 @@
 """Members of one sealed group written anew: every shard copied or rebuilt, then read back.
 
-While one run of stripes is being written the next one is being read and decoded, and the one after
-it looked for, so devices and codec are busy at the same time. A run is a few small stripes or one
-large one, and two of them are in memory. Nothing in the index is changed here.
+While one run of stripes is being written the next ones are being read and decoded, and what was
+flushed before is being read back, so devices and codec are busy at the same time. A run is a few
+small stripes or one large one. Nothing in the index is changed here.
+
+Memory, of a pool that others work with, too: ``RUNS_AT_ONCE`` runs, each of all members once, and
+what ``zone_read_back`` reads at once. None is held between two calls, none is waited for, and all
+but the first run is done without when there is no more (``repair_tools.Tools.acquire_beside``).
 """
 
 from __future__ import annotations
@@ -17,15 +21,20 @@ from couchestor_daemon.ports import media as media_port
 from couchestor_daemon.services import (
     group_walk,
     group_zones,
+    in_flight,
     repair_tools,
     stripe_references,
     stripe_runs,
     zone_read_back,
 )
-from couchestor_domain import errors, ids, units
+from couchestor_domain import ids, units
 
+RUNS_AT_ONCE: Final = 3
+"""One that is written, and others that are made meanwhile."""
+STEP_SECONDS: Final = 1.0
+"""Runs are begun for so long in one step: at its end nothing is read ahead any more."""
 STEP_BYTES: Final = 32 * units.MIB
-"""Shards written or read back in one step, about."""
+"""Shards read back in one step when everything is written, about."""
 FLUSH_BYTES: Final = 16 * units.MIB
 """Written to a zone between flushes: the log's own writes wait behind one."""
 FILLER_BYTES: Final = 64 * units.KIB
@@ -66,7 +75,9 @@ class MemberRebuild:
         """Write pointer of the fresh zones, which grow in lockstep."""
         self._unflushed_bytes = 0
         self._written: list[group_walk.FoundStripe] = []
-        self._read_back: zone_read_back.ZoneReadBack | None = None
+        self._is_written = False
+        """Whether every shard was written and flushed."""
+        self._read_back = zone_read_back.ZoneReadBack(tools, record, self.fresh)
 
     @property
     def decoded_count(self) -> int:
@@ -76,7 +87,7 @@ class MemberRebuild:
     async def advance(self) -> bool:
         """Do some of it; True once every shard is durable and was read back whole.
 
-        After an error or a cancellation the attempt is void: ``close`` it and begin another.
+        After an error or a cancellation the attempt is void: begin another.
 
         Raises:
             LostStripeError: bytes that somebody misses cannot be had.
@@ -93,7 +104,7 @@ class MemberRebuild:
                     position=position,
                 )
             self._offset_bytes = zone_header.ZONE_HEADER_BYTES
-        if self._read_back is None:
+        if not self._is_written:
             await self._fill()
             return False
         if not self._read_back.ended:
@@ -102,35 +113,48 @@ class MemberRebuild:
         await self._account()
         return True
 
-    def close(self) -> None:
-        """Give memory back. Idempotent."""
-        self._runs.close()
-
     async def _fill(self) -> None:
+        """Write runs for a while, in their order; the last call flushes what was written."""
+        now_seconds = asyncio.get_running_loop().time
+        until = now_seconds() + STEP_SECONDS
         moved_before = self.moved_bytes
-        if self._runs.ready is None:
-            await self._runs.prepare()
-        while (run := self._runs.take()) is not None:
-            try:
-                # Stored by who prepares it, so that a cancellation leaves no memory unowned.
-                wrote, prepared = await asyncio.gather(
-                    self._write(run), self._runs.prepare(), return_exceptions=True
-                )
-            finally:
-                run.release()
-            if wrote is not None:
-                raise wrote
-            if isinstance(prepared, errors.OverloadedError):
-                # With this run written there is memory for the next one.
-                await self._runs.prepare()
-            elif prepared is not None:
-                raise prepared
-            if self.moved_bytes - moved_before >= STEP_BYTES and self._runs.ready is not None:
-                return
+        async with stripe_runs.Making() as making, in_flight.InFlight[None]() as checking:
+            while True:
+                while len(making) < RUNS_AT_ONCE and now_seconds() < until:
+                    is_first = not making and self.moved_bytes == moved_before
+                    if not await self._runs.begin_next(making, is_first=is_first):
+                        break
+                if not making:
+                    break
+                run = await making.first()
+                if run is not None:
+                    await self._write_and_plan(run)
+                making.take()
+                if self._unflushed_bytes >= FLUSH_BYTES:
+                    await self._flush()
+                    await _settle(checking)
+                    checking.begin(
+                        self._read_back.catch_up(self._offset_bytes, run_bytes=self._runs.run_bytes)
+                    )
+            if self._runs.ended:
+                await self._flush()
+            await _settle(checking)
+        self._is_written = self._runs.ended
+
+    async def _write_and_plan(self, run: stripe_runs.Run) -> None:
+        """Write a run while the one that is begun next is looked for: a wait for the medium, too.
+
+        Neither is cut off by a failure of the other.
+        """
+        for outcome in await asyncio.gather(
+            self._write(run), self._runs.plan(), return_exceptions=True
+        ):
+            if outcome is not None:
+                raise outcome
+
+    async def _flush(self) -> None:
         await self._tools.media.flush(self.fresh.values())
-        self._read_back = zone_read_back.ZoneReadBack(
-            self._tools, self.record, self.fresh, self._written
-        )
+        self._unflushed_bytes = 0
 
     async def _write(self, run: stripe_runs.Run) -> None:
         await self._tools.pace((run.end_bytes - self._offset_bytes) * len(self.fresh))
@@ -138,10 +162,8 @@ class MemberRebuild:
         length = run.end_bytes - run.start_bytes
         await self._write_all(run.content)
         self._written += run.stripes
+        self._read_back.add(run.stripes)
         self._unflushed_bytes += length
-        if self._unflushed_bytes >= FLUSH_BYTES:
-            await self._tools.media.flush(self.fresh.values())
-            self._unflushed_bytes = 0
 
     async def _pad_to(self, offset_bytes: int) -> None:
         if offset_bytes == self._offset_bytes:
@@ -189,3 +211,10 @@ class MemberRebuild:
                 f"no member of group {group_id} shows stripe {offset}: {lost_bytes} live bytes are "
                 f"lost; {sum(lost.values())} in {len(lost)} such stripes"
             )
+
+
+async def _settle(checking: in_flight.InFlight[None]) -> None:
+    """Wait for the reading back that is under way. Raises what it raises."""
+    if checking:
+        await checking.first()
+        checking.take()

@@ -184,7 +184,6 @@ class Rebuild:
         attempt, self._attempt = self._attempt, None
         self._is_clean = False
         if attempt is not None:
-            attempt.work.close()
             self.zones.let_go(attempt.work.fresh.values())
 
     # -- what to do -----------------------------------------------------------------------------
@@ -339,7 +338,6 @@ class Rebuild:
     def _finish(self, attempt: _Attempt) -> None:
         self._attempt = None
         self._is_clean = True
-        attempt.work.close()
         group_id = attempt.work.record.group_id
         self._failed.discard(group_id)
         self._retry_at.pop(group_id, None)

@@ -43,3 +43,13 @@ class Tools:
         if class_bytes > self.pool.limit_bytes:
             return buffers.BufferPool(class_bytes).acquire(size_bytes)
         return self.pool.acquire(size_bytes)
+
+    def acquire_beside(self, size_bytes: int, *, first_bytes: int) -> buffers.AlignedBuffer | None:
+        """Memory for a piece of work that need not begin yet, because others of its kind are under
+        way; None unless somebody else can still ``acquire`` ``first_bytes``.
+
+        So the works that share the pool never keep one another from going on: each takes memory for
+        its first piece when it holds none, waits for none while it holds some, and takes what it
+        could do without only while that leaves room for the first piece of another.
+        """
+        return self.pool.try_acquire(size_bytes, leave_bytes=buffers.size_class_bytes(first_bytes))

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import mmap
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
 
 from couchestor_daemon.formats import media_records, shard
 from couchestor_daemon.ports import codec as codec_port
 from couchestor_daemon.services import group_walk, repair_tools
-from couchestor_domain import errors, geometry
+from couchestor_domain import errors, geometry, units
 
 Stripes = Sequence[group_walk.FoundStripe]
+
+PARITY_SLICE_BYTES: Final = 64 * units.KIB
+"""Of a chunk, encoded in one go to be compared: with its parity it stays in a core's cache."""
+assert PARITY_SLICE_BYTES % shard.CHECKSUM_BLOCK_BYTES == 0, PARITY_SLICE_BYTES
 
 
 def end_bytes_of(found: group_walk.FoundStripe) -> int:
@@ -27,6 +33,12 @@ def end_bytes_of(found: group_walk.FoundStripe) -> int:
 def length_bytes(stripes: Stripes) -> int:
     """Bytes from the first stripe's shard to the end of the last one's."""
     return end_bytes_of(stripes[-1]) - stripes[0].location.stripe_offset_bytes
+
+
+def scratch_bytes(stripes: Stripes, record: media_records.GroupRecord) -> int:
+    """Memory that ``RunShards.parity_misfits`` wants."""
+    longest = max(found.location.chunk_bytes for found in stripes)
+    return min(longest, PARITY_SLICE_BYTES) * record.parity_shards
 
 
 def is_shard_of(
@@ -56,7 +68,7 @@ class RunShards:
     Args:
         stripes: Without a gap between them.
         memory: ``length_bytes`` for each member, aligned; lent until the caller is done.
-        places: Members whose part is wanted elsewhere than in ``memory``.
+        absent: Members that are not to be read.
         distrusted: (stripe offset, shard index) of shards that are never taken for whole.
         turns: A lock for each member, shared by runs under way at the same time: a member is read
             from its start to its end, one read after the other, as read-ahead below expects it.
@@ -70,7 +82,7 @@ class RunShards:
         stripes: Stripes,
         *,
         memory: memoryview,
-        places: Mapping[int, memoryview] | None = None,
+        absent: Collection[int] = (),
         distrusted: Collection[tuple[int, int]] = (),
         turns: Sequence[asyncio.Lock] = (),
         past_cache: bool = False,
@@ -84,17 +96,18 @@ class RunShards:
         self._start_bytes = stripes[0].location.stripe_offset_bytes
         self._length_bytes = length_bytes(stripes)
         self._memory = memory
-        self._places = places or {}
+        self._aside: dict[int, memoryview] = {}
+        """Parts of members whose place in ``memory`` cannot be used any more."""
         self._distrusted = distrusted
         self._turns = turns
         self._past_cache = past_cache
-        self._untried = list(range(len(self._zones)))
+        self._untried = [index for index in range(len(self._zones)) if index not in absent]
 
     def piece(self, index: int) -> memoryview:
         """A member's part of all stripes."""
-        place = self._places.get(index)
-        if place is not None:
-            return place
+        aside = self._aside.get(index)
+        if aside is not None:
+            return aside
         return self._memory[index * self._length_bytes : (index + 1) * self._length_bytes]
 
     def shard(self, number: int, index: int) -> memoryview:
@@ -130,7 +143,10 @@ class RunShards:
             *(self._read_in_turn(index) for index in chosen), return_exceptions=True
         )
         for index, outcome in zip(chosen, ended, strict=True):
-            if isinstance(outcome, errors.DeviceError):
+            if isinstance(outcome, errors.DeviceStalledError):
+                # The device may fill the member's place yet, when another shard is made there.
+                self._aside[index] = memoryview(mmap.mmap(-1, self._length_bytes))
+            elif isinstance(outcome, errors.DeviceError):
                 await self._read_apart(index)
             elif outcome is not None:
                 raise outcome
@@ -138,11 +154,13 @@ class RunShards:
 
     async def _read_in_turn(self, index: int) -> None:
         async with self._turns[index] if self._turns else contextlib.nullcontext():
-            await self._read_piece(index, self._start_bytes, self.piece(index))
+            await self._read_piece(index, self._start_bytes, self.piece(index), in_place=True)
 
-    async def _read_piece(self, index: int, offset_bytes: int, view: memoryview) -> None:
+    async def _read_piece(
+        self, index: int, offset_bytes: int, view: memoryview, *, in_place: bool = False
+    ) -> None:
         await self._tools.media.read(
-            self._zones[index], offset_bytes, view, past_cache=self._past_cache
+            self._zones[index], offset_bytes, view, past_cache=self._past_cache, in_place=in_place
         )
 
     async def _read_apart(self, index: int) -> None:
@@ -176,39 +194,46 @@ class RunShards:
 
     # -- rebuilding -----------------------------------------------------------------------------
 
-    async def rebuild(self, codec: codec_port.EcCodec, targets: Collection[int]) -> list[int]:
+    async def rebuild(
+        self, codec: codec_port.EcCodec, targets: Collection[int], *, first: Sequence[int]
+    ) -> list[int]:
         """Make the shards ``targets`` of every stripe, reading as many others as that takes.
+
+        Args:
+            first: Members that are read at once, before any others.
 
         Returns:
             Numbers of the stripes of which too few shards verify; their targets are undefined.
         """
-        left = [
-            number
-            for number, headers in enumerate(self.headers)
-            if not headers.keys() >= {*targets}
-        ]
-        data_shards = self._record.data_shards
-        while left:
-            lacking = max(data_shards - len(self.headers[number]) for number in left)
-            if lacking > 0 and self._untried:
-                await self.read(self._untried[:lacking])
-                continue
-            enough = [number for number in left if len(self.headers[number]) >= data_shards]
-            failed = await self._tools.run_codec(self._reconstruct, codec, targets, enough)
-            left = [number for number in left if number not in enough or number in failed]
+        left: list[int] = list(range(len(self.stripes)))
+        chosen = await self.fetch(first)
+        while True:
+            left = await self._tools.run_codec(self._make, codec, targets, chosen, left)
             if not left or not self._untried:
-                break
+                return left
+            lacking = max(self._record.data_shards - len(self.headers[number]) for number in left)
             # A locally repairable code may need other shards than the first k.
-            await self.read(self._untried)
-        return left
+            chosen = await self.fetch(self._untried[:lacking] if lacking > 0 else self._untried)
 
-    def _reconstruct(
-        self, codec: codec_port.EcCodec, targets: Collection[int], numbers: Sequence[int]
+    def _make(
+        self,
+        codec: codec_port.EcCodec,
+        targets: Collection[int],
+        fetched: Sequence[int],
+        numbers: Sequence[int],
     ) -> list[int]:
+        """Verify what was fetched, and make what can be made of that; which stripes are left. One
+        hop to a thread for both."""
+        self.verify(fetched)
         failed = []
         for number in numbers:
             headers = self.headers[number]
             missing = [index for index in targets if index not in headers]
+            if not missing:
+                continue
+            if len(headers) < self._record.data_shards:
+                failed.append(number)
+                continue
             available = {index: self.chunk(number, index) for index in sorted(headers)}
             try:
                 codec.reconstruct(
@@ -239,29 +264,50 @@ class RunShards:
 
     # -- parity ---------------------------------------------------------------------------------
 
-    def scratch_bytes(self) -> int:
-        """What ``parity_misfits`` wants."""
-        longest = max(found.location.chunk_bytes for found in self.stripes)
-        return longest * self._record.parity_shards
-
     def parity_misfits(
         self, codec: codec_port.EcCodec, scratch: memoryview
     ) -> list[tuple[int, int]]:
         """(stripe number, shard index) of parity that verifies and is not what the data shards
         encode to; of stripes whose data shards all verified. CPU only.
+
+        Args:
+            scratch: ``scratch_bytes`` long.
         """
-        k, m = self._record.data_shards, self._record.parity_shards
+        data_shards = self._record.data_shards
         wrong = []
-        for number, found in enumerate(self.stripes):
-            headers = self.headers[number]
-            if any(index not in headers for index in range(k)):
+        for number, headers in enumerate(self.headers):
+            if any(index not in headers for index in range(data_shards)):
                 continue
-            chunk_bytes = found.location.chunk_bytes
-            parity = [scratch[i * chunk_bytes : (i + 1) * chunk_bytes] for i in range(m)]
-            codec.encode([self.chunk(number, index) for index in range(k)], parity)
+            fits = [index for index in headers if index >= data_shards]
+            for start in range(0, self.stripes[number].location.chunk_bytes, PARITY_SLICE_BYTES):
+                parity = self._encoded(codec, number, start, scratch)
+                first_block = start // shard.CHECKSUM_BLOCK_BYTES
+                fits = [
+                    index
+                    for index in fits
+                    if shard.verify_blocks(headers[index], first_block, parity[index - data_shards])
+                ]
+                if not fits:
+                    break
             wrong += [
                 (number, index)
-                for index, encoded in enumerate(parity, k)
-                if index in headers and not shard.verify_blocks(headers[index], 0, encoded)
+                for index in sorted(headers)
+                if index >= data_shards and index not in fits
             ]
         return wrong
+
+    def _encoded(
+        self, codec: codec_port.EcCodec, number: int, start: int, scratch: memoryview
+    ) -> list[memoryview]:
+        """The parity of a slice of each data chunk, which is the slice of the parity."""
+        data = [
+            self.chunk(number, index)[start : start + PARITY_SLICE_BYTES]
+            for index in range(self._record.data_shards)
+        ]
+        length = len(data[0])
+        parity = [
+            scratch[index * length : (index + 1) * length]
+            for index in range(self._record.parity_shards)
+        ]
+        codec.encode(data, parity)
+        return parity

@@ -77,7 +77,7 @@ class ShardCheck:
         self, record: media_records.GroupRecord, found: group_walk.FoundStripe, shard_index: int
     ) -> bool:
         shards_bytes = run_shards.length_bytes([found]) * len(record.members)
-        scratch_bytes = record.parity_shards * found.location.chunk_bytes
+        scratch_bytes = run_shards.scratch_bytes([found], record)
         with self._tools.acquire(shards_bytes + scratch_bytes) as buffer:
             shards = run_shards.RunShards(
                 self._tools, record, [found], memory=buffer.view[:shards_bytes], past_cache=True

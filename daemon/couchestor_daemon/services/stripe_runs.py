@@ -1,22 +1,25 @@
 """A sealed group as runs of stripes that lie together, the shards that are wanted in memory.
 
-Small stripes come several at a time, as one piece to be written.
+Small stripes come several at a time, as one piece to be written. A few runs are made at the same
+time; the memory of each holds every member's part once, wanted or read.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from couchestor_daemon import buffers
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.services import (
     group_walk,
+    in_flight,
     repair_tools,
     run_plan,
     run_shards,
+    shard_check,
     stripe_references,
 )
 from couchestor_domain import geometry, units
@@ -37,12 +40,11 @@ class Run:
     start_bytes: int
     end_bytes: int
     content: Mapping[int, memoryview]
-    """Member index -> its bytes from start to end: whole shards."""
-    buffer: buffers.AlignedBuffer
+    """Member index -> its bytes from start to end: whole shards. In memory lent to who made it."""
 
-    def release(self) -> None:
-        """Give the memory back; idempotent."""
-        self.buffer.release()
+
+Making = in_flight.InFlight[Run | None]
+"""Runs being made; None for one of which every stripe is lost, and nobody misses it."""
 
 
 class StripeRuns:
@@ -62,8 +64,10 @@ class StripeRuns:
         distrusted: Collection[tuple[int, int]],
         end_bytes: int,
     ) -> None:
-        self.ready: Run | None = None
-        """The run that ``prepare`` made."""
+        self.ended = False
+        """Whether there is no run behind those that were begun."""
+        self.run_bytes = 0
+        """Memory of the longest run that was planned so far."""
         self.decoded_count = 0
         """Shards so far that could not be copied."""
         self._tools = tools
@@ -75,71 +79,73 @@ class StripeRuns:
         )
         self._plan = run_plan.RunPlan(tools.media, record, end_bytes=end_bytes, run_bytes=RUN_BYTES)
         self._planned: list[group_walk.FoundStripe] = []
+        self._zones = media_records.zone_addresses(record.members)
+        self._turns = [asyncio.Lock() for _ in self._zones]
 
-    def take(self) -> Run | None:
-        """What is ready; the caller releases it."""
-        run, self.ready = self.ready, None
-        return run
+    async def plan(self) -> None:
+        """Look for the run that is begun next, unless that is known.
 
-    def close(self) -> None:
-        """Give memory back. Idempotent."""
-        run = self.take()
-        if run is not None:
-            run.release()
+        Cancellation: nothing of the group can be begun any more.
+        """
+        if self._planned or self.ended:
+            return
+        self._planned = await self._plan.next_run()
+        if self._planned:
+            self.run_bytes = max(self.run_bytes, self._memory_bytes(self._planned))
+        else:
+            self.ended = True
 
-    async def prepare(self) -> None:
-        """Put the next run into ``ready``; nothing behind the last one.
+    async def begin_next(self, making: Making, *, is_first: bool) -> bool:
+        """Start to make the next run; False when there is none, or no memory for it.
+
+        A run that is taken raises LostStripeError when a stripe that somebody misses has too few
+        shards.
 
         Raises:
-            LostStripeError: a stripe that somebody misses has too few shards.
-            OverloadedError: the pool lends no memory now; the next call goes on.
+            OverloadedError: no memory, and it ``is_first``; the next call goes on.
         """
-        if not self._planned:
-            self._planned = await self._plan.next_run()
-        while self._planned and self.ready is None:
-            planned = self._planned
-            # May be refused, and is then asked for again: so before anything is taken.
-            buffer = self._tools.acquire(self._memory_bytes(planned))
-            try:
-                made, following = await asyncio.gather(
-                    self._make(planned, buffer), self._plan.next_run(), return_exceptions=True
-                )
-                for outcome in (made, following):
-                    if isinstance(outcome, BaseException):
-                        raise outcome
-                assert isinstance(following, list), following
-                self._planned = following
-                if isinstance(made, Run):
-                    self.ready = made
-            finally:
-                if self.ready is None:
-                    buffer.release()
+        await self.plan()
+        if self.ended:
+            return False
+        wanted_bytes = self._memory_bytes(self._planned)
+        memory = (
+            self._tools.acquire(wanted_bytes)
+            if is_first
+            else self._tools.acquire_beside(wanted_bytes, first_bytes=wanted_bytes)
+        )
+        if memory is None:
+            return False
+        making.begin(self._make(self._planned, memory.view), memory)
+        self._planned = []
+        return True
 
     def _memory_bytes(self, planned: Sequence[group_walk.FoundStripe]) -> int:
-        copies_count = len(self._record.members) + len(self._targets)
-        return run_shards.length_bytes(planned) * copies_count
+        return run_shards.length_bytes(planned) * len(self._zones)
 
     async def _make(
-        self, planned: Sequence[group_walk.FoundStripe], buffer: buffers.AlignedBuffer
+        self, planned: Sequence[group_walk.FoundStripe], memory: memoryview
     ) -> Run | None:
-        """The run with its content; None when every stripe of it is lost, and nobody misses it."""
-        length = run_shards.length_bytes(planned)
-        content = {
-            index: buffer.view[position * length : (position + 1) * length]
-            for position, index in enumerate(self._targets)
-        }
+        absent = [
+            index
+            for index, zone in enumerate(self._zones)
+            if not shard_check.in_service(self._tools.media, zone.device_id)
+        ]
         shards = run_shards.RunShards(
             self._tools,
             self._record,
             planned,
-            memory=buffer.view[len(content) * length :],
-            places=content,
+            memory=memory,
+            absent=absent,
             distrusted=self._distrusted,
+            turns=self._turns,
         )
-        await shards.read(self._targets)
-        wanting = [sum(i not in headers for i in self._targets) for headers in shards.headers]
-        lost = await shards.rebuild(self._codec, self._targets)
-        self.decoded_count += sum(wanting) - sum(wanting[number] for number in lost)
+        lost = await shards.rebuild(self._codec, self._targets, first=self._first_read(absent))
+        self.decoded_count += sum(
+            index not in headers
+            for number, headers in enumerate(shards.headers)
+            if number not in lost
+            for index in self._targets
+        )
         for number in lost:
             await self._check_nobody_misses(shards, number)
             for index in self._targets:
@@ -149,7 +155,17 @@ class StripeRuns:
         if not whole:
             return None
         start = planned[0].location.stripe_offset_bytes
-        return Run(whole, start, start + length, content, buffer)
+        end = start + run_shards.length_bytes(planned)
+        return Run(whole, start, end, {index: shards.piece(index) for index in self._targets})
+
+    def _first_read(self, absent: Collection[int]) -> list[int]:
+        """The members to be read at once: those that are wanted, to be copied; and as many others
+        as it takes to decode one that is not there."""
+        found = [index for index in self._targets if index not in absent]
+        if len(found) < len(self._targets):
+            others = (i for i in range(len(self._zones)) if i not in absent and i not in found)
+            found += itertools.islice(others, max(0, self._record.data_shards - len(found)))
+        return found
 
     async def _check_nobody_misses(self, shards: run_shards.RunShards, number: int) -> None:
         live_bytes = await stripe_references.live_bytes_exactly(

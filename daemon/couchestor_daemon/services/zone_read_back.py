@@ -1,26 +1,61 @@
-"""What was written to fresh zones, read from the medium again before anything relies on it."""
+"""What was written to fresh zones, read from the medium again before anything relies on it.
+
+What has been flushed can be read back while more is being written.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Final
+import collections
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 
+from couchestor_daemon import buffers
 from couchestor_daemon.formats import media_records, shard
-from couchestor_daemon.services import group_walk, group_zones, repair_tools, run_shards
+from couchestor_daemon.services import (
+    group_walk,
+    group_zones,
+    in_flight,
+    repair_tools,
+    run_shards,
+)
 from couchestor_domain import errors, ids, units
 
-READ_BYTES: Final = 2 * units.MIB
+READ_BYTES: Final = units.MIB
 """Shards that lie together are read in one go, unless a single one is longer."""
 READS_AT_ONCE: Final = 3
+READ_AHEAD_BYTES: Final = 4 * units.MIB
+"""Where reads cannot go past its cache, the system reads on into it, by no more than this: what
+lies there must have been flushed, too, or its read would be answered with what was there before."""
+
+
+Lend = Callable[[int], buffers.AlignedBuffer | None]
+"""Memory of a length, or None when there is none to spare."""
+
+
+class Piece(NamedTuple):
+    """Shards of one member that are read in one go."""
+
+    member_index: int
+    zone: ids.ZoneAddress
+    stripes: Sequence[group_walk.FoundStripe]
+
+    @property
+    def start_bytes(self) -> int:
+        """Where the first begins."""
+        return self.stripes[0].location.stripe_offset_bytes
+
+    @property
+    def length_bytes(self) -> int:
+        """To the end of the last."""
+        return run_shards.end_bytes_of(self.stripes[-1]) - self.start_bytes
 
 
 class ZoneReadBack:
-    """Verifies every shard in zones that a rebuild filled, and their headers.
+    """Verifies every shard in zones that a rebuild fills, and their headers.
 
     Args:
         fresh: Member index -> zone.
-        written: Stripes whose shards the zones hold, by offset.
     """
 
     def __init__(
@@ -28,22 +63,47 @@ class ZoneReadBack:
         tools: repair_tools.Tools,
         record: media_records.GroupRecord,
         fresh: Mapping[int, ids.ZoneAddress],
-        written: Sequence[group_walk.FoundStripe],
     ) -> None:
         self._tools = tools
         self._record = record
         self._fresh = fresh
-        self._jobs = [(index, zone, run) for run in _runs(written) for index, zone in fresh.items()]
-        self._jobs.reverse()
+        self._written: collections.deque[group_walk.FoundStripe] = collections.deque()
+        self._pieces: collections.deque[Piece] = collections.deque()
+        self._unverified_count = 0
+        """Shards that were written and have not been verified yet."""
         self._headers_are_checked = False
+        self._turns = {index: asyncio.Lock() for index in fresh}
+        """A zone is read from its start to its end, one read after the other."""
 
     @property
     def ended(self) -> bool:
-        """Whether everything was verified."""
-        return self._headers_are_checked and not self._jobs
+        """Whether everything that was written so far was verified."""
+        return self._headers_are_checked and not self._unverified_count
+
+    def add(self, stripes: Sequence[group_walk.FoundStripe]) -> None:
+        """Shards of these were written to each zone, behind what was written before."""
+        self._written += stripes
+        self._unverified_count += len(stripes) * len(self._fresh)
+
+    async def catch_up(self, flushed_bytes: int, *, run_bytes: int) -> None:
+        """Verify what was flushed, as far as memory is to spare; others write on meanwhile.
+
+        One call at a time.
+
+        Args:
+            flushed_bytes: Write pointer of the zones when they were flushed.
+            run_bytes: What must stay free for the first run of somebody else.
+
+        Raises:
+            DeviceIoError: a zone does not hold what was written to it.
+        """
+        await self._read(
+            flushed_bytes - READ_AHEAD_BYTES,
+            lambda length: self._tools.acquire_beside(length, first_bytes=run_bytes),
+        )
 
     async def advance(self, limit_bytes: int) -> None:
-        """Verify about ``limit_bytes``.
+        """Verify about ``limit_bytes`` more, once everything was flushed.
 
         Raises:
             DeviceIoError: a zone does not hold what was written to it.
@@ -52,17 +112,53 @@ class ZoneReadBack:
         if not self._headers_are_checked:
             await self._check_headers()
             self._headers_are_checked = True
-        done_bytes = 0
-        while self._jobs and done_bytes < limit_bytes:
-            chosen = self._jobs[-READS_AT_ONCE:]
-            ended = await asyncio.gather(
-                *(self._verify(*job) for job in chosen), return_exceptions=True
-            )
-            for outcome in ended:
-                if isinstance(outcome, BaseException):
-                    raise outcome
-                done_bytes += outcome
-            del self._jobs[-READS_AT_ONCE:]
+        left_bytes = limit_bytes
+
+        def lend(length: int) -> buffers.AlignedBuffer | None:
+            nonlocal left_bytes
+            if left_bytes == limit_bytes:
+                memory: buffers.AlignedBuffer | None = self._tools.acquire(length)
+            else:
+                memory = self._tools.pool.try_acquire(length) if left_bytes > 0 else None
+            if memory is not None:
+                left_bytes -= length
+            return memory
+
+        await self._read(None, lend)
+        assert not self._unverified_count or self._next(None), self._unverified_count
+
+    async def _read(self, end_bytes: int | None, lend: Lend) -> None:
+        """Verify what ends before ``end_bytes``, until there is no memory for more."""
+        async with in_flight.InFlight[int]() as reading:
+            while True:
+                while len(reading) < READS_AT_ONCE:
+                    piece = self._next(end_bytes)
+                    memory = None if piece is None else lend(piece.length_bytes)
+                    if piece is None or memory is None:
+                        break
+                    self._pieces.popleft()
+                    reading.begin(self._verify(piece, memory.view), memory)
+                if not reading:
+                    return
+                verified_count = await reading.first()
+                # Not in the line above: others may be added during the wait.
+                self._unverified_count -= verified_count
+                reading.take()
+
+    def _next(self, end_bytes: int | None) -> Piece | None:
+        """The next piece, if it ends before ``end_bytes``; it stays the next one until begun."""
+        if not self._pieces:
+            stripes: list[group_walk.FoundStripe] = []
+            while self._written:
+                end = run_shards.end_bytes_of(self._written[0])
+                if end_bytes is not None and end > end_bytes:
+                    break
+                if stripes and end - stripes[0].location.stripe_offset_bytes > READ_BYTES:
+                    break
+                stripes.append(self._written.popleft())
+            if stripes:
+                self._pieces += [Piece(index, zone, stripes) for index, zone in self._fresh.items()]
+        return self._pieces[0] if self._pieces else None
 
     async def _check_headers(self) -> None:
         for index, zone in self._fresh.items():
@@ -76,56 +172,36 @@ class ZoneReadBack:
                     zone=zone.zone_index,
                 )
 
-    async def _verify(
-        self, index: int, zone: ids.ZoneAddress, run: Sequence[group_walk.FoundStripe]
-    ) -> int:
-        start = run[0].location.stripe_offset_bytes
-        length = run_shards.end_bytes_of(run[-1]) - start
-        await self._tools.pace(length)
-        with self._tools.acquire(length) as buffer:
-            view = buffer.view[:length]
-            await self._tools.media.read(zone, start, view)
-            wrong = await self._tools.run_codec(self._first_wrong, index, run, view)
+    async def _verify(self, piece: Piece, memory: memoryview) -> int:
+        """How many shards were verified: all of the piece."""
+        view = memory[: piece.length_bytes]
+        await self._tools.pace(len(view))
+        async with self._turns[piece.member_index]:
+            await self._tools.media.read(
+                piece.zone, piece.start_bytes, view, past_cache=True, in_place=True
+            )
+        wrong = await self._tools.run_codec(self._first_wrong, piece, view)
         if wrong is not None:
+            zone = piece.zone
             raise errors.DeviceIoError(
-                f"zone {zone.zone_index} of device {zone.device_id} does not hold shard {index} of "
-                f"stripe {wrong.location.stripe_offset_bytes} of group {self._record.group_id}, "
-                "which was just written there",
+                f"zone {zone.zone_index} of device {zone.device_id} does not hold shard "
+                f"{piece.member_index} of stripe {wrong.location.stripe_offset_bytes} of group "
+                f"{self._record.group_id}, which was just written there",
                 device=zone.device_id,
                 zone=zone.zone_index,
             )
-        return length
+        return len(piece.stripes)
 
-    def _first_wrong(
-        self, index: int, run: Sequence[group_walk.FoundStripe], view: memoryview
-    ) -> group_walk.FoundStripe | None:
-        start = run[0].location.stripe_offset_bytes
-        for found in run:
-            inside = found.location.stripe_offset_bytes - start
-            whole = view[inside : run_shards.end_bytes_of(found) - start]
+    def _first_wrong(self, piece: Piece, view: memoryview) -> group_walk.FoundStripe | None:
+        for found in piece.stripes:
+            inside = found.location.stripe_offset_bytes - piece.start_bytes
+            whole = view[inside : run_shards.end_bytes_of(found) - piece.start_bytes]
             header_bytes = shard.header_bytes(found.location.chunk_bytes)
             header = shard.unpack(whole[:header_bytes])
             if (
                 header is None
-                or not run_shards.is_shard_of(header, self._record, found, index)
+                or not run_shards.is_shard_of(header, self._record, found, piece.member_index)
                 or not shard.verify_blocks(header, 0, whole[header_bytes:])
             ):
                 return found
         return None
-
-
-def _runs(
-    written: Sequence[group_walk.FoundStripe],
-) -> list[list[group_walk.FoundStripe]]:
-    """Stripes that lie near one another, as far as one read takes."""
-    runs: list[list[group_walk.FoundStripe]] = []
-    for found in written:
-        if (
-            runs
-            and run_shards.end_bytes_of(found) - runs[-1][0].location.stripe_offset_bytes
-            <= READ_BYTES
-        ):
-            runs[-1].append(found)
-        else:
-            runs.append([found])
-    return runs

@@ -129,6 +129,18 @@ def test_parity_is_the_cauchy_code_over_gf256() -> None:
 
 
 @pytest.mark.parametrize("kind", [None, Kind.RS_CAUCHY, Kind.RS_VAND, Kind.LRC])
+def test_the_parity_of_a_slice_is_the_slice_of_the_parity(kind: Kind | None) -> None:
+    shape = shape_of(4, 2)
+    codec: codec_port.EcCodec = (
+        isal_codec.IsalCodec(shape) if kind is None else pyeclib_codec.PyeclibCodec(kind, shape)
+    )
+    shards = encoded(codec, random_chunks(4, 16 * 64))
+    for start, end in ((0, 64), (64, 512), (512, 16 * 64)):
+        sliced = encoded(codec, [chunk[start:end] for chunk in shards[:4]])
+        assert sliced == [chunk[start:end] for chunk in shards], (start, end)
+
+
+@pytest.mark.parametrize("kind", [None, Kind.RS_CAUCHY, Kind.RS_VAND, Kind.LRC])
 def test_too_few_shards_is_said_so(kind: Kind | None) -> None:
     shape = shape_of(4, 2)
     codec: codec_port.EcCodec = (

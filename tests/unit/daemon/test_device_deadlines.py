@@ -270,6 +270,30 @@ async def test_memory_that_a_late_read_fills_is_not_lent_again(node: Node, block
     assert await asyncio.to_thread(device.ended.wait, 10)
 
 
+async def test_a_read_in_place_fills_its_callers_memory_and_keeps_it_when_it_is_late(
+    node: Node,
+) -> None:
+    media, device, pool = node.process(), node.devices[0], buffers.BufferPool(units.MIB)
+    await media.write(device.zone, 0, memoryview(b"a" * BLOCK), durable=True)
+    before = buffers.abandoned_bytes()
+    with pool.acquire(BLOCK) as lent:
+        memory = lent.view.obj
+        await media.read(device.zone, 0, lent.view, in_place=True)
+        assert device.filled.obj is memory
+        assert lent.view == b"a" * BLOCK
+        lent.view[:] = bytes(BLOCK)
+        device.goes_on.clear()
+        with pytest.raises(errors.DeviceStalledError):
+            await media.read(device.zone, 0, lent.view, in_place=True)
+    assert (pool.lent_bytes, buffers.abandoned_bytes()) == (0, before + BLOCK)
+    with pool.acquire(BLOCK) as again:
+        assert again.view.obj is not memory
+    device.goes_on.set()
+    assert await asyncio.to_thread(device.ended.wait, 10)
+    assert lent.view == b"a" * BLOCK, "it was filled after all"
+    del lent, memory
+
+
 async def test_writers_of_a_stalled_device_leave_threads_for_the_others(node: Node) -> None:
     media, device = node.process(), node.devices[0]
     device.goes_on.clear()

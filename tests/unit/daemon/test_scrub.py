@@ -293,7 +293,12 @@ async def test_a_batch_that_is_read_while_it_is_written_is_not_damaged(
     honest, reads = bench.media.read, 0
 
     async def read(
-        zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview, *, past_cache: bool = False
+        zone: ids.ZoneAddress,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+        in_place: bool = False,
     ) -> None:
         nonlocal reads
         await honest(zone, offset_bytes, buffer, past_cache=past_cache)
@@ -560,7 +565,12 @@ async def test_the_next_run_is_read_while_the_one_before_is_verified(
     awaited = bench.location(addresses[group_scrub.RUNS_AT_ONCE]).stripe_offset_bytes
 
     async def read(
-        zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview, *, past_cache: bool = False
+        zone: ids.ZoneAddress,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+        in_place: bool = False,
     ) -> None:
         if (zone, offset_bytes) == (last, awaited):
             was_read.set()
@@ -593,7 +603,12 @@ async def test_each_member_is_read_from_its_start_to_its_end(
     honest, rng = bench.media.read, random.Random(1)
 
     async def read(
-        zone: ids.ZoneAddress, offset_bytes: int, buffer: memoryview, *, past_cache: bool = False
+        zone: ids.ZoneAddress,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+        in_place: bool = False,
     ) -> None:
         if zone in places and offset_bytes:
             assert zone not in under_way

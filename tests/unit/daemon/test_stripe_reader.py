@@ -60,6 +60,7 @@ class FakeMedia:
         buffer: memoryview,
         *,
         past_cache: bool = False,
+        in_place: bool = False,
     ) -> None:
         if (event := self.stalled.get(zone)) is not None:
             # As a thread: it goes on to the end when nobody waits for it any more.
