@@ -8,12 +8,12 @@ COUCHESTOR_SIMULATION_SEEDS sets the number of seeds, ``make simulate`` runs mor
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import re
 import types
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 from tests.simulation import (
@@ -41,6 +41,7 @@ from couchestor_daemon.services import (
     log_segment,
     member_moves,
     member_rebuild,
+    member_replacement,
     node_store,
     rebuild_survey,
     release,
@@ -55,17 +56,9 @@ SEEDS_PER_TEST = 50
 CANARY_SEEDS_COUNT = 120
 
 # All of a node runs inline on the virtual loop, so nothing here can block anybody.
-pytestmark = pytest.mark.may_block
+pytestmark = [pytest.mark.may_block, pytest.mark.usefixtures("quiet")]
 
 isal_codec.load_library()
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """Faults are injected by the thousand: each one logged would bury a failure."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("seed", run_seeds.kept_seeds())
@@ -376,8 +369,18 @@ def test_canary_members_switched_to_zones_that_hold_nothing_yet(
         async def _write(self, run: stripe_runs.Run) -> None:
             self.moved_bytes += run.end_bytes - run.start_bytes
 
+    class HastyReplacement(member_replacement.MemberReplacement):
+        async def take_up(self, *told: Any, **named: Any) -> member_rebuild.MemberRebuild:
+            work = await super().take_up(*told, **named)
+            work.__class__ = Hasty
+            return work
+
     monkeypatch.setattr(fault_plan, "RETIRE_RATIO", 0.9)
     monkeypatch.setattr(fault_plan, "JOIN_RATIO", 0.9)
     # Of moves alone.
-    monkeypatch.setattr(member_moves, "member_rebuild", types.SimpleNamespace(MemberRebuild=Hasty))
+    monkeypatch.setattr(
+        member_moves,
+        "member_replacement",
+        types.SimpleNamespace(MemberReplacement=HastyReplacement),
+    )
     must_be_caught("is not on ZoneAddress")

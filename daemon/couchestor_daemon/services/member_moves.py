@@ -1,20 +1,13 @@
 """Members of sealed groups moved between devices: off retiring ones, and onto emptier ones.
 
-One member at a time is copied to a zone of another device. It is read from where it is, verified
+One member at a time is copied to a zone of another device, and swapped in if nothing in the group
+waits for a repair by then (``services.member_replacement``). It is read from where it is, verified
 block by block; what does not verify is decoded from the others, as a rebuild does it.
 
-    line                                             after a crash there
-    commit: zone taken (role REBUILD)                given back by the next process
-    reset, header, shards; member unchanged          the same
-    flush, every shard read back and verified        the same
-    commit, if the group is what it was and nothing  the group has its new member
-    in it waits for a repair: member swapped, the
-    old zone LEFT
-
-Until the last line the old member is the member, and afterwards both hold it until the grace of the
-old zone is over: so the group survives at every moment what it survived before. It survives no
-less afterwards either, because a device is only chosen whose failure domain holds no more of the
-other members than that of the old one does (``couchestor_domain.balance``).
+Until the swap the old member is the member, and afterwards both hold it until the grace of the old
+zone is over: so the group survives at every moment what it survived before. It survives no less
+afterwards either, because a device is only chosen whose failure domain holds no more of the other
+members than that of the old one does (``couchestor_domain.balance``).
 
 Balancing begins when the used shares of the fullest and the emptiest device differ by more than an
 option says, and goes on to half of that, so that what clients write meanwhile does not make it
@@ -35,13 +28,13 @@ from couchestor_daemon.formats import media_records
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import (
     balance_survey,
-    group_walk,
     member_rebuild,
+    member_replacement,
     repair_tools,
     replacement_zones,
     stripe_runs,
 )
-from couchestor_domain import balance, errors, event_publisher, events, geometry, ids
+from couchestor_domain import balance, errors, event_publisher, geometry, ids
 
 logger = logging.getLogger(__name__)
 
@@ -81,12 +74,6 @@ class Progress:
     """Groups that could not be moved as things are."""
 
 
-@dataclass(slots=True, eq=False)
-class _Attempt:
-    work: member_rebuild.MemberRebuild
-    move: balance.Move
-
-
 class MemberMoves:
     """Background work (see ``services.background``).
 
@@ -117,10 +104,8 @@ class MemberMoves:
         report: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
         self._tools = tools
-        self._zones = zones
         self._gap_percent = limits.gap_percent
         self._must_wait = must_wait
-        self._publisher = publisher
         self._now_seconds = now_seconds
         self._look_seconds = look_seconds
         self._report = report
@@ -131,13 +116,17 @@ class MemberMoves:
             reserve_zones_count=reserve_zones_count,
             dead_percent=limits.dead_percent,
         )
-        self._attempt: _Attempt | None = None
-        self._is_clean = False
-        """Whether no zone is taken but that of the attempt under way."""
+        self._replacement = member_replacement.MemberReplacement(
+            tools,
+            zones=zones,
+            publisher=publisher,
+            on_failed=self._attempt_failed,
+            on_replaced=self._attempt_replaced,
+            unless_damaged=True,
+        )
         self._is_balancing = False
         self._retry_at: dict[int, float] = {}
         self._moved_count = 0
-        self._moved_bytes = 0
         self._shown = Progress()
         self._is_shown = False
 
@@ -157,43 +146,19 @@ class MemberMoves:
         Raises:
             CouchestorError: it could not go on; what was under way has been given up.
         """
-        goes_on = False
-        try:
-            wait_seconds = await self._step()
-            goes_on = True
-        except errors.OverloadedError:
-            goes_on = True  # Memory comes back when others are done.
-            wait_seconds = 1.0
-        finally:
-            if not goes_on:
-                self._give_up()
-        return wait_seconds
+        if self._must_wait() and self._replacement.work is not None:
+            self._replacement.give_up()
+        return await self._replacement.step(self._begin_next)
 
-    async def _step(self) -> float:
-        if self._must_wait():
-            if self._attempt is not None:
-                self._give_up()
-        elif self._attempt is not None:
-            await self._go_on(self._attempt)
-            return 0.0
-        if not self._is_clean:
-            await self._zones.free_leftovers()
-            self._is_clean = True
+    # -- what to do -----------------------------------------------------------------------------
+
+    async def _begin_next(self) -> float:
         if self._must_wait():
             return self._look_seconds
         for move in await self._look():
             if await self._begin(move):
                 return 0.0
         return self._look_seconds
-
-    def _give_up(self) -> None:
-        """Forget the move under way; the next step frees its zone."""
-        attempt, self._attempt = self._attempt, None
-        self._is_clean = False
-        if attempt is not None:
-            self._zones.let_go(attempt.work.fresh.values())
-
-    # -- what to do -----------------------------------------------------------------------------
 
     def _put_off(self) -> set[int]:
         now = self._now_seconds()
@@ -230,52 +195,21 @@ class MemberMoves:
             record = media_records.unpack(media_records.GroupRecord, value)
             if self._survey.movable(reader, record) is None:
                 return False
-        zones = media_records.zone_addresses(record.members)
-        end_bytes = await self._tools.run_blocking(group_walk.end_bytes, self._tools.media, zones)
         try:
-            fresh = await self._zones.take(
-                record, [move.member_index], bytes_min=end_bytes, target=move.target
-            )
+            await self._replacement.take_up(record, [move.member_index], target=move.target)
         except (errors.StoreFullError, errors.StoreReadOnlyError):
             return False  # Others were quicker.
-        self._is_clean = False
-        self._attempt = _Attempt(
-            member_rebuild.MemberRebuild(
-                self._tools, record, fresh, distrusted=(), end_bytes=end_bytes
-            ),
-            move,
-        )
         return True
 
-    # -- doing it -------------------------------------------------------------------------------
+    # -- what became of it ----------------------------------------------------------------------
 
-    async def _go_on(self, attempt: _Attempt) -> None:
-        work = attempt.work
-        before_bytes = work.moved_bytes
-        try:
-            ended = await work.advance()
-        except stripe_runs.LostStripeError as exc:
-            logger.warning("group %d stays where it is: %s", work.record.group_id, exc)
-            self._fail(work.record.group_id)
-            return
-        except errors.OverloadedError:
-            raise
-        except errors.CouchestorError:
-            self._fail(work.record.group_id)
-            raise
-        finally:
-            self._moved_bytes += work.moved_bytes - before_bytes
-        if not ended:
-            return
-        if await self._zones.swap(work.record, work.fresh, unless_damaged=True):
-            self._finish(attempt)
-        else:
-            self._give_up()
+    def _attempt_failed(self, work: member_rebuild.MemberRebuild, why: Exception) -> None:
+        group_id = work.record.group_id
+        if isinstance(why, stripe_runs.LostStripeError):
+            logger.warning("group %d stays where it is: %s", group_id, why)
+        self._retry_at[group_id] = self._now_seconds() + LOOKS_PER_RETRY * self._look_seconds
 
-    def _finish(self, attempt: _Attempt) -> None:
-        self._attempt = None
-        self._is_clean = True
-        work = attempt.work
+    def _attempt_replaced(self, work: member_rebuild.MemberRebuild) -> None:
         self._moved_count += 1
         for index, zone in work.fresh.items():
             logger.debug(
@@ -284,26 +218,13 @@ class MemberMoves:
                 work.record.group_id,
                 zone.device_id,
             )
-            self._publisher.publish(
-                events.ZoneClosed(
-                    device_id=zone.device_id,
-                    zone_index=zone.zone_index,
-                    role="group",
-                    owner_id=work.record.group_id,
-                    written_bytes=work.moved_bytes,
-                )
-            )
-
-    def _fail(self, group_id: int) -> None:
-        self._give_up()
-        self._retry_at[group_id] = self._now_seconds() + LOOKS_PER_RETRY * self._look_seconds
 
     def _show(self, *, balance_zones_count: int, zones_left: dict[ids.DeviceId, int]) -> None:
         fresh = Progress(
             balance_zones_count=balance_zones_count,
             zones_left=zones_left,
             moved_count=self._moved_count,
-            moved_bytes=self._moved_bytes,
+            moved_bytes=self._replacement.done_bytes,
             failed_count=len(self._retry_at),
         )
         if fresh != self._shown or not self._is_shown:

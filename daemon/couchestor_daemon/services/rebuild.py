@@ -16,8 +16,8 @@ from couchestor_daemon.formats import media_records
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import (
     commit_log,
-    group_walk,
     member_rebuild,
+    member_replacement,
     rebuild_order,
     rebuild_survey,
     repair_queue,
@@ -59,14 +59,6 @@ class Progress:
     """To write, at most."""
     seconds_left: float = 0.0
     """At the present speed; 0 while that is not known."""
-
-
-@dataclass(slots=True, eq=False)
-class _Attempt:
-    """A rebuild under way."""
-
-    work: member_rebuild.MemberRebuild
-    started_seconds: float
 
 
 class Rebuild:
@@ -113,14 +105,20 @@ class Rebuild:
             publisher=publisher,
         )
         """For others in this process that replace members."""
+        self._replacement = member_replacement.MemberReplacement(
+            tools,
+            zones=self.zones,
+            publisher=publisher,
+            on_failed=self._attempt_failed,
+            on_replaced=self._attempt_replaced,
+        )
+        self._began_seconds = 0.0
+        """The attempt under way."""
         self._check = shard_check.ShardCheck(tools)
         self._absent = rebuild_survey.AbsentDevices(
             tools.media, delay_seconds=delay_seconds, now_seconds=now_seconds, now_ns=now_ns
         )
         self._survey = rebuild_survey.RebuildSurvey(index=tools.index, absent=self._absent)
-        self._attempt: _Attempt | None = None
-        self._is_clean = False
-        """Whether no zone is taken but those of the attempt under way."""
         self._queue: list[rebuild_order.Need] = []
         self._members_waiting_count = 0
         self._healthy: frozenset[ids.DeviceId] = frozenset()
@@ -130,7 +128,6 @@ class Rebuild:
         self._told_of_room: set[str] = set()
         """Why groups wait for their rebuild."""
         self._rebuilt_count = 0
-        self._done_bytes = 0
         self._busy_seconds = 0.0
         self._shown = Progress()
         self._is_shown = False
@@ -147,29 +144,16 @@ class Rebuild:
             CouchestorError: it could not go on; what was under way has been given up, and its
                 zones are freed by the next step.
         """
-        goes_on = False
         started = self._now_seconds()
-        try:
-            wait_seconds = await self._step()
-            goes_on = True
-        except errors.OverloadedError:
-            goes_on = True  # Memory comes back when others are done.
-            wait_seconds = 1.0
-        finally:
-            if not goes_on:
-                self._give_up()
-        if self._attempt is not None:
+        wait_seconds = await self._replacement.step(self._begin_next)
+        if self._replacement.work is not None:
             self._busy_seconds += self._now_seconds() - started
         self._show()
         return wait_seconds
 
-    async def _step(self) -> float:
-        if self._attempt is not None:
-            await self._go_on(self._attempt)
-            return 0.0
-        if not self._is_clean:
-            await self.zones.free_leftovers()
-            self._is_clean = True
+    # -- what to do -----------------------------------------------------------------------------
+
+    async def _begin_next(self) -> float:
         await self._look()
         while self._queue:
             need = self._queue.pop(0)
@@ -178,15 +162,6 @@ class Rebuild:
             await self._begin(need.group_id)
             return 0.0
         return self._look_seconds
-
-    def _give_up(self) -> None:
-        """Forget the attempt under way; the next step frees its zones."""
-        attempt, self._attempt = self._attempt, None
-        self._is_clean = False
-        if attempt is not None:
-            self.zones.let_go(attempt.work.fresh.values())
-
-    # -- what to do -----------------------------------------------------------------------------
 
     async def _look(self) -> None:
         """Fill the queue when it is empty."""
@@ -246,26 +221,18 @@ class Rebuild:
             if not are_all_checked:
                 self._queue.insert(0, need)
             return
-        zones = media_records.zone_addresses(record.members)
-        end_bytes = await self._tools.run_blocking(group_walk.end_bytes, self._tools.media, zones)
         try:
-            fresh = await self.zones.take(record, wanted, bytes_min=end_bytes)
+            work = await self._replacement.take_up(record, wanted, distrusted=damaged)
         except (errors.StoreFullError, errors.StoreReadOnlyError) as exc:
             if str(exc) not in self._told_of_room:  # Once, not for each of a thousand groups.
                 self._told_of_room.add(str(exc))
                 logger.warning("group %d waits for its rebuild: %s", group_id, exc)
             self._put_off(group_id, LOOKS_PER_ROOM)
             return
-        self._is_clean = False
-        self._attempt = _Attempt(
-            member_rebuild.MemberRebuild(
-                self._tools, record, fresh, distrusted=damaged, end_bytes=end_bytes
-            ),
-            self._now_seconds(),
-        )
+        self._began_seconds = self._now_seconds()
         self._publisher.publish(
             events.ReconstructionTriggered(
-                group_id=ids.GroupId(group_id), missing_shards=tuple(sorted(fresh))
+                group_id=ids.GroupId(group_id), missing_shards=tuple(sorted(work.fresh))
             )
         )
 
@@ -306,82 +273,50 @@ class Rebuild:
             )
         return damaged, are_all_checked
 
-    # -- doing it -------------------------------------------------------------------------------
+    # -- what became of it ----------------------------------------------------------------------
 
-    async def _go_on(self, attempt: _Attempt) -> None:
-        work = attempt.work
+    def _attempt_failed(self, work: member_rebuild.MemberRebuild, why: Exception) -> None:
         group_id = work.record.group_id
-        before_bytes = work.moved_bytes
-        try:
-            ended = await work.advance()
-        except stripe_runs.LostStripeError as exc:
-            self._give_up()
+        if isinstance(why, stripe_runs.LostStripeError):
             self._put_off(group_id, LOOKS_PER_RETRY)
             self._failed.add(group_id)
-            self._fail(group_id, str(exc))
-            return
-        except errors.OverloadedError:
-            raise
-        except errors.CouchestorError as exc:
-            self._put_off(group_id, LOOKS_PER_ROOM)
-            self._fail(group_id, str(exc))
-            raise
-        finally:
-            self._done_bytes += work.moved_bytes - before_bytes
-        if not ended:
-            return
-        if await self.zones.swap(work.record, work.fresh):
-            self._finish(attempt)
         else:
-            self._give_up()
+            self._put_off(group_id, LOOKS_PER_ROOM)
+        self._publisher.publish(
+            events.ReconstructionFailed(group_id=ids.GroupId(group_id), reason=str(why))
+        )
 
-    def _finish(self, attempt: _Attempt) -> None:
-        self._attempt = None
-        self._is_clean = True
-        group_id = attempt.work.record.group_id
+    def _attempt_replaced(self, work: member_rebuild.MemberRebuild) -> None:
+        group_id = work.record.group_id
         self._failed.discard(group_id)
         self._retry_at.pop(group_id, None)
         self._rebuilt_count += 1
-        self._on_repaired(attempt.work.decoded_count)
-        self._members_waiting_count -= min(self._members_waiting_count, len(attempt.work.fresh))
-        for zone in attempt.work.fresh.values():
-            self._publisher.publish(
-                events.ZoneClosed(
-                    device_id=zone.device_id,
-                    zone_index=zone.zone_index,
-                    role="group",
-                    owner_id=group_id,
-                    written_bytes=attempt.work.moved_bytes // len(attempt.work.fresh),
-                )
-            )
+        self._on_repaired(work.decoded_count)
+        self._members_waiting_count -= min(self._members_waiting_count, len(work.fresh))
         self._publisher.publish(
             events.ReconstructionCompleted(
                 group_id=ids.GroupId(group_id),
-                rebuilt_bytes=attempt.work.moved_bytes,
-                duration_seconds=self._now_seconds() - attempt.started_seconds,
+                rebuilt_bytes=work.moved_bytes,
+                duration_seconds=self._now_seconds() - self._began_seconds,
             )
         )
 
     def _put_off(self, group_id: int, looks: int) -> None:
         self._retry_at[group_id] = self._now_seconds() + looks * self._look_seconds
 
-    def _fail(self, group_id: int, reason: str) -> None:
-        self._publisher.publish(
-            events.ReconstructionFailed(group_id=ids.GroupId(group_id), reason=reason)
-        )
-
     def _show(self) -> None:
         capacity_bytes = max(
             (i.zone_capacity_bytes for i in self._tools.media.healthy_devices()), default=0
         )
-        moved_bytes = self._attempt.work.moved_bytes if self._attempt else 0
+        work, done_bytes = self._replacement.work, self._replacement.done_bytes
+        moved_bytes = work.moved_bytes if work else 0
         left_bytes = max(0, self._members_waiting_count * capacity_bytes - moved_bytes)
-        speed = self._done_bytes / self._busy_seconds if self._busy_seconds else 0.0
+        speed = done_bytes / self._busy_seconds if self._busy_seconds else 0.0
         fresh = Progress(
-            groups_waiting_count=len(self._queue) + (self._attempt is not None),
+            groups_waiting_count=len(self._queue) + (work is not None),
             groups_rebuilt_count=self._rebuilt_count,
             groups_failed_count=len(self._failed),
-            done_bytes=self._done_bytes,
+            done_bytes=done_bytes,
             left_bytes=left_bytes,
             seconds_left=left_bytes / speed if speed else 0.0,
         )
