@@ -15,12 +15,12 @@ from typing import Final
 
 from pyeclib import ec_iface
 
+from couchestor_daemon.adapters import local_parity
 from couchestor_domain import errors, geometry
 
 FRAGMENT_HEADER_BYTES: Final = 80
 TEMPLATES_KEPT_MAX: Final = 64
 BUFFER_ALIGNMENT_BYTES: Final = 64
-LRC_LOCAL_GROUPS: Final = 2
 
 
 class CodecKind(enum.IntEnum):
@@ -46,19 +46,11 @@ def is_available(kind: CodecKind) -> bool:
     return _EC_TYPES[kind] in ec_iface.VALID_EC_TYPES
 
 
-def lrc_local_parity(shape: geometry.StripeGeometry) -> int:
-    """Local parities of an LRC stripe: fixed by the geometry, so shards need not record it.
-
-    With fewer than three parity shards two local ones would leave less than m = 2 tolerated.
-    """
-    return LRC_LOCAL_GROUPS if shape.parity_shards > LRC_LOCAL_GROUPS else 1
-
-
 def failures_tolerated(codec_id: int, shape: geometry.StripeGeometry) -> int:
     """Shards of which *any* choice may be lost. Reed-Solomon: m. LRC trades for cheap repairs."""
     if codec_id != CodecKind.LRC:
         return shape.parity_shards
-    return shape.parity_shards - lrc_local_parity(shape) + 1
+    return local_parity.failures_tolerated(shape)
 
 
 class PyeclibCodec:
@@ -76,7 +68,7 @@ class PyeclibCodec:
                 ec_type=_EC_TYPES[kind],
                 k=shape.data_shards,
                 m=shape.parity_shards,
-                local_parity=lrc_local_parity(shape) if kind is CodecKind.LRC else 0,
+                local_parity=local_parity.local_count(shape) if kind is CodecKind.LRC else 0,
             )
         except ec_iface.ECDriverError as exc:
             raise errors.InvalidEcConfigurationError(

@@ -6,8 +6,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Final
 
+from couchestor_daemon.adapters import local_parity
 from couchestor_daemon.app import node_file, settings
-from couchestor_domain import errors, units
+from couchestor_domain import errors, geometry, units
 
 JOURNALED_BYTES_MAX: Final = 4 * units.MIB
 """Such a payload still shares a commit's buffer with its mutations."""
@@ -40,6 +41,19 @@ def check_together(value: settings.Settings, sources: Mapping[str, str]) -> None
             "data_shards",
             "parity_shards",
             "devices",
+        )
+    try:
+        shape = geometry.StripeGeometry(value.data_shards, value.parity_shards)
+    except errors.InvalidEcConfigurationError as exc:
+        refuse(exc.message, "data_shards", "parity_shards")
+        raise
+    if value.codec == "lrc" and local_parity.failures_tolerated(shape) < value.parity_shards:
+        refuse(
+            f"codec lrc with {shape} survives any {local_parity.failures_tolerated(shape)} lost "
+            f"devices, not the {value.parity_shards} that parity_shards promises: choose codec rs, "
+            f"which reads what lrc wrote, or parity_shards of {local_parity.LOCAL_GROUPS} at most",
+            "codec",
+            "parity_shards",
         )
     if value.journal_replica_count > count:
         refuse(

@@ -117,7 +117,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "codec",
         _CODING,
         "NAME",
-        "rs: Reed-Solomon; lrc: local reconstruction, for an even K",
+        "rs: Reed-Solomon; lrc: local reconstruction, for M of 2 at most: with more of them some "
+        "M devices could not be lost together",
         option_values.choice("rs", "lrc"),
     ),
     _o(

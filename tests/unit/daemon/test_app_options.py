@@ -72,6 +72,20 @@ def test_bad_sizes(text: str) -> None:
         ({}, {"COUCHESTOR_ZONE_BYTE": "7"}, ["did you mean COUCHESTOR_ZONE_BYTES"]),
         ({"log_level": "inof"}, {}, ["--log-level", "did you mean info"]),
         ({"data_shards": "9"}, {}, ["9+2", "11 devices", "--data-shards"]),
+        (
+            {"codec": "lrc", "data_shards": "3", "parity_shards": "3"},
+            {},
+            ["3+3 survives any 2 lost devices, not the 3", "codec rs", "--codec"],
+        ),
+        (
+            {
+                "data_shards": "30",
+                "parity_shards": "3",
+                "devices": [",".join(f"/{i}" for i in range(33))],
+            },
+            {},
+            ["30+3 is not a usable coding", "--data-shards"],
+        ),
         ({"devices": ["/a,/b", "/a"]}, {}, ["named twice", "--devices"]),
         ({"tls_cert": "/nope"}, {}, ["belong together"]),
         ({"tls_cert": "/nope", "tls_key": "/nope"}, {}, ["cannot read /nope", "--tls-cert"]),

@@ -87,6 +87,21 @@ def test_other_codecs_rebuild_what_they_promise(kind: Kind, k: int, m: int) -> N
         assert rebuilt(codec, shards, lost) == [shards[i] for i in lost], lost
 
 
+@pytest.mark.parametrize(("k", "m"), [(2, 2), (3, 2), (4, 2), (5, 1), (4, 3), (6, 3)])
+def test_what_lrc_tolerates_is_neither_more_nor_less(k: int, m: int) -> None:
+    """The configuration relies on this figure: with more than two parities it is below m."""
+    codec = pyeclib_codec.PyeclibCodec(Kind.LRC, shape_of(k, m))
+    tolerated = pyeclib_codec.failures_tolerated(codec.codec_id, codec.geometry)
+    assert tolerated == (m if m <= 2 else m - 1)
+    shards = encoded(codec, random_chunks(k))
+    together = list(itertools.combinations(range(k + m), tolerated))
+    assert all(rebuilt(codec, shards, lost) == [shards[i] for i in lost] for lost in together)
+    if tolerated < m:
+        # Two data shards of one half and its local parity: one global parity is left for two.
+        with pytest.raises(errors.InsufficientShardsError):
+            rebuilt(codec, shards, (0, 1, k + m - 2))
+
+
 def test_lrc_mends_one_loss_from_its_local_group_alone() -> None:
     codec = pyeclib_codec.PyeclibCodec(Kind.LRC, shape_of(8, 3))
     shards = encoded(codec, random_chunks(8))
