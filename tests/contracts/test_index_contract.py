@@ -250,3 +250,41 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: pathlib.Path) -> N
         assert reader.get(b"mine") == b"1"
         assert reader.get(b"lost") is None
     store.close()
+
+
+def test_no_map_of_lmdb_lies_in_a_hole(tmp_path: pathlib.Path) -> None:
+    """A store into a hole of a full file system ends the process."""
+    store = lmdb_index.LmdbIndex(tmp_path / "index", map_size_bytes=units.MIB)
+    for name in (lmdb_index.LOCK_NAME, "sequence"):
+        found = (tmp_path / "index" / name).stat()
+        assert found.st_size
+        assert found.st_blocks * 512 >= found.st_size, name
+    store.close()
+
+
+CHANGES = """
+import pathlib, sys
+from couchestor_daemon.adapters import lmdb_index
+store = lmdb_index.LmdbIndex(pathlib.Path(sys.argv[1]), map_size_bytes=8 << 20)
+for number in range(20):
+    with store.write() as txn:
+        txn.put(b"a", b"%d" % number)
+        txn.commit()
+store.close()
+"""
+
+
+def test_a_snapshot_outlives_changes_of_another_process_also_after_a_sync(
+    tmp_path: pathlib.Path,
+) -> None:
+    """The other one must see that this one lives, or it reuses the pages that are read here."""
+    path = tmp_path / "index"
+    store = lmdb_index.LmdbIndex(path, map_size_bytes=8 * units.MIB)
+    put_all(store, b"a")
+    with store.read() as old:
+        store.sync()
+        subprocess.run([sys.executable, "-c", CHANGES, str(path)], check=True, timeout=30)
+        assert old.get(b"a") == b"va"
+    with store.read() as fresh:
+        assert fresh.get(b"a") == b"19"
+    store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import random
 import shutil
@@ -9,7 +10,7 @@ import typing
 
 import botocore.exceptions
 import pytest
-from tests.functional import daemon_process
+from tests.functional import daemon_process, mounted_device
 
 from couchestor_bench import server_process
 
@@ -89,6 +90,40 @@ def test_a_start_with_too_few_devices_serves_reads_and_answers_writes_503(
         server.restart()
         client.put_object(Bucket=daemon_process.BUCKET, Key="new", Body=b"back")
         _verify(server, {**objects, "new": b"back"})
+
+
+def test_a_full_file_system_below_everything_ends_no_process(tmp_path: pathlib.Path) -> None:
+    """Whatever a process has mapped is reserved: also figures that are counted for the first time,
+    and slots in the table of the index's readers."""
+    place = tmp_path / "node"
+    options = {**_SMALL_STORE, "stripe-bytes": "256KiB", "room-wait-seconds": "0"}
+    with (
+        mounted_device.mounted(place, tmp_path / "node.img"),
+        daemon_process.running(place, options=options) as server,
+    ):
+        client = daemon_process.boto_client(server)
+        objects = {"small": b"s" * 1000, "large": random.Random(1).randbytes(3 * _MIB)}
+        for key, body in objects.items():
+            client.put_object(Bucket=daemon_process.BUCKET, Key=key, Body=body)
+        processes = {process.pid for process in server.tree()}
+        with (place / "filler").open("wb", buffering=0) as filler:
+            for piece in (bytes(_MIB), bytes(_KIB)):
+                with contextlib.suppress(OSError):
+                    while filler.write(piece):
+                        pass
+        assert shutil.disk_usage(place).free < 64 * _KIB
+        for _ in range(3):
+            _verify(server, objects)
+            with pytest.raises(botocore.exceptions.ClientError) as caught:
+                client.head_object(Bucket=daemon_process.BUCKET, Key="none")
+            assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 404
+            with pytest.raises(botocore.exceptions.ClientError) as caught:
+                client.put_object(Bucket=daemon_process.BUCKET, Key="new", Body=bytes(2 * _MIB))
+            assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 507
+        (place / "filler").unlink()
+        client.put_object(Bucket=daemon_process.BUCKET, Key="new", Body=b"room again")
+        _verify(server, {**objects, "new": b"room again"})
+        assert {process.pid for process in server.tree()} == processes
 
 
 def _fill(

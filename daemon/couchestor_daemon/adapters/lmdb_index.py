@@ -23,7 +23,11 @@ from couchestor_domain import errors
 READERS_COUNT_MAX: Final = 1024
 SPARE_READERS_COUNT: Final = 16
 """Ended read transactions kept for reuse: beginning one again is a renewal, not an allocation."""
+READERS_BYTES: Final = 64 * (READERS_COUNT_MAX + 64)
+"""A cache line for each reader, and more than the table's head takes."""
+LOCK_NAME: Final = "lock.mdb"
 COUNTER_BYTES: Final = 8
+_STAT_BLOCK_BYTES: Final = 512
 
 
 @contextlib.contextmanager
@@ -124,6 +128,7 @@ class LmdbIndex:
         self._path = path
         if not read_only:
             path.mkdir(parents=True, exist_ok=True)
+            _reserve_readers(path / LOCK_NAME)
         self._counter_map = _map_counter(path / "sequence", read_only=read_only)
         # As one native 64-bit item: it is stored by one instruction, so a process killed at any
         # point leaves the old or the new number.
@@ -173,7 +178,9 @@ class LmdbIndex:
         self._counter_map.flush()
         # The files' names, and what else a caller has put beside them.
         for name in (*sorted(os.listdir(self._path)), "."):
-            _sync(self._path / name)
+            # Not the table of readers: it means nothing after a restart, and see its reservation.
+            if name != LOCK_NAME:
+                _sync(self._path / name)
 
     def close(self) -> None:
         self._env.close()
@@ -193,6 +200,25 @@ def _sync(path: pathlib.Path) -> None:
             os.close(fd)
     except OSError as exc:
         raise errors.IndexCorruptError(f"{path} cannot be synced: {exc.strerror}") from exc
+
+
+def _reserve_readers(path: pathlib.Path) -> None:
+    """Reserve the table of readers, which LMDB would extend and map: a slot in a hole of a full
+    disk kills the process that takes it.
+
+    Only before LMDB has the file open in this process: to close it a second time would drop the
+    lock by which other processes see that this one lives, and they would take its slots away.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            found = os.fstat(fd)
+            if found.st_blocks * _STAT_BLOCK_BYTES < max(found.st_size, READERS_BYTES):
+                os.posix_fallocate(fd, 0, max(found.st_size, READERS_BYTES))
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        raise errors.IndexFullError(f"no room for {path}: {exc.strerror}") from exc
 
 
 def _map_counter(path: pathlib.Path, *, read_only: bool) -> mmap.mmap:

@@ -15,7 +15,7 @@ from typing import Final
 import prometheus_client
 from prometheus_client import core, multiprocess, registry, values
 
-from couchestor_daemon.app import child_status
+from couchestor_daemon.app import child_status, figure_files
 from couchestor_domain import event_publisher, events
 
 DIRECTORY_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -43,8 +43,7 @@ def clean_directory(path: pathlib.Path) -> None:
 def join(process_name: str) -> None:
     """Write this process's values under ``process_name``. Call before any metric is defined."""
     if DIRECTORY_VARIABLE in os.environ:
-        value_class = values.MultiProcessValue(lambda: process_name)  # type: ignore[no-untyped-call]
-        values.ValueClass = value_class
+        values.ValueClass = figure_files.values_of(process_name)
 
 
 def forget_live_values(directory: pathlib.Path, process_name: str) -> None:
