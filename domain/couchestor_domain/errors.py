@@ -12,9 +12,9 @@ CouchestorError
 |                         PreconditionFailed InvalidPart InvalidPartOrder PartTooSmall BodyTruncated
 |                         BodyTooLong DigestMismatch StoreFull StoreReadOnly Overloaded
 |                         VersionGone NoSuchVersion DeleteMarker NoSuchSetting
-|-- DeviceError           DeviceGone DeviceStalled DeviceIo DeviceUnfit DeviceFull ForeignDevice
-|                         StaleDevice DeviceInUse DuplicateDevice UnformattedDevice ZoneState
-|                         DeviceCorrupt
+|-- DeviceError           DeviceGone DeviceStalled DeviceIo DeviceUnfit DeviceFull DeviceStarved
+|                         ForeignDevice StaleDevice DeviceInUse DuplicateDevice
+|                         UnformattedDevice ZoneState DeviceCorrupt
 |-- ErasureCodingError    EcEncoding EcReconstruction InsufficientShards EcPolicyNotFound
 |                         StripeNotFound InvalidEcConfiguration Destage CodecSelfTest
 |-- AccelerationError     DmaAllocation SpdkInitialisation SpdkBdev IsalEncoding IsalMatrix
@@ -196,6 +196,10 @@ class DeviceUnfitError(DeviceError, UnavailableError):
 
 class DeviceFullError(DeviceError, CapacityError):
     """The medium has no room (ENOSPC, EDQUOT)."""
+
+
+class DeviceStarvedError(DeviceError, TransientError):
+    """The process had no descriptor or memory for a command: says nothing about the device."""
 
 
 class ForeignDeviceError(DeviceError, UnavailableError):

@@ -56,7 +56,8 @@ class DeviceRoster:
 
     A device leaves when it is gone, or when a write, flush or reset fails: after a failed flush
     nothing unflushed on it can be trusted. A failed read is one bad place, and a full device
-    still serves reads: neither makes it leave. It leaves too when it left another process.
+    still serves reads: neither makes it leave. Nor does what the process had no descriptor or
+    memory for. It leaves too when it left another process.
 
     Args:
         departures: Shared by the processes of a node; None where there is one process alone.
@@ -237,11 +238,12 @@ class DeviceRoster:
             raise
 
     def append(self, zone: ids.ZoneAddress, offset_bytes: int, data: memoryview) -> None:
-        """A durable write after which the device stays only if nothing failed, or it is full."""
+        """A durable write after which the device stays only if nothing failed, it is full, or the
+        process is starved."""
         device = self.device(zone.device_id)
         try:
             device.write(zone.zone_index, offset_bytes, data, durable=True)
-        except errors.DeviceFullError:
+        except (errors.DeviceFullError, errors.DeviceStarvedError):
             raise
         except errors.DeviceError as exc:
             self.fail(zone.device_id, exc)
@@ -253,7 +255,7 @@ class DeviceRoster:
             device.flush(zones)
         except errors.DeviceError as exc:
             # Every kind, ENOSPC of a delayed allocation too: the flush is final for the device.
-            if not isinstance(exc, errors.ZoneStateError):
+            if not isinstance(exc, (errors.ZoneStateError, errors.DeviceStarvedError)):
                 self.fail(device_id, exc)
             raise
 

@@ -233,8 +233,11 @@ class DirectoryDevice:
         try:
             with self._files.using(zone, create=False) as file:
                 if file is not None:
-                    os.fdatasync(file.read_fd)
-                    self._link(file)
+                    try:
+                        os.fdatasync(file.read_fd)
+                        self._link(file)
+                    except OSError as exc:
+                        raise self._translated(exc, "flush", zone, is_sync=True) from exc
                     if wrote:
                         self._check_linked(file)
                 elif wrote:
@@ -262,7 +265,7 @@ class DirectoryDevice:
         try:
             self._write_all(file, offset_bytes, data, durable=durable)
         except OSError as exc:
-            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            if exc.errno in device_errors.UNHARMED and os.fstat(file.read_fd).st_size != size_bytes:
                 os.ftruncate(file.plain_fd(), size_bytes)
             raise
         if durable:
@@ -336,7 +339,7 @@ class DirectoryDevice:
 
     def _zone_sizes(self) -> Iterator[tuple[ids.ZoneIndex, int]]:
         # A description of its own: scandir moves the offset, which duplicates share over fork.
-        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folder_fd)
+        fd = self._files.open(".", os.O_RDONLY | os.O_DIRECTORY)
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:
@@ -358,9 +361,15 @@ class DirectoryDevice:
             command, place=self._place_of(zone), device=self._identity.device_id
         )
 
-    def _translated(self, exc: OSError, command: str, zone: ids.ZoneIndex) -> errors.DeviceError:
+    def _translated(
+        self, exc: OSError, command: str, zone: ids.ZoneIndex, *, is_sync: bool = False
+    ) -> errors.DeviceError:
         return device_errors.from_os_error(
-            exc, command=command, place=self._place_of(zone), device=self._identity.device_id
+            exc,
+            command=command,
+            place=self._place_of(zone),
+            device=self._identity.device_id,
+            is_sync=is_sync,
         )
 
     def _place_of(self, zone: ids.ZoneIndex | None) -> str:

@@ -5,6 +5,8 @@ evicted or retired closes when its last user releases it.
 
 The lock is never held while a file is opened or closed: both may wait for the medium, and an event
 loop takes the lock.
+
+What is cached is given up when no descriptor is left for what is needed now.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
+from couchestor_daemon.adapters import device_errors
 from couchestor_domain import ids
 
 _DIRECT_REFUSED = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY}
@@ -39,7 +42,7 @@ class ZoneFile:
 
     __slots__ = (
         "_direct_fd",
-        "_folder_fd",
+        "_files",
         "_plain_fd",
         "linked",
         "read_fd",
@@ -48,14 +51,14 @@ class ZoneFile:
         "zone",
     )
 
-    def __init__(self, zone: ids.ZoneIndex, *, folder_fd: int, read_fd: int) -> None:
+    def __init__(self, zone: ids.ZoneIndex, *, files: ZoneFiles, read_fd: int) -> None:
         self.zone = zone
         self.read_fd = read_fd
         self.users = 0
         self.retired = False
         self.linked = False
         """The folder was synced since this file was opened, so its directory entry is durable."""
-        self._folder_fd = folder_fd
+        self._files = files
         self._direct_fd: int | None = None
         self._plain_fd: int | None = None
 
@@ -84,7 +87,7 @@ class ZoneFile:
         filled = 0
         try:
             # By way of the open file: under its name there may be another one by now.
-            fd = os.open(f"/proc/self/fd/{self.read_fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+            fd = self._files.open(f"/proc/self/fd/{self.read_fd}", os.O_RDONLY | os.O_DIRECT)
             try:
                 while filled < buffer.nbytes:
                     got = os.preadv(fd, [buffer[filled:]], offset_bytes + filled)
@@ -99,8 +102,7 @@ class ZoneFile:
         return filled
 
     def _open(self, flags: int) -> int:
-        flags |= os.O_WRONLY | os.O_CLOEXEC
-        return os.open(file_name(self.zone), flags, dir_fd=self._folder_fd)
+        return self._files.open(file_name(self.zone), flags | os.O_WRONLY)
 
     def close(self) -> None:
         for fd in {self.read_fd, self._direct_fd, self._plain_fd} - {None}:
@@ -148,7 +150,7 @@ class ZoneFiles:
         read_fd = self._open(zone, create=create)
         if read_fd is None:
             return None
-        opened = ZoneFile(zone, folder_fd=self._folder_fd, read_fd=read_fd)
+        opened = ZoneFile(zone, files=self, read_fd=read_fd)
         unused: list[ZoneFile] = []
         with self._lock:
             file = self._files.setdefault(zone, opened)
@@ -212,15 +214,37 @@ class ZoneFiles:
         with self._lock:
             return len(self._files)
 
+    def open(self, name: str, flags: int) -> int:
+        """A descriptor of a file in the folder, in place of cached ones if there is no other.
+
+        Raises:
+            OSError: as ``os.open``.
+        """
+        flags |= os.O_CLOEXEC
+        try:
+            return os.open(name, flags, 0o600, dir_fd=self._folder_fd)
+        except OSError as exc:
+            if exc.errno not in device_errors.DESCRIPTORS or not self._close_unused():
+                raise
+        return os.open(name, flags, 0o600, dir_fd=self._folder_fd)
+
+    def _close_unused(self) -> bool:
+        """Whether any was closed."""
+        unused: list[ZoneFile] = []
+        with self._lock:
+            for zone in [zone for zone, file in self._files.items() if not file.users]:
+                unused += self._retired(self._files.pop(zone))
+        _close(unused)
+        return bool(unused)
+
     def _open(self, zone: ids.ZoneIndex, *, create: bool) -> int | None:
         # Read-only, so that reads still work when the file system was remounted read-only.
-        flags = os.O_RDONLY | os.O_CLOEXEC
         try:
-            return os.open(file_name(zone), flags, dir_fd=self._folder_fd)
+            return self.open(file_name(zone), os.O_RDONLY)
         except FileNotFoundError:
             if not create:
                 return None
-        return os.open(file_name(zone), flags | os.O_CREAT, 0o600, dir_fd=self._folder_fd)
+        return self.open(file_name(zone), os.O_RDONLY | os.O_CREAT)
 
     @staticmethod
     def _retired(file: ZoneFile) -> list[ZoneFile]:

@@ -17,13 +17,14 @@ all have answered. Whoever dies instead learns the present state when it starts 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import pathlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from couchestor_daemon.adapters import directory_device
-from couchestor_daemon.app import device_messages, node
+from couchestor_daemon.app import descriptors, device_messages, node
 from couchestor_daemon.services import commit_log, device_use
 from couchestor_domain import errors, ids
 
@@ -122,7 +123,13 @@ class DeviceOrders:
         if present is not None and self._is_in_service(device_id) and present.is_folder_of(path):
             await self._parts.codec_threads.run(present.reread_identity)
             return {}
-        opened = await self._parts.codec_threads.run(directory_device.open_directory, path)
+        opened = await self._parts.codec_threads.run(
+            functools.partial(
+                directory_device.open_directory,
+                path,
+                open_files_count_max=descriptors.files_per_device(len(self._parts.devices) + 1),
+            )
+        )
         assert isinstance(opened, directory_device.DirectoryDevice), opened
         if opened.identity.device_id != device_id:
             opened.close()

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from couchestor_daemon.adapters import directory_device, directory_layout
-from couchestor_daemon.app import node_file, settings
+from couchestor_daemon.app import descriptors, node_file, settings
 from couchestor_daemon.ports import device as device_port
 from couchestor_domain import errors, ids
 
@@ -117,9 +117,10 @@ def open_all(
         ConfigurationError: ``node.json`` is gone, and so are too many of the devices.
     """
     opened: dict[ids.DeviceId, directory_device.DirectoryDevice] = {}
+    files_count_max = descriptors.files_per_device(len(told.device_paths))
     try:
         for path in told.device_paths:
-            device = _open_member(path, opened, membership)
+            device = _open_member(path, opened, membership, files_count_max=files_count_max)
             if device is not None:
                 opened[device.identity.device_id] = device
         _check_together(told, opened, membership)
@@ -134,9 +135,11 @@ def _open_member(
     path: pathlib.Path,
     opened: Mapping[ids.DeviceId, directory_device.DirectoryDevice],
     membership: node_file.Membership | None,
+    *,
+    files_count_max: int,
 ) -> directory_device.DirectoryDevice | None:
     try:
-        device = directory_device.open_directory(path)
+        device = directory_device.open_directory(path, open_files_count_max=files_count_max)
     except (
         errors.DeviceGoneError,
         errors.DeviceCorruptError,

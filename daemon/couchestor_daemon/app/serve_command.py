@@ -17,6 +17,7 @@ from typing import Final
 from couchestor_daemon.app import (
     child_status,
     credentials_file,
+    descriptors,
     health_server,
     logs,
     metrics,
@@ -45,6 +46,7 @@ def run(
         CouchestorError: the node cannot start; one line says why.
     """
     logs.configure(json_lines=told.log_json, level=told.log_level)
+    descriptors.raise_limit()
     if told.tls_cert and told.tls_key:
         # Tried here, or every worker would say why it cannot serve.
         tls.ReloadingCertificate(cert=told.tls_cert, key=told.tls_key)

@@ -108,7 +108,7 @@ def reporting(media: media_port.Media, zone: ids.ZoneAddress) -> Iterator[None]:
     """Take a device out of service when a command to it fails: nothing below does it here."""
     try:
         yield
-    except errors.DeviceFullError:
+    except (errors.DeviceFullError, errors.DeviceStarvedError):
         raise
     except errors.DeviceError as exc:
         media.report_failure(zone.device_id, exc)

@@ -214,6 +214,8 @@ class StripeGroups:
                 failure = problems[0]
             finally:
                 await self._give_back(group, usable=written)
+        if isinstance(failure, errors.DeviceStarvedError):
+            raise errors.OverloadedError(f"a stripe cannot be written now: {failure}")
         raise errors.StoreReadOnlyError(f"no group accepts a stripe: {failure}")
 
     async def leave_unfit(self) -> None:

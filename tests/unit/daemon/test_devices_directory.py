@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
+import itertools
 import mmap
 import os
 import pathlib
+import resource
 import shutil
 import subprocess
 import sys
@@ -240,6 +243,56 @@ def test_a_full_file_system_leaves_the_write_pointer(
     assert content(device, Z0, BLOCK) == b"\2" * BLOCK
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_the_process_lacks_says_nothing_about_the_device(
+    device: directory_device.DirectoryDevice, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    device.write(Z0, 0, filled(1), durable=False)
+
+    def failing(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", failing)
+    commands: list[Callable[[], object]] = [
+        lambda: device.write(Z1, 0, filled(1), durable=True),
+        lambda: content(device, Z1),
+        lambda: device.flush([Z1]),
+        device.report,
+    ]
+    for command in commands:
+        with pytest.raises(errors.DeviceStarvedError) as raised:
+            command()
+        assert raised.value.context["errno"] == number
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "fdatasync", failing)
+    with pytest.raises(errors.DeviceIoError):  # What was not flushed may be lost by now.
+        device.flush([Z0])
+    monkeypatch.undo()
+    device.write(Z1, 0, filled(2), durable=True)
+    assert content(device, Z1) == b"\2" * BLOCK
+    device.flush([Z0])
+
+
+def test_a_write_for_which_memory_ran_out_leaves_the_write_pointer(
+    device: directory_device.DirectoryDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.pwritev
+    done: list[int] = []
+
+    def short_then_starved(fd: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        if done:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        done.append(offset)
+        return real(fd, [buffers[0][:BLOCK]], offset, flags)
+
+    monkeypatch.setattr(os, "pwritev", short_then_starved)
+    with pytest.raises(errors.DeviceStarvedError, match="00000000"):
+        device.write(Z0, 0, memoryview(mmap.mmap(-1, 2 * BLOCK)), durable=True)
+    monkeypatch.undo()
+    assert device.report() == []
+    device.write(Z0, 0, filled(2), durable=True)
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS])
 def test_failed_system_calls_are_device_errors(
     device: directory_device.DirectoryDevice, monkeypatch: pytest.MonkeyPatch, number: int
@@ -343,6 +396,53 @@ def test_a_read_past_the_cache_is_the_mediums_and_leaves_the_cache_alone(
     assert not device.try_read(Z1, 0, buffer), "it came by way of the page cache"
     device.read(Z1, 0, buffer)
     assert device.try_read(Z1, 0, buffer)
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False  # What listed them.
+    return True
+
+
+@contextlib.contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Meanwhile this process can open so many more and then no others."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = {fd for fd in map(int, os.listdir("/proc/self/fd")) if is_open(fd)}
+    free = (number for number in itertools.count() if number not in taken)
+    limit = next(itertools.islice(free, count, None))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_cached_files_are_given_up_when_no_descriptor_is_left(
+    device: directory_device.DirectoryDevice,
+) -> None:
+    zones = [ids.ZoneIndex(zone) for zone in range(8)]
+    with descriptors_left(5):
+        for zone in zones:
+            device.write(zone, 0, filled(zone + 1), durable=True)
+        for zone in zones:
+            buffer = memoryview(mmap.mmap(-1, BLOCK))
+            device.read(zone, 0, buffer, past_cache=True)
+            assert bytes(buffer) == bytes([zone + 1]) * BLOCK
+            device.write(zone, BLOCK, filled(zone + 2), durable=False)
+        device.flush(zones)
+        assert len(device.report()) == len(zones)
+
+
+def test_a_write_without_descriptors_can_be_repeated(
+    device: directory_device.DirectoryDevice,
+) -> None:
+    with descriptors_left(1), pytest.raises(errors.DeviceStarvedError):
+        device.write(Z0, 0, filled(1), durable=True)
+    device.write(Z0, 0, filled(1), durable=True)
+    assert content(device, Z0) == b"\1" * BLOCK
 
 
 def test_few_descriptors_serve_many_zones_and_threads(folder: pathlib.Path) -> None:

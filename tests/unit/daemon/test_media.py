@@ -164,6 +164,35 @@ def test_a_failed_read_and_a_full_device_stay(node: Node) -> None:
     assert len(node.media.healthy_devices()) == 3
 
 
+def test_a_device_stays_when_the_process_lacks_descriptors(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def starved(*_: object, **__: object) -> None:
+        raise errors.DeviceStarvedError("Too many open files")
+
+    async def run() -> None:
+        await node.write_all()
+        for command in ("read", "write", "flush", "reset"):
+            monkeypatch.setattr(node.devices[0], command, starved)
+        zone, buffer = node.zones[0], memoryview(bytearray(BLOCK))
+        for durable in (False, True):
+            with pytest.raises(errors.DeviceStarvedError):
+                await node.media.write(zone, BLOCK, buffer, durable=durable)
+        (failure,) = node.media.write_all_blocking([media_port.ZoneWrite(zone, BLOCK, buffer)])
+        assert isinstance(failure, errors.DeviceStarvedError)
+        for doing in (
+            node.media.read(zone, 0, buffer),
+            node.media.flush([zone]),
+            node.media.reset(zone),
+        ):
+            with pytest.raises(errors.DeviceStarvedError):
+                await doing
+
+    asyncio.run(run())
+    assert node.failures == []
+    assert len(node.media.healthy_devices()) == 3
+
+
 def test_a_dead_device_leaves_at_any_command(node: Node) -> None:
     buffer = memoryview(bytearray(BLOCK))
 
