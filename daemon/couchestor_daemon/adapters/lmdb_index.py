@@ -28,6 +28,8 @@ READERS_BYTES: Final = 64 * (READERS_COUNT_MAX + 64)
 LOCK_NAME: Final = "lock.mdb"
 COUNTER_BYTES: Final = 8
 _STAT_BLOCK_BYTES: Final = 512
+_DAMAGE: Final = (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError)
+"""What says that the file is not as LMDB left it, and not that it may not be opened."""
 
 
 @contextlib.contextmanager
@@ -44,7 +46,10 @@ def _translated(exc: lmdb.Error, doing: str) -> Exception:
         return errors.IndexFullError(f"the index is full: {exc}")
     if isinstance(exc, lmdb.ReadersFullError):
         return errors.OverloadedError(f"too many readers of the index: {exc}")
-    return errors.IndexCorruptError(f"the index failed to {doing}: {exc}; run `couchestor recover`")
+    return errors.IndexCorruptError(
+        f"the index failed to {doing}: {exc}; run `couchestor recover`",
+        is_damage=isinstance(exc, _DAMAGE),
+    )
 
 
 class _Transaction:
@@ -120,7 +125,8 @@ class LmdbIndex:
             writes raise IndexCorruptError.
 
     Raises:
-        IndexCorruptError: LMDB cannot open what is there.
+        IndexCorruptError: LMDB cannot open what is there; ``context['is_damage']`` tells whether
+            for what the file holds.
         IndexFullError: no room to create it.
     """
 

@@ -97,7 +97,8 @@ def prepare(told: settings.Settings, *, recover_asked: bool = False) -> NodeSumm
     wanted = geometry.StripeGeometry(told.data_shards, told.parity_shards)
     codec_selftest.run(codec_choice.choose(told.codec, wanted))
     membership = node_file.load(told)
-    devices = _present_devices(told, membership)
+    device_set.format_first(told, membership)
+    devices = device_set.open_all(told, membership)
     if not devices:
         raise errors.ConfigurationError(
             f"none of the {len(told.device_paths)} devices of this node is there; "
@@ -111,7 +112,7 @@ def prepare(told: settings.Settings, *, recover_asked: bool = False) -> NodeSumm
             f"the log; configure at least that many ({shape} for {wanted})"
         )
     action = recovery_table.decide(
-        index=_index_state(told, membership.node_id),
+        index=_index_state(told, membership.node_id, recover_asked=recover_asked),
         last_stop=stop_mark.last_stop(told.data_dir),
         log_present=replay.log_present(devices),
         recover_asked=recover_asked,
@@ -119,8 +120,8 @@ def prepare(told: settings.Settings, *, recover_asked: bool = False) -> NodeSumm
     if action is recovery_table.Action.REFUSE:
         raise errors.ConfigurationError(
             f"the index under {index_dir(told)} cannot be used: it belongs to another node than "
-            "the devices, or a rebuild was asked for and no present device holds a log. Bring the "
-            "devices back, or move the index away"
+            "the devices, or is to be rebuilt and no present device holds a log. Bring the devices "
+            "back, or move the index away"
         )
     report = replay.ReplayReport(batches_count=0, last_sequence=0, secured=False)
     if action in (recovery_table.Action.REBUILD, recovery_table.Action.INITIALISE):
@@ -144,25 +145,33 @@ def prepare(told: settings.Settings, *, recover_asked: bool = False) -> NodeSumm
     )
 
 
-def _present_devices(
-    told: settings.Settings, membership: node_file.Membership | None
-) -> dict[ids.DeviceId, directory_device.DirectoryDevice]:
-    device_set.format_first(told, membership)
-    return device_set.open_all(told, membership)
-
-
-def _index_state(told: settings.Settings, node_id: ids.NodeId) -> recovery_table.IndexState:
+def _index_state(
+    told: settings.Settings, node_id: ids.NodeId, *, recover_asked: bool
+) -> recovery_table.IndexState:
     path = index_dir(told)
     if not has_index(told):
         # What is there is half a replay.
         shutil.rmtree(path, ignore_errors=True)
         return recovery_table.IndexState.ABSENT
-    index = open_index(told)
+    if recover_asked:
+        # Whatever it holds. Not opened: a file cut short can kill who looks into it.
+        return recovery_table.IndexState.PRESENT
     try:
-        with index.read() as reader:
-            found = reader.get(media_records.NODE_KEY)
-    finally:
-        index.close()
+        index = open_index(told)
+        try:
+            with index.read() as reader:
+                found = reader.get(media_records.NODE_KEY)
+        finally:
+            index.close()
+    except errors.IndexCorruptError as exc:
+        if not exc.context.get("is_damage"):
+            raise
+        _log.error("the index is damaged, so it is rebuilt", extra={"reason": exc.message})
+        return recovery_table.IndexState.DAMAGED
+    if found is None:
+        # Whole ones all say whose they are.
+        _log.error("the index is empty, so it is rebuilt")
+        return recovery_table.IndexState.DAMAGED
     if found != node_id.encode():
         return recovery_table.IndexState.FOREIGN
     return recovery_table.IndexState.PRESENT

@@ -8,12 +8,15 @@ Pure: `decide` is total, and a test enumerates every input.
     absent    any, log present   REBUILD     the log is the truth; replay it after the newest
                                              checkpoint, or from its beginning
     foreign   any                REFUSE      the index belongs to another node
+    damaged   any, log present   REBUILD     what is there is kept aside
+    damaged   any, empty log     REFUSE      the devices that hold the log are away
     present   clean              USE         synced at the last stop
     present   crash, same boot   USE         commits survive the death of processes; a batch beyond
                                              the index was never answered and stays void
     present   crash, other boot  REBUILD     the live index is not synced and cannot be trusted
-    any       recover asked for  REBUILD     `couchestor recover`; REFUSE when an index is there and
-                                             no device holds a log to rebuild it from
+    any       recover asked for  REBUILD     `couchestor recover`, which need not look at the index;
+                                             REFUSE when one is there and no device holds a log to
+                                             rebuild it from
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ class IndexState(enum.Enum):
 
     ABSENT = "absent"
     FOREIGN = "foreign"
+    DAMAGED = "damaged"
     PRESENT = "present"
 
 
@@ -54,9 +58,9 @@ def decide(
         return Action.REFUSE
     if index is IndexState.ABSENT and not log_present:
         return Action.INITIALISE
-    if recover_asked and not log_present:
+    if (recover_asked or index is IndexState.DAMAGED) and not log_present:
         return Action.REFUSE
-    if recover_asked or index is IndexState.ABSENT:
+    if recover_asked or index in (IndexState.ABSENT, IndexState.DAMAGED):
         return Action.REBUILD
     if last_stop is LastStop.CRASH_OTHER_BOOT:
         return Action.REBUILD

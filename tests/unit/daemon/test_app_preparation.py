@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 
 import pytest
 
 from couchestor_daemon.adapters import lmdb_index
-from couchestor_daemon.app import preparation, settings, stop_mark
+from couchestor_daemon.app import (
+    node_commands,
+    preparation,
+    settings,
+    stop_mark,
+)
 from couchestor_daemon.formats import zone_header
 from couchestor_daemon.services import recovery_table, replay
 from couchestor_domain import errors, ids, units
@@ -164,3 +170,53 @@ def test_the_mark_of_an_earlier_version_is_understood(told: settings.Settings, b
     told.data_dir.mkdir()
     (told.data_dir / "running.json").write_text(json.dumps({"boot_id": "first"}))
     assert stop_mark.last_stop(told.data_dir) is recovery_table.LastStop.CRASH_SAME_BOOT
+
+
+def damage(told: settings.Settings, how: str) -> None:
+    path = told.data_dir / "index" / "data.mdb"
+    if how == "overwritten":
+        with path.open("r+b") as file:
+            file.write(b"\x55" * 4 * 4096)
+    else:
+        os.truncate(path, 4096 if how == "cut short" else 0)
+
+
+@pytest.mark.parametrize("how", ["overwritten", "cut short", "emptied"])
+@pytest.mark.parametrize("by", ["a start", "recover"])
+def test_a_damaged_index_is_kept_aside_and_rebuilt(
+    told: settings.Settings, boot: Boot, how: str, by: str
+) -> None:
+    running_node(told)
+    make_log(told)
+    preparation.conclude(told)
+    damage(told, how)
+    if by == "recover":
+        assert node_commands.recover(told).startswith("rebuilt the index from ")
+    else:
+        assert action_of_a_start(told) == "rebuild"
+    assert not has_object(told), "the log is the truth"
+    assert (told.data_dir / "index.before-rebuild" / "data.mdb").exists()
+    assert action_of_a_start(told) == "use"
+
+
+def test_a_damaged_index_is_left_alone_while_no_device_holds_a_log(
+    told: settings.Settings, boot: Boot
+) -> None:
+    running_node(told)
+    damage(told, "overwritten")
+    with pytest.raises(errors.ConfigurationError, match="no present device holds a log"):
+        action_of_a_start(told)
+    assert (told.data_dir / "index" / "data.mdb").stat().st_size > 4096
+
+
+def test_an_index_that_may_not_be_opened_is_not_taken_for_a_damaged_one(
+    told: settings.Settings, boot: Boot
+) -> None:
+    running_node(told)
+    make_log(told)
+    path = told.data_dir / "index" / "data.mdb"
+    path.rename(path.with_suffix(".away"))
+    path.mkdir()
+    with pytest.raises(errors.IndexCorruptError, match="Is a directory"):
+        action_of_a_start(told)
+    assert not (told.data_dir / "index.before-rebuild").exists()

@@ -25,14 +25,15 @@ def test_every_input_has_the_action_the_rules_allow(
         assert index is IndexState.PRESENT
         assert last_stop is not LastStop.CRASH_OTHER_BOOT
         assert not recover_asked
-    if log_present and index is IndexState.ABSENT:
+    if log_present and index in (IndexState.ABSENT, IndexState.DAMAGED):
         assert action is Action.REBUILD
     foreign = index is IndexState.FOREIGN and not recover_asked
-    nothing_to_rebuild_from = recover_asked and not log_present and index is not IndexState.ABSENT
+    wanted = recover_asked or index is IndexState.DAMAGED
+    nothing_to_rebuild_from = wanted and not log_present and index is not IndexState.ABSENT
     assert (action is Action.REFUSE) == (foreign or nothing_to_rebuild_from)
     if action is Action.REBUILD:
         # A rebuild replaces what is there, so there must be something to replace it with.
-        assert log_present or not recover_asked
+        assert log_present or not wanted
 
 
 def test_the_table_row_by_row() -> None:
@@ -46,4 +47,6 @@ def test_the_table_row_by_row() -> None:
     assert decide(IndexState.PRESENT, LastStop.CRASH_OTHER_BOOT) is Action.REBUILD
     assert decide(IndexState.PRESENT, LastStop.CLEAN, ask=True) is Action.REBUILD
     assert decide(IndexState.FOREIGN, LastStop.CLEAN, ask=True) is Action.REBUILD
+    assert decide(IndexState.DAMAGED, LastStop.CLEAN) is Action.REBUILD
+    assert decide(IndexState.DAMAGED, LastStop.CLEAN, log=False) is Action.REFUSE
     assert decide(IndexState.ABSENT, LastStop.CLEAN, log=False) is Action.INITIALISE
