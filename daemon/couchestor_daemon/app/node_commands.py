@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pathlib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
+from couchestor_daemon.adapters import directory_layout
 from couchestor_daemon.app import (
     device_set,
     node_file,
@@ -30,7 +32,7 @@ def stopped(told: settings.Settings) -> Iterator[settings.Settings]:
         ConfigurationError: there is none, or it is another user's.
         DeviceInUseError: another daemon holds a device.
     """
-    if not told.data_dir.is_dir():
+    if not _is_node(told):
         raise errors.ConfigurationError(
             f"there is no node under {told.data_dir}: name its --data-dir or --config"
         )
@@ -41,6 +43,23 @@ def stopped(told: settings.Settings) -> Iterator[settings.Settings]:
         for fd in device_set.lock_all(told.device_paths):
             stack.callback(os.close, fd)
         yield told
+
+
+def _is_node(told: settings.Settings) -> bool:
+    """Whether there is anything of a node. ``node.json`` may be lost, and so may devices."""
+    if not told.data_dir.is_dir():
+        return False
+    return os.path.lexists(node_file.path_of(told)) or any(map(_has_joined, told.device_paths))
+
+
+def _has_joined(path: pathlib.Path) -> bool:
+    try:
+        # 0 where a first start was cut short: the next one makes the node.
+        return directory_layout.read_identity(path).joined_epoch > 0
+    except (errors.DeviceGoneError, errors.UnformattedDeviceError):
+        return False
+    except errors.DeviceError:
+        return True  # Not well, but something that has to be looked at.
 
 
 def recover(told: settings.Settings) -> str:

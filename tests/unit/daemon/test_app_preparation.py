@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+from collections.abc import Callable
 
 import pytest
 
 from couchestor_daemon.adapters import lmdb_index
 from couchestor_daemon.app import (
+    check_command,
+    device_set,
     node_commands,
     preparation,
     settings,
@@ -220,3 +223,36 @@ def test_an_index_that_may_not_be_opened_is_not_taken_for_a_damaged_one(
     with pytest.raises(errors.IndexCorruptError, match="Is a directory"):
         action_of_a_start(told)
     assert not (told.data_dir / "index.before-rebuild").exists()
+
+
+@pytest.mark.parametrize("command", [node_commands.recover, check_command.check])
+def test_no_node_is_made_where_none_was(
+    told: settings.Settings, boot: Boot, command: Callable[[settings.Settings], object]
+) -> None:
+    told.data_dir.mkdir()
+    (told.data_dir / "precious.txt").touch()
+    with pytest.raises(errors.ConfigurationError, match="there is no node under"):
+        command(told)
+    assert [path.name for path in told.data_dir.iterdir()] == ["precious.txt"]
+
+
+def test_a_first_start_that_was_cut_short_is_no_node_yet(
+    told: settings.Settings, boot: Boot
+) -> None:
+    path = told.device_paths[0]
+    path.mkdir(parents=True)
+    identity = device_set.new_identity(told, path, ids.NodeId("a" * 32))
+    device_set.format_one(told, path, identity)
+    with pytest.raises(errors.ConfigurationError, match="there is no node under"):
+        node_commands.recover(told)
+    assert not any(other.exists() for other in told.device_paths[1:])
+    assert action_of_a_start(told) == "initialise"
+
+
+def test_a_node_is_known_by_its_devices_when_its_file_is_lost(
+    told: settings.Settings, boot: Boot
+) -> None:
+    running_node(told)
+    make_log(told)
+    (told.data_dir / "node.json").unlink()
+    assert node_commands.recover(told).endswith("on 6 devices (0 missing)")
