@@ -107,6 +107,11 @@ def main(argv: collections.abc.Sequence[str] | None = None) -> int:
         # The reader of our output has gone, as `couchestor --help | head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except OSError as exc:
+        # Nobody has foreseen it, so no line says what to do; which file it was still helps most.
+        place = f"{exc.filename}: " if exc.filename else ""
+        print(f"couchestor: {place}{exc.strerror or exc}", file=sys.stderr)
+        return 1
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -105,14 +105,18 @@ def _checked(access_key: object, secret: object, *, source: str) -> RootCredenti
 
 def _read(path: pathlib.Path) -> RootCredentials:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Not waiting for whoever writes into a pipe.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise
     except OSError as exc:
         raise errors.ConfigurationError(f"cannot read {path}: {exc.strerror}") from exc
+    # Of what was opened, not of a path that may have been swapped since.
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise errors.ConfigurationError(f"{path} is not a file: name another as credentials_file")
     with os.fdopen(fd, encoding="utf-8") as file:
-        # The mode of what was opened, not of a path that may have been swapped since.
-        status = os.fstat(fd)
         if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise errors.ConfigurationError(
                 f"{path} can be read by others (mode {stat.S_IMODE(status.st_mode):04o}); "
@@ -121,6 +125,8 @@ def _read(path: pathlib.Path) -> RootCredentials:
         try:
             document = json.load(file)
             return _checked(document["access_key"], document["secret_key"], source=str(path))
+        except OSError as exc:
+            raise errors.ConfigurationError(f"cannot read {path}: {exc.strerror}") from exc
         except (ValueError, KeyError, TypeError) as exc:
             raise errors.ConfigurationError(
                 f"{path} is damaged; restore it, or remove it to draw a new root key"

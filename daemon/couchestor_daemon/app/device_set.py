@@ -31,7 +31,7 @@ ZONES_MIN: Final = 16
 def format_all(told: settings.Settings, node_id: ids.NodeId) -> None:
     """Format every configured folder: only ever at the first start of a node."""
     for path in told.device_paths:
-        path.mkdir(parents=True, exist_ok=True)
+        _make_folder(path)
     for path in told.device_paths:
         format_one(told, path, new_identity(told, path, node_id))
 
@@ -55,8 +55,22 @@ def format_first(told: settings.Settings, membership: node_file.Membership | Non
         return
     for path, identity in zip(told.device_paths, found, strict=True):
         if identity is None:
-            path.mkdir(parents=True, exist_ok=True)
+            _make_folder(path)
             format_one(told, path, new_identity(told, path, present[0].node_id))
+
+
+def _make_folder(path: pathlib.Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as exc:
+        raise errors.ConfigurationError(
+            f"{path} is not a folder, and a device is one: name another with --devices"
+        ) from exc
+    except OSError as exc:
+        raise errors.ConfigurationError(
+            f"cannot make the folder {path} of a device: {exc.strerror}; make it, or name another "
+            "with --devices"
+        ) from exc
 
 
 def _identity_at(path: pathlib.Path) -> device_port.DeviceIdentity | None:

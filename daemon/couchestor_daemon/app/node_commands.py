@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import pathlib
@@ -95,9 +96,13 @@ def status(told: settings.Settings) -> dict[str, object]:
     url = f"http://{told.health_host}:{told.health_port}/status"
     try:
         with urllib.request.urlopen(url, timeout=STATUS_TIMEOUT_SECONDS) as answer:
-            found: dict[str, object] = json.load(answer)
-            return found
-    except (urllib.error.URLError, OSError, ValueError) as exc:
+            found = json.load(answer)
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as exc:
         raise errors.ConfigurationError(
-            f"no node answers at {url} ({exc}); start it, or name its --health-port"
+            f"no node answers at {url} ({exc!s:.200}); start it, or name its --health-port"
         ) from exc
+    if not isinstance(found, dict) or not {"ready", "reasons", "children"} <= found.keys():
+        raise errors.ConfigurationError(
+            f"what answers at {url} is no node: start one, or name its --health-port"
+        )
+    return found

@@ -125,6 +125,11 @@ def host(text: str) -> str:
     """A host name or address, IPv6 with or without brackets."""
     if not text or re.search(r"[\s/]", text):
         raise ValueError("is not a host name or address")
+    try:
+        # As looking it up does: a label may be too long, or empty.
+        text.encode("idna")
+    except UnicodeError:
+        raise ValueError("is not a host name or address") from None
     return text.strip("[]")
 
 

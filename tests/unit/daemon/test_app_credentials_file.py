@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import stat
+from collections.abc import Callable
 
 import pytest
 
@@ -55,6 +57,15 @@ def test_loose_mode_is_refused(tmp_path: pathlib.Path) -> None:
     path.chmod(0o640)
     with pytest.raises(errors.ConfigurationError, match="chmod 600"):
         credentials_file.load_or_create(path, {})
+
+
+@pytest.mark.parametrize("make", [pathlib.Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_named(
+    tmp_path: pathlib.Path, make: Callable[[pathlib.Path], None]
+) -> None:
+    make(tmp_path / "c")
+    with pytest.raises(errors.ConfigurationError, match="c is not a file: name another"):
+        credentials_file.load_or_create(tmp_path / "c", {})
 
 
 def test_damage_is_named(tmp_path: pathlib.Path) -> None:

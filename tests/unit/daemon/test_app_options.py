@@ -87,6 +87,8 @@ def test_bad_sizes(text: str) -> None:
             ["30+3 is not a usable coding", "--data-shards"],
         ),
         ({"devices": ["/a,/b", "/a"]}, {}, ["named twice", "--devices"]),
+        ({"host": "a..b"}, {}, ["--host: 'a..b' is not a host name"]),
+        ({"health_host": "a" * 70 + ".example"}, {}, ["--health-host: 'aaa", "not a host name"]),
         ({"tls_cert": "/nope"}, {}, ["belong together"]),
         ({"tls_cert": "/nope", "tls_key": "/nope"}, {}, ["cannot read /nope", "--tls-cert"]),
         ({"journal_threshold_bytes": "5MiB"}, {}, ["4 MiB", "--journal-threshold-bytes"]),
@@ -112,6 +114,27 @@ def test_a_mistake_in_the_file_names_its_line(tmp_path: pathlib.Path) -> None:
     file.write_text("port = true\n")
     with pytest.raises(errors.ConfigurationError, match=r"c.toml:1 port: 'True'"):
         _load(config=file)
+
+
+def test_a_file_that_nobody_foresaw_to_fail_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> int:
+        raise OSError(28, "No space left on device", "/run/couchestor/metrics")
+
+    monkeypatch.setattr(command, "_dispatch", fails)
+    assert command.main(["serve"]) == 1
+    assert capsys.readouterr().err == (
+        "couchestor: /run/couchestor/metrics: No space left on device\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["127.0.0.1", "::1", "[::1]", "fe80::1%eth0", "node-1.example", "localhost", "b\xfccher.de"],
+)
+def test_hosts(text: str) -> None:
+    assert _load({"host": text}).host == text.strip("[]")
 
 
 def test_kubernetes_service_links_are_not_settings() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -256,3 +257,20 @@ def test_a_node_is_known_by_its_devices_when_its_file_is_lost(
     make_log(told)
     (told.data_dir / "node.json").unlink()
     assert node_commands.recover(told).endswith("on 6 devices (0 missing)")
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("/dev/null", "/dev/null is not a folder, and a device is one: name another"),
+        ("/dev/null/d0", "/dev/null/d0 of a device: Not a directory; make it, or name another"),
+        ("/proc/d0", "/proc/d0 of a device: No such file or directory; make it"),
+    ],
+)
+def test_a_device_that_can_be_no_folder_is_one_line(
+    told: settings.Settings, boot: Boot, place: str, words: str
+) -> None:
+    others = tuple(told.data_dir / f"d{number}" for number in range(5))
+    told = dataclasses.replace(told, devices=(*others, pathlib.Path(place)))
+    with pytest.raises(errors.ConfigurationError, match=words):
+        preparation.prepare(told)
