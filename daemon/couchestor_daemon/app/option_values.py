@@ -117,8 +117,11 @@ def path(text: str) -> pathlib.Path:
 
 
 def paths(text: str) -> tuple[pathlib.Path, ...]:
-    """Paths between commas."""
-    return tuple(path(part.strip()) for part in text.split(",") if part.strip())
+    """Paths between commas, one at least: nothing between two is a variable that was not set."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise ValueError("names a folder by nothing; leave the setting out for the usual folders")
+    return tuple(map(path, parts))
 
 
 def host(text: str) -> str:

@@ -87,6 +87,10 @@ def test_bad_sizes(text: str) -> None:
             ["30+3 is not a usable coding", "--data-shards"],
         ),
         ({"devices": ["/a,/b", "/a"]}, {}, ["named twice", "--devices"]),
+        ({"devices": [""]}, {}, ["--devices: ''", "by nothing"]),
+        ({"devices": ["/a", ""]}, {}, ["--devices: '/a,'", "by nothing"]),
+        ({}, {"COUCHESTOR_DEVICES": ""}, ["COUCHESTOR_DEVICES: ''", "by nothing"]),
+        ({}, {"COUCHESTOR_DEVICES": "/a, ,/b"}, ["COUCHESTOR_DEVICES", "by nothing"]),
         ({"host": "a..b"}, {}, ["--host: 'a..b' is not a host name"]),
         ({"health_host": "a" * 70 + ".example"}, {}, ["--health-host: 'aaa", "not a host name"]),
         ({"tls_cert": "/nope"}, {}, ["belong together"]),
@@ -127,6 +131,13 @@ def test_a_file_that_nobody_foresaw_to_fail_is_one_line(
     assert capsys.readouterr().err == (
         "couchestor: /run/couchestor/metrics: No space left on device\n"
     )
+
+
+def test_no_devices_in_the_file_are_not_the_usual_ones(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("devices = []\n")
+    with pytest.raises(errors.ConfigurationError, match=r"c.toml:1 devices: '' names a folder by"):
+        _load(config=file)
 
 
 @pytest.mark.parametrize(
