@@ -8,8 +8,15 @@ import random
 from collections.abc import Iterator, Sequence
 
 import pytest
+import xxhash
 
-from couchestor_daemon.adapters import codec_choice, codec_selftest, isal_codec, pyeclib_codec
+from couchestor_daemon.adapters import (
+    codec_choice,
+    codec_selftest,
+    isal_codec,
+    local_parity,
+    pyeclib_codec,
+)
 from couchestor_daemon.ports import codec as codec_port
 from couchestor_domain import errors, geometry
 
@@ -246,15 +253,51 @@ def test_without_isal_pyeclib_serves_and_one_warning_is_logged(
 
 
 @pytest.mark.parametrize(
-    ("policy", "k", "m"), [("rs", 1, 2), ("rs", 4, 2), ("rs", 8, 3), ("rs", 9, 5), ("lrc", 8, 3)]
+    ("policy", "k", "m"),
+    [("rs", 1, 2), ("rs", 4, 2), ("rs", 9, 5), ("rs", 16, 16), ("lrc", 8, 3), ("lrc", 3, 2)],
 )
 def test_self_test_passes(policy: str, k: int, m: int) -> None:
     codec_selftest.run(codec_choice.choose(policy, shape_of(k, m)))
 
 
-def test_common_geometries_have_golden_parity() -> None:
-    for k, m in ((1, 2), (2, 2), (4, 2), (6, 3), (8, 3)):
-        assert (isal_codec.CODEC_ID, k, m) in codec_selftest.GOLDEN_PARITY
+ALLOWED = [
+    shape_of(k, m)
+    for k in range(1, geometry.SHARDS_COUNT_MAX)
+    for m in range(1, 17)
+    if k + m <= geometry.SHARDS_COUNT_MAX
+]
+
+
+def test_every_geometry_that_may_be_configured_has_golden_parity() -> None:
+    vectors = codec_selftest.golden_parity()
+    for shape in ALLOWED:
+        for codec_id in (isal_codec.CODEC_ID, Kind.RS_VAND):
+            assert (codec_id, shape.data_shards, shape.parity_shards) in vectors, shape
+        if shape.data_shards > 1 and local_parity.failures_tolerated(shape) == shape.parity_shards:
+            assert (Kind.LRC, shape.data_shards, shape.parity_shards) in vectors, shape
+    # As they were when the first stripes were written.
+    assert vectors[1, 4, 2] == 0xFEA3F293EFADDCEC
+    assert vectors[2, 4, 2] == 0xC484A4B1F89ABEA6
+    assert vectors[3, 4, 2] == 0x004D5D4BA260E3A1
+
+
+def test_isal_computes_the_golden_parity_of_every_geometry() -> None:
+    """The vectors are those of pyeclib."""
+    for shape in ALLOWED:
+        parity = [bytearray(codec_selftest.CHUNK_BYTES) for _ in range(shape.parity_shards)]
+        isal_codec.IsalCodec(shape).encode(
+            [memoryview(chunk) for chunk in codec_selftest.golden_data(shape.data_shards)],
+            [memoryview(chunk) for chunk in parity],
+        )
+        key = (isal_codec.CODEC_ID, shape.data_shards, shape.parity_shards)
+        found = xxhash.xxh3_64_intdigest(b"".join(parity))
+        assert found == codec_selftest.golden_parity()[key], shape
+
+
+def test_a_geometry_without_a_golden_vector_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec_selftest, "golden_parity", dict)
+    with pytest.raises(errors.CodecSelfTestError, match="no golden vector in golden_parity"):
+        codec_selftest.run(isal_codec.IsalCodec(shape_of(4, 2)))
 
 
 class FlippingCodec(isal_codec.IsalCodec):
