@@ -131,7 +131,8 @@ class ShardRows:
         self, stripe: Stripe, index: int, rows: chunk_rows.Rows, target: memoryview | None
     ) -> memoryview | None:
         """Verified rows of one shard's chunk, in ``target`` if that is given; None when the shard
-        failed, which is then in ``stripe.failed`` and reported.
+        failed, which is then in ``stripe.failed``, and reported unless only this process is at
+        fault.
         """
         location = stripe.location
         zone = stripe.members.zones[index]
@@ -169,6 +170,10 @@ class ShardRows:
                         if isinstance(outcome, BaseException):
                             raise outcome
                     header = self._accept(stripe, index, window)
+        except errors.DeviceStarvedError as exc:
+            # Nothing is wrong with the shard, so there is nothing to repair: only to read around.
+            stripe.failed.setdefault(index, f"cannot be read now: {exc}")
+            return None
         except errors.DeviceError as exc:
             self._fail(stripe, index, f"cannot be read: {exc}")
             return None

@@ -33,6 +33,7 @@ class FakeMedia:
     def __init__(self) -> None:
         self.zones: dict[ids.ZoneAddress, bytearray] = {}
         self.dead: set[ids.ZoneAddress] = set()
+        self.starved: set[ids.ZoneAddress] = set()
         self.in_memory = False
         self.stalled: dict[ids.ZoneAddress, asyncio.Event] = {}
         self.reads: list[tuple[ids.ZoneAddress, int, int]] = []
@@ -43,6 +44,8 @@ class FakeMedia:
         self.reads.append((zone, offset_bytes, len(buffer)))
         if zone in self.dead:
             raise errors.DeviceGoneError(f"device {zone.device_id} is gone")
+        if zone in self.starved:
+            raise errors.DeviceStarvedError("Too many open files")
         found = bytes(self.zones[zone][offset_bytes : offset_bytes + len(buffer)])
         buffer[:] = found.ljust(len(buffer), b"\0")
 
@@ -286,6 +289,18 @@ async def test_a_degraded_range_reads_only_its_rows_of_k_shards() -> None:
     assert [event.missing_shards for event in degraded] == [(1,)]
     assert rig.failed() == {1}
     assert [report[:3] for report in rig.damage] == [(GROUP, OFFSET, 1)]
+
+
+async def test_what_a_process_lacks_descriptors_for_is_read_around_and_not_repaired() -> None:
+    rig = rig_of(data_bytes=1_300_000)
+    rig.media.starved = {rig.members.zones[1]}
+    assert await rig.read(0, rig.location.data_bytes) == rig.data
+    assert rig.damage == []
+    assert rig.failed() == set()
+    rig.media.starved = set(rig.members.zones)
+    with pytest.raises(errors.InsufficientShardsError, match="cannot be read now: Too many open"):
+        await rig.read(0, rig.location.data_bytes)
+    assert rig.damage == []
 
 
 @pytest.mark.parametrize("cached", [False, True])
