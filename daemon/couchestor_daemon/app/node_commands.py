@@ -98,8 +98,10 @@ def status(told: settings.Settings) -> dict[str, object]:
         with urllib.request.urlopen(url, timeout=STATUS_TIMEOUT_SECONDS) as answer:
             found = json.load(answer)
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as exc:
+        # What another protocol says first is part of it, line ends and all.
+        reason = " ".join(str(exc).split())[:200]
         raise errors.ConfigurationError(
-            f"no node answers at {url} ({exc!s:.200}); start it, or name its --health-port"
+            f"no node answers at {url} ({reason}); start it, or name its --health-port"
         ) from exc
     if not isinstance(found, dict) or not {"ready", "reasons", "children"} <= found.keys():
         raise errors.ConfigurationError(

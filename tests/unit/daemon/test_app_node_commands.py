@@ -32,7 +32,7 @@ def banner_port() -> Iterator[int]:
 
 
 def test_another_protocol_is_no_node(banner_port: int) -> None:
-    with pytest.raises(errors.ConfigurationError, match=r"no node answers at .*SSH-2\.0-x"):
+    with pytest.raises(errors.ConfigurationError, match=r"no node answers at .*SSH-2\.0-x\);"):
         node_commands.status(settings.Settings(health_port=banner_port))
 
 
