@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pathlib
 import random
 import shutil
@@ -10,7 +11,7 @@ import typing
 
 import botocore.exceptions
 import pytest
-from tests.functional import daemon_process, mounted_device
+from tests.functional import daemon_process, mounted_device, node_command
 
 from couchestor_bench import server_process
 
@@ -124,6 +125,8 @@ def test_a_full_file_system_below_everything_ends_no_process(tmp_path: pathlib.P
         client.put_object(Bucket=daemon_process.BUCKET, Key="new", Body=b"room again")
         _verify(server, {**objects, "new": b"room again"})
         assert {process.pid for process in server.tree()} == processes
+        listed = node_command.run("device", "list", "--json", data_dir=place)
+        assert {row["state"] for row in json.loads(listed.stdout)} == {"present"}, listed.stdout
 
 
 def _fill(
