@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import random
+import time
 import typing
+import urllib.request
 
 import pytest
 from tests.functional import daemon_process
@@ -20,11 +23,14 @@ _LOST: typing.Final = ("d1", "d4")
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("crash", [False, True], ids=["stopped", "killed"])
 def test_two_of_six_devices_can_be_lost_while_serving(tmp_path: pathlib.Path, crash: bool) -> None:
-    with daemon_process.running(tmp_path / "node") as server:
+    (health_port,) = server_process.free_ports(1)
+    options = {"health-port": str(health_port)}
+    with daemon_process.running(tmp_path / "node", options=options) as server:
         objects = _write(server, "before", 42)
         objects |= _write(server, "large", 1, size_bytes=21 * 1024 * _KIB + 3)
         for name in _LOST:
             server_process.delete_in_use(server.data_dir / "devices" / name)
+        _wait_until_told(health_port, server.log_path)
         _verify(server, objects)
         objects |= _write(server, "after", 42)
         _verify(server, objects)
@@ -49,6 +55,24 @@ def _write(
         objects[key] = random.Random(key).randbytes(size)
         client.put_object(Bucket=daemon_process.BUCKET, Key=key, Body=objects[key])
     return objects
+
+
+def _wait_until_told(health_port: int, log_path: pathlib.Path) -> None:
+    """Until health names both devices, which nobody need have used; so does the log."""
+    deadline = time.monotonic() + 30
+    while True:
+        with urllib.request.urlopen(f"http://127.0.0.1:{health_port}/readyz", timeout=5) as answer:
+            warnings = json.load(answer)["warnings"]
+        told = [warning for warning in warnings if "is out of service: " in warning]
+        if len(told) == len(_LOST):
+            break
+        assert time.monotonic() < deadline, warnings
+        time.sleep(0.05)
+    log = log_path.read_text()
+    for name, warning in zip(_LOST, sorted(told), strict=True):
+        assert warning.startswith(f"device {name} is out of service: ")
+        lines = [line for line in log.splitlines() if f"event_device_label={name}" in line]
+        assert any(" WARNING " in line and "health changed" in line for line in lines), lines
 
 
 def _verify(server: server_process.ServerProcess, objects: dict[str, bytes]) -> None:

@@ -112,6 +112,11 @@ class DirectoryDevice:
             return False
         return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
 
+    def check_present(self) -> None:
+        """Raises DeviceGoneError when the folder was deleted; touches nothing on the medium."""
+        with self._mapped("look"):
+            self._check_present()
+
     def report(self) -> Sequence[device_port.ZoneReport]:
         with self._mapped("report"):
             self._check_present()

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
+from couchestor_daemon.app import node_warnings
+
 TICK_SECONDS_MAX: Final = 10.0
 STORM_RESTART_COUNT: Final = 3
 
@@ -50,12 +52,12 @@ class Snapshot:
             return [f"the node is {self.phase}"]
         if not any(c.state == "ready" for c in self.children if c.name.startswith("worker")):
             return ["no worker is ready"]
-        return []
+        return node_warnings.reasons_not_to_serve(self.summary)
 
     @property
     def warnings(self) -> list[str]:
         """What a person should look at though the node serves."""
-        return [
+        return node_warnings.warnings(self.summary) + [
             f"{c.name} keeps crashing ({c.failure_streak} times in a row, last: {c.last_exit})"
             if c.is_storming
             else f"{c.name} is {c.state}"

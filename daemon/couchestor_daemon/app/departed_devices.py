@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import dataclasses
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Mapping
 
 from couchestor_daemon.adapters import departure_board
 from couchestor_daemon.app import metrics, node_file, settings
-from couchestor_daemon.ports import media as media_port
 from couchestor_domain import ids
-
-LOOK_SECONDS: Final = 1.0
 
 _log = logging.getLogger("couchestor.devices")
 
@@ -77,37 +71,3 @@ def refuse_stalled(
     if there and departed.issuperset(there):
         for device_id in there:
             departures.refuse_stalled(ids.DeviceId(device_id))
-
-
-async def tell(
-    told: settings.Settings,
-    departures: departure_board.DepartureBoard | None,
-    media: media_port.Media,
-    *,
-    report: Callable[[dict[str, object]], None],
-    stop: asyncio.Event,
-) -> None:
-    """Report which devices are out and why, within a second of their leaving, until ``stop``.
-
-    Args:
-        media: Those of this process: it lets go of them also while it has nothing to do.
-    """
-    seen_count = 0
-    while departures is not None and not stop.is_set():
-        if departures.count() != seen_count:
-            seen_count = departures.count()
-            media.healthy_devices()
-            membership = node_file.load(told)
-            members = {} if membership is None else membership.members
-            report(
-                {
-                    "departed": {
-                        members[row.device_id].label
-                        if row.device_id in members
-                        else row.device_id: row.reason
-                        for row in departures.since(0)
-                    }
-                }
-            )
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), LOOK_SECONDS)

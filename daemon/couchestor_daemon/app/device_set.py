@@ -119,6 +119,14 @@ def format_one(
     directory_device.format_directory(path, identity)
 
 
+def label_of(
+    devices: Mapping[ids.DeviceId, directory_device.DirectoryDevice], device_id: ids.DeviceId
+) -> str:
+    """What people call one of these devices; empty when it is none of them."""
+    device = devices.get(device_id)
+    return "" if device is None else device.identity.label
+
+
 def open_all(
     told: settings.Settings, membership: node_file.Membership | None
 ) -> dict[ids.DeviceId, directory_device.DirectoryDevice]:

@@ -10,9 +10,9 @@ from typing import Final
 from couchestor_daemon.adapters import system_clock
 from couchestor_daemon.app import (
     checkpointing,
-    departed_devices,
     device_messages,
     device_orders,
+    device_presence,
     drive_watching,
     metrics,
     moving,
@@ -95,6 +95,13 @@ class Maintenance:
             ),
             damaged_sequence=self._damaged_sequence,
         )
+        self._presence = device_presence.DevicePresence(
+            told,
+            self.node.devices,
+            self.node.media,
+            departures=self.node.departures,
+            report=report,
+        )
         self._usage: release.Usage | None = None
         self._told_zones: dict[str, object] = {}
 
@@ -157,15 +164,7 @@ class Maintenance:
             group.create_task(self._schedule.run(stop))
             group.create_task(self._pace_keeper.run(stop))
             group.create_task(self.node.tend(stop))
-            group.create_task(
-                departed_devices.tell(
-                    self._told,
-                    self.node.departures,
-                    self.node.media,
-                    report=self._report,
-                    stop=stop,
-                )
-            )
+            group.create_task(self._presence.run(stop))
             group.create_task(background.BackgroundRunner(works).run(stop))
         if self._told.destage_on_stop:
             self._is_emptying_log = True

@@ -83,7 +83,10 @@ class Node:
         self.mistrust = drive_counting.Mistrust(place)
         """What that process has found."""
         self.publisher = drive_counting.FaultPublisher(
-            self.drives, metrics.CountingPublisher(counters, log_events.LogEventPublisher())
+            self.drives,
+            metrics.CountingPublisher(
+                counters, log_events.LogEventPublisher(label_of=self._label_of)
+            ),
         )
         membership = node_file.load(told)
         self.departures = departed_devices.board()
@@ -156,6 +159,9 @@ class Node:
         self._repairs: set[asyncio.Task[None]] = set()
         self._drains: list[Callable[[], Awaitable[None]]] = []
         self.counters = counters
+
+    def _label_of(self, device_id: ids.DeviceId) -> str:
+        return device_set.label_of(self.devices, device_id)
 
     async def _run_commit(self, gather: commit_log.Gather) -> None:
         await self._commit_thread.run(self._log.commit_gathered, gather)

@@ -15,7 +15,7 @@ from couchestor_daemon.adapters import (
     threaded_media,
     worker_threads,
 )
-from couchestor_daemon.app import preparation, settings, stop_mark
+from couchestor_daemon.app import device_set, preparation, settings, stop_mark
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import (
     commit_log,
@@ -88,7 +88,9 @@ def repair(told: settings.Settings, devices: Devices) -> list[str]:
             return []
         # Spent before anything changes: what follows is not synced until ``conclude``.
         stop_mark.write_running(told.data_dir)
-        publisher = log_events.LogEventPublisher()
+        publisher = log_events.LogEventPublisher(
+            label_of=lambda device_id: device_set.label_of(devices, device_id)
+        )
         media = threaded_media.ThreadedMedia(devices, preparation.health_changes(publisher))
         try:
             log = commit_log.CommitLog(

@@ -183,7 +183,9 @@ def _build_index(
     node_id: ids.NodeId,
 ) -> replay.ReplayReport:
     index = open_index(told)
-    publisher = log_events.LogEventPublisher()
+    publisher = log_events.LogEventPublisher(
+        label_of=lambda device_id: device_set.label_of(devices, device_id)
+    )
     media = threaded_media.ThreadedMedia(devices, health_changes(publisher))
     try:
         log = commit_log.CommitLog(

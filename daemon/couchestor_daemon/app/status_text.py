@@ -24,18 +24,11 @@ def render(found: Mapping[str, Any]) -> str:
     node = found.get("node") or {}
     if "node_id" in node:
         lines.append(f"node       {node['node_id']}")
-    if "devices_count" in node:
-        missing = int(node.get("missing_count", 0))
-        text = f"devices    {node['devices_count']} present"
-        lines.append(f"{text}, {missing} missing at the last start or change" if missing else text)
-    lines += [
-        f"warning: device {label} is out of service: {reason}"
-        for label, reason in sorted((node.get("departed") or {}).items())
-    ]
-    lines += [
-        f"warning: device {label} is {text}"
-        for label, text in sorted((node.get("mistrusted") or {}).items())
-    ]
+    devices = node.get("devices") or {}
+    if devices:
+        away = devices["members"] - devices["in_service"]
+        text = f"devices    {devices['in_service']} in service"
+        lines.append(f"{text}, {away} not" if away else text)
     zones = node.get("zones") or {}
     if zones:
         width = max(map(len, zones))
@@ -78,8 +71,6 @@ def _repair_lines(node: Mapping[str, Any]) -> list[str]:
         text = f"rebuild    {rebuild['groups_waiting']} groups wait, up to {mib} MiB to write"
         seconds_left = rebuild.get("seconds_left")
         lines.append(f"{text}, about {seconds_left} s" if seconds_left else text)
-    if rebuild.get("groups_failed"):
-        lines.append(f"warning: {rebuild['groups_failed']} groups have lost bytes, see the log")
     scrub = node.get("scrub") or {}
     now, last = scrub.get("now") or {}, scrub.get("last") or {}
     if now and not now.get("ended_at"):
@@ -113,7 +104,4 @@ def _stranded_lines(node: Mapping[str, Any]) -> list[str]:
     text = f"moving     {moving['groups']} groups to "
     text += f"{moving['data_shards']} + {moving['parity_shards']}: "
     text += f"no device is free to take the place of {', '.join(moving['in_place_of'])}"
-    lines = [text]
-    if moving.get("waits_for_room"):
-        lines.append("warning: these groups wait for room: delete objects or add devices")
-    return lines
+    return [text]

@@ -93,6 +93,14 @@ def test_readiness_follows_the_board() -> None:
         code, text = get("/readyz?x=1")
         assert code == 200
         assert "worker-1 keeps crashing (5 times" in json.loads(text)["warnings"][0]
+        board.describe({"departed": {"d1": "its folder was deleted"}})
+        warned = json.loads(get("/readyz")[1])["warnings"]
+        assert warned[0] == "device d1 is out of service: its folder was deleted"
+        away = {"members": 1, "in_service": 0, "taking_writes": 0}
+        board.describe({"devices": {**away, "writes_need": 1, "losses_survived": 1}})
+        code, text = get("/readyz")
+        assert code == 503
+        assert json.loads(text)["reasons"] == ["none of the node's 1 devices is in service"]
         board.update(phase="serving", children=[_child("worker-0", "waiting", streak=1)])
         assert json.loads(get("/readyz")[1])["reasons"] == ["no worker is ready"]
         assert get("/nope")[0] == 404

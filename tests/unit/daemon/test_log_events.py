@@ -64,3 +64,18 @@ def test_other_events_get_a_line_each(caplog: pytest.LogCaptureFixture) -> None:
             events.HealthChanged(subject="device a", healthy=False, reason="it is gone")
         )
     assert len(caplog.records) == 2
+
+
+def test_the_death_of_a_device_is_in_a_log_of_warnings_by_its_label(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, logger="couchestor.events")
+    publisher = log_events.LogEventPublisher(
+        Clock(), label_of={ids.DeviceId("a"): "d1"}.__getitem__
+    )
+    publisher.publish(events.HealthChanged(subject="device a", healthy=True, reason="is back"))
+    assert caplog.records == []
+    publisher.publish(events.HealthChanged(subject="device a", healthy=False, reason="is gone"))
+    publisher.publish(failed("a"))
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert [record.__dict__["event_device_label"] for record in caplog.records] == ["d1"] * 2
