@@ -17,6 +17,8 @@ import pytest
 from tests.functional import daemon_process
 
 from couchestor_bench import server_process, signing
+from couchestor_daemon.app import stop_mark
+from couchestor_daemon.services import recovery_table
 
 _BODY: typing.Final = random.Random(7).randbytes(9 << 20)
 
@@ -58,6 +60,25 @@ def test_sigterm_lets_a_running_upload_finish(tmp_path: pathlib.Path) -> None:
         client = daemon_process.boto_client(server)
         read = client.get_object(Bucket=daemon_process.BUCKET, Key="slow")["Body"].read()
         assert read == _BODY
+
+
+def test_a_stop_that_cuts_a_stalled_upload_off_is_clean(tmp_path: pathlib.Path) -> None:
+    options = {"workers": "1", "drain-seconds": "0.5"}
+    with daemon_process.running(tmp_path / "node", options=options) as server:
+        path = f"/{daemon_process.BUCKET}/stalled"
+        headers = signing.sign_headers(server.credentials, "PUT", host=server.host, path=path)
+        headers["Expect"] = "100-continue"
+        lines = [f"PUT {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
+            head = "\r\n".join([*lines, f"Content-Length: {len(_BODY)}", "", ""])
+            connection.sendall(head.encode())
+            assert connection.recv(64).startswith(b"HTTP/1.1 100")
+            assert server.terminate() == 0
+        log = server.log_path.read_text()
+        assert "1 requests cut off by shutdown" in log
+        assert "killing what is left" not in log
+        stop = stop_mark.last_stop(server.data_dir)
+        assert stop is recovery_table.LastStop.CLEAN
 
 
 def _wait_until_draining(port: int) -> None:

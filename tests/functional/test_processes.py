@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -44,6 +45,8 @@ async def run_worker(settings, *, slot, credentials, inbox, ready, stop):
     await stop.wait()
     if settings.region == "stuck":
         await asyncio.sleep(60)
+    if settings.region == "late":
+        await asyncio.sleep(settings.drain_seconds + 0.1)
     server.close()
     (settings.data_dir / f"drained-{slot}").touch()
 
@@ -58,8 +61,9 @@ def conclude(settings):
 """
 _RUN = """
 import os, sys
-from couchestor_daemon.app import option_table, serve_command
+from couchestor_daemon.app import option_table, serve_command, supervisor
 from couchestor_domain import errors
+supervisor.CLOSING_SECONDS = float(os.environ["CLOSING_SECONDS"])
 try:
     told = option_table.load({}, os.environ)
     sys.exit(serve_command.run(told, environment=dict(os.environ), child_module="small_node"))
@@ -91,6 +95,7 @@ class Node:
             "COUCHESTOR_HEALTH_PORT": str(self.health_port),
             "COUCHESTOR_WORKERS": "2",
             "COUCHESTOR_LOG_JSON": "1",
+            "CLOSING_SECONDS": "10",
             **variables,
         }
         (folder / "empty.toml").touch()
@@ -220,12 +225,21 @@ def test_a_crash_storm_is_visible_and_backs_off(start: Callable[..., Node]) -> N
 
 
 def test_drain_has_a_deadline(start: Callable[..., Node]) -> None:
-    node = start(COUCHESTOR_REGION="stuck", COUCHESTOR_DRAIN_SECONDS="0.3")
+    node = start(COUCHESTOR_REGION="stuck", COUCHESTOR_DRAIN_SECONDS="0.3", CLOSING_SECONDS="0.2")
     node.wait_ready()
     node.process.send_signal(signal.SIGINT)
     assert node.process.wait(10) == 0
     assert "drain deadline passed" in node.log.read_text()
     assert not (node.data_dir / "concluded").exists(), "a killed child is no orderly stop"
+
+
+def test_a_child_that_cuts_requests_off_may_end_in_order(start: Callable[..., Node]) -> None:
+    node = start(COUCHESTOR_REGION="late", COUCHESTOR_DRAIN_SECONDS="0.3")
+    node.wait_ready()
+    node.process.terminate()
+    assert node.process.wait(15) == 0, node.log.read_text()
+    assert "drain deadline passed" not in node.log.read_text()
+    assert (node.data_dir / "concluded").read_text() == "drained-0 drained-1"
 
 
 def test_a_second_daemon_on_the_same_data_is_refused(start: Callable[..., Node]) -> None:
@@ -250,6 +264,27 @@ def test_systemd_is_told_ready_alive_and_stopping(
         while "STOPPING=1" not in seen:
             seen.update(receiver.recv(4096).decode().split("\n"))
         assert node.process.wait(15) == 0
+
+
+def test_systemd_is_told_ready_though_its_queue_was_full(
+    start: Callable[..., Node], tmp_path: pathlib.Path
+) -> None:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other,
+    ):
+        receiver.bind(str(tmp_path / "n"))
+        receiver.settimeout(15)
+        other.connect(str(tmp_path / "n"))
+        other.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                other.send(b"OTHER=1")
+        node = start(NOTIFY_SOCKET=str(tmp_path / "n"))
+        node.wait_ready()
+        seen: set[str] = set()
+        while "READY=1" not in seen:
+            seen.update(receiver.recv(4096).decode().split("\n"))
 
 
 def test_hangup_keeps_every_process(start: Callable[..., Node]) -> None:

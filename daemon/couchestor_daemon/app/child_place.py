@@ -88,3 +88,13 @@ class ChildPlace:
         for waiting in self._asked.values():
             if not waiting.done():
                 waiting.set_result(None)
+
+
+def exit_text(code: int) -> str:
+    """What people read of how a process ended; ``code`` is negative for a signal."""
+    if code >= 0:
+        return f"exit status {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

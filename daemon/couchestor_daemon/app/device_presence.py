@@ -29,7 +29,7 @@ class DevicePresence:
         devices: Of this process, also those that left it; changes while the node serves.
         media: What they are in service of.
         departures: Which devices left in this run, and why; None outside a node.
-        report: Takes what has changed: ``devices``, ``departed`` and ``missing``.
+        report: Takes what has changed: ``device_counts``, ``departed`` and ``missing``.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class DevicePresence:
             if departures_service.is_lost(self._media, ids.DeviceId(device_id))
         ]
         return {
-            "devices": {
+            "device_counts": {
                 "members": len(members),
                 "in_service": len(members) - len(away),
                 "taking_writes": len(self._media.healthy_devices()),

@@ -12,7 +12,7 @@ def warnings(node: Mapping[str, Any]) -> list[str]:
     Args:
         node: What the processes of the node have reported, as under ``node`` in ``/status``.
     """
-    found = _of_devices(node.get("devices") or {})
+    found = _of_devices(node.get("device_counts") or {})
     if failed_count := int((node.get("rebuild") or {}).get("groups_failed", 0)):
         found.append(f"{failed_count} groups have lost bytes, see the log")
     found += [
@@ -38,7 +38,7 @@ def warnings(node: Mapping[str, Any]) -> list[str]:
 
 def reasons_not_to_serve(node: Mapping[str, Any]) -> list[str]:
     """Why no request can be answered well, whatever the processes are doing."""
-    devices = node.get("devices") or {}
+    devices = node.get("device_counts") or {}
     if devices and not devices["in_service"]:
         return [f"none of the node's {devices['members']} devices is in service"]
     return []

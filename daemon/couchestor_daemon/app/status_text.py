@@ -24,7 +24,7 @@ def render(found: Mapping[str, Any]) -> str:
     node = found.get("node") or {}
     if "node_id" in node:
         lines.append(f"node       {node['node_id']}")
-    devices = node.get("devices") or {}
+    devices = node.get("device_counts") or {}
     if devices:
         away = devices["members"] - devices["in_service"]
         text = f"devices    {devices['in_service']} in service"

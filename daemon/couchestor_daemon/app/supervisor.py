@@ -37,6 +37,12 @@ HEALTHY_SECONDS: Final = 30.0
 """A child that lived this long has recovered: its next crash waits the least again."""
 SILENT_SECONDS_MAX: Final = 20.0
 """A child without a beat for this long hangs, and is killed and restarted."""
+CLOSING_SECONDS: Final = 15.0
+"""What a child has after the time to drain: to cut off what is left of its requests, settle what
+it has begun to commit and close. More than the default deadline of a device that hangs meanwhile.
+"""
+CONCLUDE_SECONDS_MAX: Final = 30.0
+"""The index is synced in it."""
 _TICK_SECONDS: Final = 0.5
 
 _log = logging.getLogger("couchestor.supervisor")
@@ -76,16 +82,13 @@ class Supervisor:
     ) -> None:
         self._told, self._root, self._board, self._manager = told, root, board, manager
         self._environment = dict(os.environ if environment is None else environment)
-        self._on_ready, self._on_child_exit, self._reload = (
-            on_ready,
-            on_child_exit,
-            reload,
-        )
+        self._on_ready, self._on_child_exit, self._reload = on_ready, on_child_exit, reload
         self._module = child_module
         self._stop = asyncio.Event()
         self._refused = False
         self._forced = False
         self._was_ready = False
+        self._manager_knows = False
         self._phase = "preparing"
         self._devices = live_devices.LiveDevices(
             told,
@@ -95,12 +98,10 @@ class Supervisor:
             verdicts=drive_counting.verdicts(self._environment),
         )
         self._children: list[child_place.ChildPlace] = []
-        # The manager's watchdog belongs to this process alone.
-        for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
-            self._environment.pop(name, None)
+        # The manager's watchdog belongs to this process alone, and so do the root keys.
         for name in (
-            credentials_file.ACCESS_KEY_VARIABLE,
-            *credentials_file.SECRET_VARIABLES,
+            *("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"),
+            *(credentials_file.ACCESS_KEY_VARIABLE, *credentials_file.SECRET_VARIABLES),
         ):
             self._environment.pop(name, None)
 
@@ -145,9 +146,8 @@ class Supervisor:
         code = await self._run_once(preparing)
         self._board.describe(preparing.summary)
         if code not in (0, child.REFUSED_EXIT) and not self._stop.is_set():
-            raise errors.ConfigurationError(
-                f"preparing the store failed ({_exit_text(code)}); the log above says why"
-            )
+            how = child_place.exit_text(code)
+            raise errors.NodeError(f"preparing the store failed ({how}); the log above says why")
         return code == 0 and not self._stop.is_set()
 
     async def _conclude(self) -> None:
@@ -155,14 +155,14 @@ class Supervisor:
         concluding = child_place.ChildPlace("conclude", 0)
         self._children = [concluding]
         running = asyncio.create_task(self._run_once(concluding))
-        _, late = await asyncio.wait([running], timeout=self._told.drain_seconds)
+        _, late = await asyncio.wait([running], timeout=CONCLUDE_SECONDS_MAX)
         if late:
             concluding.signal(signal.SIGKILL)
         code = await running
         if code != 0:
             _log.warning(
                 "the stop is not marked as clean: after a reboot the index is rebuilt",
-                extra={"exit": _exit_text(code)},
+                extra={"exit": child_place.exit_text(code)},
             )
 
     async def _keep(self, each: child_place.ChildPlace) -> None:
@@ -179,7 +179,7 @@ class Supervisor:
                 self._refused = True
                 return
             each.failure_streak += 1
-            each.last_exit = _exit_text(code)
+            each.last_exit = child_place.exit_text(code)
             each.restart_count += 1
             wait = backoff_seconds(each.failure_streak)
             _log.error(
@@ -290,14 +290,20 @@ class Supervisor:
             self._was_ready = True
             self._phase = "serving"
             self._publish()
-            self._manager.ready(f"serving {self._told.endpoint}")
+            self._tell_ready()
             self._on_ready()
+
+    def _tell_ready(self) -> None:
+        # Again at the next tick if the manager's queue is full: else the unit is never ready.
+        if self._phase == "serving" and not self._manager_knows:
+            self._manager_knows = self._manager.ready(f"serving {self._told.endpoint}")
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         fed = 0.0
         while True:
             self._publish()
+            self._tell_ready()
             silent = False
             for each in self._children:
                 quiet_seconds = loop.time() - each.last_beat
@@ -350,7 +356,10 @@ class Supervisor:
         """True when every child ended by itself."""
         if not self._stop.is_set():
             self._interrupt()
-        _, late = await asyncio.wait(keepers, timeout=self._told.drain_seconds)
+        # The children cut requests off when the time to drain has passed, and need some more to
+        # end in order.
+        seconds_max = self._told.drain_seconds + CLOSING_SECONDS
+        _, late = await asyncio.wait(keepers, timeout=seconds_max)
         if late:
             _log.warning("drain deadline passed, killing what is left", extra={"left": len(late)})
             for each in self._children:
@@ -389,12 +398,3 @@ def lock_data_dir(
             f"another couchestor daemon uses {told.data_dir}; {advice}"
         ) from exc
     return fd
-
-
-def _exit_text(code: int) -> str:
-    if code >= 0:
-        return f"exit status {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

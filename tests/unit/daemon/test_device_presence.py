@@ -71,11 +71,11 @@ async def test_a_deleted_folder_is_out_of_service_though_nobody_used_it(
     told: settings.Settings, board: departure_board.DepartureBoard
 ) -> None:
     rig = Rig(told, board)
-    assert rig.presence.look() == {"devices": ALL_THERE, "departed": {}, "missing": {}}
+    assert rig.presence.look() == {"device_counts": ALL_THERE, "departed": {}, "missing": {}}
     for name in ("d0", "d2"):
         shutil.rmtree(told.data_dir.parent / name)
     found = rig.presence.look()
-    assert found["devices"] == {**ALL_THERE, "in_service": 1, "taking_writes": 1}
+    assert found["device_counts"] == {**ALL_THERE, "in_service": 1, "taking_writes": 1}
     departed = found["departed"]
     assert isinstance(departed, dict)
     assert sorted(departed) == ["d0", "d2"]
@@ -92,7 +92,7 @@ async def test_what_was_not_there_at_the_start_is_missing(
     shutil.rmtree(path)
     rig = Rig(told, board)
     assert rig.presence.look() == {
-        "devices": {**ALL_THERE, "in_service": 2, "taking_writes": 2},
+        "device_counts": {**ALL_THERE, "in_service": 2, "taking_writes": 2},
         "departed": {},
         "missing": {"d1": str(path)},
     }

@@ -106,17 +106,19 @@ def devices(*, in_service: int, taking_writes: int) -> dict[str, int]:
 
 
 def test_devices_that_are_away_are_counted() -> None:
-    assert lines(devices=devices(in_service=6, taking_writes=6)) == ["devices    6 in service"]
-    assert lines(devices=devices(in_service=4, taking_writes=4)) == [
+    assert lines(device_counts=devices(in_service=6, taking_writes=6)) == [
+        "devices    6 in service"
+    ]
+    assert lines(device_counts=devices(in_service=4, taking_writes=4)) == [
         "devices    4 in service, 2 not"
     ]
 
 
 def test_what_a_loss_costs_is_a_warning() -> None:
-    assert warned(devices=devices(in_service=4, taking_writes=3)) == []
+    assert warned(device_counts=devices(in_service=4, taking_writes=3)) == []
     refused = "writes are refused with 503: 2 devices take them and 3 are needed"
-    assert warned(devices=devices(in_service=4, taking_writes=2)) == [refused]
-    assert warned(devices=devices(in_service=2, taking_writes=2)) == [
+    assert warned(device_counts=devices(in_service=4, taking_writes=2)) == [refused]
+    assert warned(device_counts=devices(in_service=2, taking_writes=2)) == [
         "4 of 6 devices are out of service, more than the 2 that may be: part of what is stored "
         "cannot be read before some of them are back",
         refused,
@@ -128,9 +130,9 @@ def test_what_a_loss_costs_is_a_warning() -> None:
 
 def test_a_node_without_any_device_is_not_ready() -> None:
     assert node_warnings.reasons_not_to_serve({}) == []
-    one = {"devices": devices(in_service=1, taking_writes=1)}
+    one = {"device_counts": devices(in_service=1, taking_writes=1)}
     assert node_warnings.reasons_not_to_serve(one) == []
-    none = {"devices": devices(in_service=0, taking_writes=0)}
+    none = {"device_counts": devices(in_service=0, taking_writes=0)}
     assert node_warnings.reasons_not_to_serve(none) == [
         "none of the node's 6 devices is in service"
     ]
