@@ -15,7 +15,7 @@ import pytest
 from tests.functional import daemon_process
 
 from couchestor_bench import server_process
-from couchestor_daemon.app import option_table
+from couchestor_daemon.app import command, option_table, supervisor
 
 _ROOT: typing.Final = pathlib.Path(__file__).resolve().parents[2]
 _UNIT: typing.Final = _ROOT / "systemd" / "couchestord.service"
@@ -40,7 +40,10 @@ def test_unit_says_what_the_daemon_relies_on() -> None:
     # Only the supervisor gets SIGTERM: it drains the others.
     assert directives["KillMode"] == "mixed"
     config = tomllib.loads((_ROOT / "systemd" / "couchestor.toml").read_text())
-    assert int(directives["TimeoutStopSec"]) > config["drain_seconds"]
+    stop_seconds = supervisor.CLOSING_SECONDS + supervisor.CONCLUDE_SECONDS_MAX
+    assert int(directives["TimeoutStopSec"]) > config["drain_seconds"] + stop_seconds
+    assert directives["Restart"] == "on-failure"
+    assert directives["RestartPreventExitStatus"] == str(command.USAGE_EXIT)
     assert config["data_dir"] == f"/var/lib/{directives['StateDirectory']}"
 
 
@@ -48,9 +51,9 @@ def test_unit_names_what_make_install_puts_there() -> None:
     makefile = (_ROOT / "Makefile").read_text()
     prefix = re.search(r"^PREFIX \?= (\S+)$", makefile, re.MULTILINE)
     assert prefix is not None
-    program, command, flag, config = _directives()["ExecStart"].split()
+    program, act, flag, config = _directives()["ExecStart"].split()
     assert program == f"{prefix[1]}/bin/couchestor"
-    assert (command, flag) == ("serve", "--config")
+    assert (act, flag) == ("serve", "--config")
     # The same file a person's own `couchestor status` looks for.
     assert pathlib.Path(config) == option_table.SYSTEM_CONFIG_PATH
     user = _directives()["User"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections.abc
+import errno
 import importlib
 import importlib.util
 import json
@@ -16,6 +17,8 @@ from couchestor_daemon.app import logs, option_table, option_values, settings, s
 from couchestor_domain import errors
 
 USAGE_EXIT: Final = 2
+_PASSING_ERRNOS: Final = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EWOULDBLOCK})
+"""A port that is taken, an address that this machine does not have yet, a lock that is held."""
 FOREIGN: Final = {
     "bench": ("couchestor_bench.command:main", "measure this node or any S3 endpoint"),
     "operator": ("couchestor_operator.app.command:main", "run the Kubernetes operator"),
@@ -91,13 +94,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: collections.abc.Sequence[str] | None = None) -> int:
-    """Entry of the command. Returns the exit status: 2 for a mistake in how it was called."""
+    """Entry of the command. Returns the exit status: 2 for a mistake in how it was called, which
+    only a person can correct, 1 for what may be different the next time."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(words, dict(os.environ))
     except errors.ConfigurationError as exc:
         print(f"couchestor: {exc.message}", file=sys.stderr)
-        return USAGE_EXIT
+        return 1 if _may_pass(exc) else USAGE_EXIT
     except errors.CouchestorError as exc:
         print(f"couchestor: {exc.message}", file=sys.stderr)
         return 1
@@ -112,6 +116,12 @@ def main(argv: collections.abc.Sequence[str] | None = None) -> int:
         place = f"{exc.filename}: " if exc.filename else ""
         print(f"couchestor: {place}{exc.strerror or exc}", file=sys.stderr)
         return 1
+
+
+def _may_pass(exc: errors.ConfigurationError) -> bool:
+    """Whether the settings may be right: somebody else has a port, an address or the folder now."""
+    cause = exc.__cause__
+    return isinstance(cause, OSError) and cause.errno in _PASSING_ERRNOS
 
 
 def build_parser() -> argparse.ArgumentParser:

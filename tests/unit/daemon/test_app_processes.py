@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import logging
+import os
 import pathlib
 import socket
 import urllib.error
@@ -18,11 +19,13 @@ import pytest
 from couchestor_daemon.adapters import log_events
 from couchestor_daemon.app import (
     child_status,
+    command,
     health_server,
     logs,
     metrics,
     serve_command,
     service_manager,
+    settings,
     supervisor,
 )
 from couchestor_domain import errors, events, ids
@@ -97,7 +100,7 @@ def test_readiness_follows_the_board() -> None:
         warned = json.loads(get("/readyz")[1])["warnings"]
         assert warned[0] == "device d1 is out of service: its folder was deleted"
         away = {"members": 1, "in_service": 0, "taking_writes": 0}
-        board.describe({"devices": {**away, "writes_need": 1, "losses_survived": 1}})
+        board.describe({"device_counts": {**away, "writes_need": 1, "losses_survived": 1}})
         code, text = get("/readyz")
         assert code == 503
         assert json.loads(text)["reasons"] == ["none of the node's 1 devices is in service"]
@@ -201,3 +204,22 @@ def test_metrics_are_counted_by_operation_and_status() -> None:
     assert (
         target.get_sample_value("couchestor_request_seconds_count", {"operation": "GetObject"}) == 2
     )
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_what_may_pass_by_itself_is_not_the_exit_status_of_a_mistake(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock_fd = supervisor.lock_data_dir(settings.Settings(data_dir=tmp_path))
+    words = ["serve", "--port", "0", "--data-dir", str(tmp_path)]
+    assert command.main(words) == 1
+    assert "another couchestor daemon uses" in capsys.readouterr().err
+    os.close(lock_fd)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        words = ["serve", "--data-dir", str(tmp_path / "other"), "--port", str(port)]
+        assert command.main(words) == 1
+    assert "already in use" in capsys.readouterr().err
+    assert command.main(["serve", "--port", "70000"]) == command.USAGE_EXIT
