@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import threading
 import time
 from collections.abc import Iterable
@@ -38,6 +39,7 @@ class Snapshot:
     phase: str
     children: tuple[ChildStatus, ...]
     tick_age_seconds: float
+    data_dir: str
     summary: dict[str, object]
 
     @property
@@ -69,6 +71,7 @@ class Snapshot:
         """For JSON."""
         return {
             "phase": self.phase,
+            "data_dir": self.data_dir,
             "ready": not self.reasons,
             "reasons": self.reasons,
             "warnings": self.warnings,
@@ -78,9 +81,14 @@ class Snapshot:
 
 
 class Board:
-    """Where the supervisor writes and the server threads read."""
+    """Where the supervisor writes and the server threads read.
 
-    def __init__(self) -> None:
+    Args:
+        data_dir: Of the node, by which those who ask tell it from others.
+    """
+
+    def __init__(self, *, data_dir: pathlib.Path = pathlib.Path()) -> None:
+        self._data_dir = str(data_dir)
         self._lock = threading.Lock()
         self._phase = "preparing"
         self._children: tuple[ChildStatus, ...] = ()
@@ -105,5 +113,6 @@ class Board:
                 phase=self._phase,
                 children=self._children,
                 tick_age_seconds=time.monotonic() - self._tick,
+                data_dir=self._data_dir,
                 summary=self._summary,
             )

@@ -319,12 +319,13 @@ def _dispatch(words: list[str], environment: dict[str, str]) -> int:
 
 
 def _act(arguments: argparse.Namespace, told: settings.Settings) -> int:
-    commands = importlib.import_module("couchestor_daemon.app.node_commands")
     if arguments.command == "status":
-        found = commands.status(told)
+        asking = importlib.import_module("couchestor_daemon.app.status_request")
+        found = asking.ask(told)
         print(json.dumps(found, default=str) if arguments.json else status_text.render(found))
         return 0 if found.get("ready") else 1
     elif arguments.command == "recover":
+        commands = importlib.import_module("couchestor_daemon.app.node_commands")
         print(commands.recover(told))
     elif arguments.command == "check":
         checking = importlib.import_module("couchestor_daemon.app.check_command")

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import os
 import pathlib
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 
 from couchestor_daemon.adapters import directory_layout
@@ -20,8 +16,6 @@ from couchestor_daemon.app import (
     supervisor,
 )
 from couchestor_domain import errors
-
-STATUS_TIMEOUT_SECONDS = 5.0
 
 
 @contextlib.contextmanager
@@ -85,26 +79,3 @@ def recover(told: settings.Settings) -> str:
         f"rebuilt the index from {origin} on {summary.devices_count} devices "
         f"({summary.missing_count} missing)"
     )
-
-
-def status(told: settings.Settings) -> dict[str, object]:
-    """What the running node says of itself.
-
-    Raises:
-        ConfigurationError: no node answers on the health address.
-    """
-    url = f"http://{told.health_host}:{told.health_port}/status"
-    try:
-        with urllib.request.urlopen(url, timeout=STATUS_TIMEOUT_SECONDS) as answer:
-            found = json.load(answer)
-    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as exc:
-        # What another protocol says first is part of it, line ends and all.
-        reason = " ".join(str(exc).split())[:200]
-        raise errors.ConfigurationError(
-            f"no node answers at {url} ({reason}); start it, or name its --health-port"
-        ) from exc
-    if not isinstance(found, dict) or not {"ready", "reasons", "children"} <= found.keys():
-        raise errors.ConfigurationError(
-            f"what answers at {url} is no node: start one, or name its --health-port"
-        )
-    return found

@@ -21,6 +21,7 @@ from couchestor_daemon.app import (
     health_server,
     logs,
     metrics,
+    node_address,
     node_file,
     service_manager,
     settings,
@@ -62,8 +63,10 @@ def run(
         root = credentials_file.load_or_create(told.credentials_path, environment)
         directory = runtime_directory(told, environment) / "metrics"
         metrics.clean_directory(directory)
-        board = child_status.Board()
+        board = child_status.Board(data_dir=told.data_dir.resolve())
         told = _start_pages(stack, told, board, directory)
+        node_address.remember(told.data_dir, told.health_url)
+        stack.callback(node_address.forget, told.data_dir)
         manager = service_manager.ServiceManager(environment)
         if root.is_new and not _is_terminal():
             # Elsewhere the secret would end up in a log; the file is for its owner alone.
@@ -192,11 +195,13 @@ def banner(told: settings.Settings, root: credentials_file.RootCredentials) -> s
     elif root.source == "the environment":
         lines[-1] = "  keys     from the environment"
     lines += [
-        f"  health   http://{told.health_host}:{told.health_port}/readyz",
-        f"  metrics  http://{told.metrics_host}:{told.metrics_port}/metrics",
+        f"  health   {told.health_url}/readyz",
+        f"  metrics  {told.metrics_url}/metrics",
         "",
         f"  Try:  aws --endpoint-url {told.endpoint} s3 mb s3://first",
         f"        aws --endpoint-url {told.endpoint} s3 cp README.md s3://first/",
+        "  URLs for others (`aws s3 presign`, boto3) need signatures of version 4, once:",
+        "        aws configure set default.s3.signature_version s3v4",
         "  Ctrl-C stops it.",
         "",
     ]

@@ -131,8 +131,17 @@ class Settings:
     def endpoint(self) -> str:
         """URL a client on this machine can use."""
         scheme = "https" if self.tls_cert else "http"
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return f"{scheme}://{_reachable(self.host)}:{self.port}"
+
+    @property
+    def health_url(self) -> str:
+        """Where health answers on this machine."""
+        return f"http://{_reachable(self.health_host)}:{self.health_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where metrics answer on this machine."""
+        return f"http://{_reachable(self.metrics_host)}:{self.metrics_port}"
 
     def to_json(self) -> str:
         """Text that ``from_json`` turns back into an equal value."""
@@ -147,6 +156,12 @@ class Settings:
                 values[name] = pathlib.Path(values[name])
         values["devices"] = tuple(pathlib.Path(path) for path in values["devices"])
         return cls(**values)
+
+
+def _reachable(host: str) -> str:
+    """What a URL names for an address that may stand for all networks."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
 
 
 def _plain(value: object) -> object:

@@ -22,6 +22,8 @@ def render(found: Mapping[str, Any]) -> str:
         lines.append(f"the node takes no requests: {reasons}")
     lines += [f"warning: {warning}" for warning in found.get("warnings", [])]
     node = found.get("node") or {}
+    if "data_dir" in found:
+        lines.append(f"data       {found['data_dir']}")
     if "node_id" in node:
         lines.append(f"node       {node['node_id']}")
     devices = node.get("device_counts") or {}

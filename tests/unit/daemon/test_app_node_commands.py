@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from couchestor_daemon.app import child_status, health_server, node_commands, settings
+from couchestor_daemon.app import child_status, health_server, settings, status_request
 from couchestor_domain import errors
 
 _HOST = "127.0.0.1"
@@ -33,7 +33,7 @@ def banner_port() -> Iterator[int]:
 
 def test_another_protocol_is_no_node(banner_port: int) -> None:
     with pytest.raises(errors.ConfigurationError, match=r"no node answers at .*SSH-2\.0-x\);"):
-        node_commands.status(settings.Settings(health_port=banner_port))
+        status_request.ask(settings.Settings(health_port=banner_port))
 
 
 @pytest.mark.parametrize("page", [b"[1]", b'"ready"', b"7", b"{}", b'{"ready": true}'])
@@ -47,7 +47,7 @@ def test_another_page_is_no_node(page: bytes) -> None:
     other.start()
     try:
         with pytest.raises(errors.ConfigurationError, match="is no node: start one, or name its"):
-            node_commands.status(settings.Settings(health_port=other.port))
+            status_request.ask(settings.Settings(health_port=other.port))
     finally:
         other.close()
 
@@ -58,6 +58,6 @@ def test_a_node_is_one() -> None:
     )
     node.start()
     try:
-        assert node_commands.status(settings.Settings(health_port=node.port))["ready"] is False
+        assert status_request.ask(settings.Settings(health_port=node.port))["ready"] is False
     finally:
         node.close()
