@@ -16,6 +16,7 @@ import subprocess
 import sys
 import sysconfig
 import typing
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
@@ -24,6 +25,7 @@ import pytest
 from tests.functional import daemon_process
 
 from couchestor_bench import server_process
+from couchestor_daemon.app import serve_command
 
 _MIB: typing.Final = 1024 * 1024
 _PACKAGES: typing.Final = ("email", "json", "asyncio", "unittest", "lib2to3", "encodings", "http")
@@ -67,11 +69,11 @@ def _is_full() -> bool:
     return os.environ.get("COUCHESTOR_FULL") == "1"
 
 
-def _run(server: server_process.ServerProcess, *command: str) -> str:
+def _run(server: server_process.ServerProcess, *command: str, **variables: str) -> str:
     program = shutil.which(command[0]) or str(pathlib.Path(sys.executable).parent / command[0])
     done = subprocess.run(
         [program, *command[1:]],
-        env=daemon_process.client_environment(server),
+        env={**daemon_process.client_environment(server), **variables},
         capture_output=True,
         text=True,
         timeout=600,
@@ -88,6 +90,43 @@ def _same(left: pathlib.Path, right: pathlib.Path) -> None:
         ["diff", "-r", str(left), str(right)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout[-4000:]
+
+
+@pytest.mark.skipif(daemon_process.is_peer(), reason="our advice")
+def test_clients_presign_as_the_banner_says(
+    daemon: server_process.ServerProcess, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = daemon_process.boto_client(daemon)
+    client.put_object(Bucket=daemon_process.BUCKET, Key="presigned", Body=b"shared")
+    place = f"s3://{daemon_process.BUCKET}/presigned"
+    config = str(tmp_path / "config")
+    monkeypatch.setenv("AWS_CONFIG_FILE", config)
+
+    def urls() -> list[str]:
+        by_cli = _run(daemon, "aws", "s3", "presign", place, AWS_CONFIG_FILE=config).strip()
+        by_boto = (
+            boto3.session.Session(
+                aws_access_key_id=daemon.credentials.access_key,
+                aws_secret_access_key=daemon.credentials.secret_key,
+                region_name="us-east-1",
+            )
+            .client("s3", endpoint_url=f"http://{daemon.host}")
+            .generate_presigned_url(
+                "get_object", Params={"Bucket": daemon_process.BUCKET, "Key": "presigned"}
+            )
+        )
+        return [by_cli, by_boto]
+
+    for url in urls():
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(url, timeout=30)
+        with caught.value as refusal:
+            assert refusal.code == 400
+            assert b"once s3.signature_version is s3v4" in refusal.read()
+    _run(daemon, *serve_command.PRESIGN_CURE.split(), AWS_CONFIG_FILE=config)
+    for url in urls():
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            assert answer.read() == b"shared"
 
 
 def test_aws_cli_syncs_a_tree_up_and_down(

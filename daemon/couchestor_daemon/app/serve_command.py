@@ -30,6 +30,8 @@ from couchestor_daemon.app import (
 )
 from couchestor_domain import errors
 
+PRESIGN_CURE: Final = "aws configure set default.s3.signature_version s3v4"
+"""Without it the AWS CLI and boto3 make URLs with signatures of version 2 for some regions."""
 NODE_MODULE: Final = "couchestor_daemon.app.processes"
 _log = logging.getLogger("couchestor.serve")
 
@@ -201,7 +203,7 @@ def banner(told: settings.Settings, root: credentials_file.RootCredentials) -> s
         f"  Try:  aws --endpoint-url {told.endpoint} s3 mb s3://first",
         f"        aws --endpoint-url {told.endpoint} s3 cp README.md s3://first/",
         "  URLs for others (`aws s3 presign`, boto3) need signatures of version 4, once:",
-        "        aws configure set default.s3.signature_version s3v4",
+        f"        {PRESIGN_CURE}",
         "  Ctrl-C stops it.",
         "",
     ]

@@ -25,7 +25,8 @@ def version_2_refused() -> s3_error.S3Error:
     """The refusal of Signature Version 2."""
     return s3_error.make(
         "InvalidRequest",
-        f"The authorization mechanism you have provided is not supported. Please use {ALGORITHM}.",
+        f"The authorization mechanism you have provided is not supported. Please use {ALGORITHM}; "
+        "the AWS CLI and boto3 do so for URLs too once s3.signature_version is s3v4.",
     )
 
 
