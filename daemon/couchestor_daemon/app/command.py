@@ -13,7 +13,7 @@ import os
 import sys
 from typing import Any, Final, NoReturn
 
-from couchestor_daemon.app import logs, option_table, option_values, settings, status_text
+from couchestor_daemon.app import logs, option_table, option_values, settings, status_text, version
 from couchestor_domain import errors
 
 USAGE_EXIT: Final = 2
@@ -93,6 +93,14 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(USAGE_EXIT)
 
 
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: no other command waits for that."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(f"couchestor {version.installed()}")
+        raise SystemExit(0)
+
+
 def main(argv: collections.abc.Sequence[str] | None = None) -> int:
     """Entry of the command. Returns the exit status: 2 for a mistake in how it was called, which
     only a person can correct, 1 for what may be different the next time."""
@@ -133,6 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=raw,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and end")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
 
     def add(
@@ -289,7 +298,8 @@ def _dispatch(words: list[str], environment: dict[str, str]) -> int:
         return 0
     if words[0] in FOREIGN:
         return _hand_over(words[0], words[1:])
-    known = ["serve", "device", "check", "recover", "status", *FOREIGN]
+    known = ["serve", "device", "check", "recover", "status"]
+    known += [name for name, (target, _) in FOREIGN.items() if _is_importable(target)]
     if not words[0].startswith("-") and words[0] not in known:
         near = option_values.suggestion(words[0], known)
         parser.error(f"unknown command {words[0]}{near}")
@@ -299,6 +309,7 @@ def _dispatch(words: list[str], environment: dict[str, str]) -> int:
             "--config",
             "--json",
             "--help",
+            "--version",
         ]
         near = option_values.suggestion(extra[0].partition("=")[0], flags)
         parser.error(f"unknown argument {extra[0]}{near}")
@@ -359,11 +370,16 @@ def _rate(text: str | None) -> int | None:
 def _hand_over(name: str, words: list[str]) -> int:
     target = FOREIGN[name][0]
     if not _is_importable(target):
-        raise errors.ConfigurationError(
-            f"`couchestor {name}` is not installed; run: pip install 'couchestor[{name}]'"
-        )
+        raise errors.ConfigurationError(f"this version of couchestor has no `couchestor {name}`")
     module, _, function = target.partition(":")
-    return int(getattr(importlib.import_module(module), function)(words) or 0)
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as exc:
+        raise errors.ConfigurationError(
+            f"`couchestor {name}` needs {exc.name}, which is not installed; run: "
+            f"pip install 'couchestor[{name}]'"
+        ) from exc
+    return int(getattr(found, function)(words) or 0)
 
 
 def _is_importable(target: str) -> bool:

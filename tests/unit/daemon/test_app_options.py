@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import tomllib
 
 import pytest
 
@@ -182,6 +183,33 @@ def test_a_wrong_command_line_exits_2(
     complaint = capsys.readouterr().err
     assert said in complaint
     assert complaint.count("\n") == 1
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    pyproject = pathlib.Path(__file__).parents[3] / "pyproject.toml"
+    wanted = tomllib.loads(pyproject.read_text())["project"]["version"]
+    with pytest.raises(SystemExit) as caught:
+        command.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"couchestor {wanted}\n"
+
+
+def test_commands_of_other_parts_say_what_is_missing(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needy_command.py").write_text("import a_library_that_is_not_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    parts = {"absent": ("no_such_module:main", ""), "needy": ("needy_command:main", "")}
+    monkeypatch.setattr(command, "FOREIGN", parts)
+    assert command.main(["absent"]) == command.USAGE_EXIT
+    assert capsys.readouterr().err == (
+        "couchestor: this version of couchestor has no `couchestor absent`\n"
+    )
+    assert command.main(["needy"]) == command.USAGE_EXIT
+    assert "needs a_library_that_is_not_there, which is not" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["absen"])
+    assert "absent" not in capsys.readouterr().err
 
 
 def test_help_tells_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
