@@ -38,9 +38,14 @@ def format_all(told: settings.Settings, node_id: ids.NodeId) -> None:
 
 def format_first(told: settings.Settings, membership: node_file.Membership | None) -> None:
     """What the first start of a node formats: every device, or the rest of them when an earlier
-    first start was interrupted before any device had joined."""
+    first start was interrupted before any device had joined.
+
+    Raises:
+        DuplicateDeviceError: a folder is named twice; nothing has been formatted.
+    """
     if membership is not None:
         return
+    _refuse_twins(told.device_paths)
     try:
         found = [_identity_at(path) for path in told.device_paths]
     except errors.DeviceCorruptError:
@@ -71,6 +76,17 @@ def _make_folder(path: pathlib.Path) -> None:
             f"cannot make the folder {path} of a device: {exc.strerror}; make it, or name another "
             "with --devices"
         ) from exc
+
+
+def _refuse_twins(paths: Sequence[pathlib.Path]) -> None:
+    """Raises DuplicateDeviceError when two paths lead to one folder, before it is formatted."""
+    seen: dict[str, pathlib.Path] = {}
+    for path in paths:
+        twin = seen.setdefault(os.path.realpath(path), path)
+        if twin is not path:
+            raise errors.DuplicateDeviceError(
+                f"{twin} and {path} are the same folder: name each device once"
+            )
 
 
 def _identity_at(path: pathlib.Path) -> device_port.DeviceIdentity | None:

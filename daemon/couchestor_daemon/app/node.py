@@ -190,7 +190,9 @@ class Node:
             # The fence of this start too: no batch an earlier life left unanswered can come back.
             await lease.renew()
         except (errors.StoreFullError, errors.StoreReadOnlyError) as exc:
-            _log.warning("serving reads only, until there is room: %s", exc)
+            is_full = isinstance(exc, errors.StoreFullError)
+            until = "there is room" if is_full else "enough devices are in service"
+            _log.warning("serving reads only, until %s: %s", until, exc)
         bodies = body_writer.BodyWriter(
             groups=self.groups,
             pool=self.pool,

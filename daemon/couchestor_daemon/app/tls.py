@@ -39,7 +39,7 @@ class ReloadingCertificate:
             self.context.load_cert_chain(cert, key, password=_no_password)
         except (OSError, ValueError) as exc:
             raise errors.ConfigurationError(
-                f"cannot serve TLS with {cert} and {key}: {_reason(exc)}"
+                f"cannot serve TLS with {cert} and {key}: {self._reason(exc)}"
             ) from exc
         _live.add(self)
 
@@ -53,7 +53,7 @@ class ReloadingCertificate:
         except (OSError, ValueError) as exc:
             _log.error(
                 "new TLS certificate refused, the old one stays",
-                extra={"cert": str(self._cert), "reason": _reason(exc)},
+                extra={"cert": str(self._cert), "reason": self._reason(exc)},
             )
             return False
         _log.info("TLS certificate loaded", extra={"cert": str(self._cert)})
@@ -68,6 +68,18 @@ class ReloadingCertificate:
         while True:
             await asyncio.sleep(poll_seconds)
             self.reload_if_changed()
+
+    def _reason(self, exc: Exception) -> str:
+        """Why the files do not load, for a person: OpenSSL names a line of its own source."""
+        if isinstance(exc, ssl.SSLError):
+            if exc.reason == "KEY_VALUES_MISMATCH":
+                return "the key does not belong to the certificate"
+            if not _holds(self._cert, b"-----BEGIN CERTIFICATE-----"):
+                return f"{self._cert} holds no certificate in PEM"
+            if not _holds(self._key, b"PRIVATE KEY-----"):
+                return f"{self._key} holds no private key in PEM"
+            return "one of them is damaged" + (f" ({exc.reason})" if exc.reason else "")
+        return (exc.strerror or str(exc)) if isinstance(exc, OSError) else str(exc)
 
     def _stamp_now(self) -> Stamp:
         stamps = []
@@ -98,7 +110,8 @@ def _no_password() -> str:
     raise ValueError("the private key is encrypted; give one without a passphrase")
 
 
-def _reason(exc: Exception) -> str:
-    if isinstance(exc, ssl.SSLError):
-        return (exc.reason or str(exc)).replace("_", " ").lower()
-    return (exc.strerror or str(exc)) if isinstance(exc, OSError) else str(exc)
+def _holds(path: pathlib.Path, mark: bytes) -> bool:
+    try:
+        return mark in path.read_bytes()
+    except OSError:
+        return False

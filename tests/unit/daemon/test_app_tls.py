@@ -54,5 +54,24 @@ def test_exchanged_in_place_and_bad_files_are_refused(tmp_path: pathlib.Path) ->
 
 def test_a_bad_first_certificate_is_one_line(tmp_path: pathlib.Path) -> None:
     (tmp_path / "cert").write_text("no")
-    with pytest.raises(errors.ConfigurationError, match="cannot serve TLS"):
+    with pytest.raises(errors.ConfigurationError, match="cert holds no certificate in PEM"):
         tls.ReloadingCertificate(cert=tmp_path / "cert", key=tmp_path / "cert")
+
+
+def test_what_does_not_load_is_named(tmp_path: pathlib.Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    _make(tmp_path, "one")
+    _make(other, "two")
+    cert, key = tmp_path / "cert", tmp_path / "key"
+    with pytest.raises(errors.ConfigurationError, match="cert holds no private key in PEM"):
+        tls.ReloadingCertificate(cert=cert, key=cert)
+    with pytest.raises(errors.ConfigurationError, match="key holds no certificate in PEM"):
+        tls.ReloadingCertificate(cert=key, key=key)
+    with pytest.raises(errors.ConfigurationError, match="does not belong to the certificate"):
+        tls.ReloadingCertificate(cert=cert, key=other / "key")
+    key.write_text(key.read_text().replace("M", "!"))
+    with pytest.raises(errors.ConfigurationError, match="one of them is damaged"):
+        tls.ReloadingCertificate(cert=cert, key=key)
+    with pytest.raises(errors.ConfigurationError, match="No such file"):
+        tls.ReloadingCertificate(cert=cert, key=tmp_path / "absent")

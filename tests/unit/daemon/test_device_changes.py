@@ -278,6 +278,21 @@ def test_an_interrupted_first_start_is_gone_on_with(
     assert len(membership.members) == 6
 
 
+def test_a_folder_named_twice_is_refused_before_it_is_formatted(
+    told: settings.Settings, tmp_path: pathlib.Path
+) -> None:
+    disk, link = _folder(tmp_path / "disk"), tmp_path / "link"
+    link.symlink_to(disk)
+    fresh = dataclasses.replace(
+        told,
+        data_dir=_folder(tmp_path / "fresh"),
+        devices=(*(tmp_path / f"new{number}" for number in range(5)), disk, link),
+    )
+    with pytest.raises(errors.DuplicateDeviceError, match=f"{disk} and {link} are the same folder"):
+        device_set.format_first(fresh, None)
+    assert list(disk.iterdir()) == []
+
+
 def test_a_start_without_node_json_wants_enough_of_the_devices(
     told: settings.Settings, tmp_path: pathlib.Path
 ) -> None:
