@@ -13,8 +13,9 @@ import yarl
 from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
 from gateway_harness import call
 
-from couchestor_domain import errors
+from couchestor_domain import errors, objects
 from couchestor_gateway.edge import server
+from couchestor_gateway.ports import caller_context
 
 
 def code_of(failure: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
@@ -344,3 +345,23 @@ async def test_a_stalled_body_times_out() -> None:
         answer = await reader.read()
         assert b"RequestTimeout" in answer, answer[-400:]
         writer.close()
+
+
+async def test_what_a_request_does_below_the_gateway_knows_whose_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with gateway_harness.running() as harness:
+        s3 = harness.client()
+        await call(s3.create_bucket, Bucket="books")
+        seen: list[str] = []
+        get_bucket = harness.store.get_bucket
+
+        async def spied(name: str) -> objects.BucketRecord:
+            seen.append(caller_context.REQUEST_ID.get())
+            return await get_bucket(name)
+
+        monkeypatch.setattr(harness.store, "get_bucket", spied)
+        for _ in range(2):
+            answer = await call(s3.head_bucket, Bucket="books")
+            assert seen[-1] == answer["ResponseMetadata"]["RequestId"]
+        assert len(set(seen)) == 2

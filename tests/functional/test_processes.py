@@ -213,7 +213,8 @@ def test_children_die_with_the_supervisor(start: Callable[..., Node]) -> None:
 def test_a_refusal_to_prepare_is_one_line_and_ends(start: Callable[..., Node]) -> None:
     node = start(COUCHESTOR_REGION="refuse")
     assert node.process.wait(15) == 1
-    assert node.log.read_text().endswith("couchestor: device d0 belongs to another node\n")
+    last = json.loads(node.log.read_text().splitlines()[-1])
+    assert (last["level"], last["message"]) == ("error", "device d0 belongs to another node")
     assert "Traceback" not in node.log.read_text()
 
 

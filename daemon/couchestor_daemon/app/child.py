@@ -88,7 +88,7 @@ def main() -> int:
             return 0
         _run(arguments, node, told, first, orders, reports)
     except errors.CouchestorError as exc:
-        print(f"couchestor: {exc.message}", file=sys.stderr, flush=True)
+        logs.complain(exc.message)
         return REFUSED_EXIT
     return 0
 

@@ -108,10 +108,10 @@ def main(argv: collections.abc.Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words, dict(os.environ))
     except errors.ConfigurationError as exc:
-        print(f"couchestor: {exc.message}", file=sys.stderr)
+        logs.complain(exc.message)
         return 1 if _may_pass(exc) else USAGE_EXIT
     except errors.CouchestorError as exc:
-        print(f"couchestor: {exc.message}", file=sys.stderr)
+        logs.complain(exc.message)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextvars
 import datetime
 import json
 import logging
 import sys
 from typing import Final, TextIO
 
-request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
-"""Set by the gateway for the task of a request; appears in each of its lines."""
+from couchestor_gateway.ports import caller_context
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
@@ -22,7 +20,7 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
     """What was given as ``extra=``, with the request id of the running task."""
     fields = {key: value for key, value in vars(record).items() if key not in _STANDARD}
-    if "request_id" not in fields and (current := request_id.get()):
+    if "request_id" not in fields and (current := caller_context.REQUEST_ID.get()):
         fields["request_id"] = current
     return fields
 
@@ -69,6 +67,14 @@ def configure(*, json_lines: bool, level: str, stream: TextIO | None = None) -> 
     root.addHandler(handler)
     set_level(level)
     logging.captureWarnings(True)
+
+
+def complain(message: str) -> None:
+    """Say why this process ends, in one line: for people, or of the log if that is JSON."""
+    if any(isinstance(each.formatter, JsonFormatter) for each in logging.getLogger().handlers):
+        logging.getLogger("couchestor").error("%s", message)
+    else:
+        print(f"couchestor: {message}", file=sys.stderr, flush=True)
 
 
 def set_level(level: str) -> None:

@@ -43,6 +43,7 @@ from couchestor_daemon.services import (
     stripe_reader,
 )
 from couchestor_domain import errors, geometry, ids, units
+from couchestor_gateway.ports import caller_context
 
 _log = logging.getLogger("couchestor.node")
 
@@ -164,6 +165,8 @@ class Node:
         return device_set.label_of(self.devices, device_id)
 
     async def _run_commit(self, gather: commit_log.Gather) -> None:
+        # The task was started by one request and commits for all that wait.
+        caller_context.REQUEST_ID.set("")
         await self._commit_thread.run(self._log.commit_gathered, gather)
 
     def end_waiting(self) -> None:

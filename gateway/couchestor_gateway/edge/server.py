@@ -21,6 +21,7 @@ from aiohttp import web
 from couchestor_domain import errors, units
 from couchestor_gateway.edge import addressing, connection, presigned_headers, responses, routing
 from couchestor_gateway.edge import request as s3_request
+from couchestor_gateway.ports import caller_context as caller_port
 from couchestor_gateway.ports import clock as clock_port
 from couchestor_gateway.ports import credentials as credentials_port
 from couchestor_gateway.ports import object_store, offloading
@@ -173,6 +174,7 @@ class Gateway:
         started_ns = self._clock.monotonic_ns()
         self._request_number = (self._request_number + 1) & 0xFFFFFFFFFFFFFFFF
         trace = _Trace(f"{self._request_number:016X}")
+        caller_port.REQUEST_ID.set(trace.request_id)
         self._in_flight_count += 1
         try:
             reply = await self._answer(request, trace)

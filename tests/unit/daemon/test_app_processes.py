@@ -29,6 +29,7 @@ from couchestor_daemon.app import (
     supervisor,
 )
 from couchestor_domain import errors, events, ids
+from couchestor_gateway.ports import caller_context
 
 
 def _child(name: str, state: str, streak: int = 0) -> child_status.ChildStatus:
@@ -140,14 +141,28 @@ class DegradedRead:
 
 
 @pytest.mark.usefixtures("root_logger")
+def test_a_refusal_is_a_line_of_the_log_where_that_is_json(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stream = io.StringIO()
+    logs.configure(json_lines=True, level="error", stream=stream)
+    logs.complain("100 % of it is wrong")
+    assert json.loads(stream.getvalue())["message"] == "100 % of it is wrong"
+    assert capsys.readouterr().err == ""
+    logs.configure(json_lines=False, level="error", stream=stream)
+    logs.complain("100 % of it is wrong")
+    assert capsys.readouterr().err == "couchestor: 100 % of it is wrong\n"
+
+
+@pytest.mark.usefixtures("root_logger")
 def test_json_line_has_the_event_the_request_and_stays_one_line() -> None:
     stream = io.StringIO()
     logs.configure(json_lines=True, level="info", stream=stream)
-    token = logs.request_id.set("R1")
+    token = caller_context.REQUEST_ID.set("R1")
     try:
         log_events.LogEventPublisher().publish(DegradedRead(name="a\nb", missing_count=2))
     finally:
-        logs.request_id.reset(token)
+        caller_context.REQUEST_ID.reset(token)
     entry = json.loads(stream.getvalue())
     assert stream.getvalue().count("\n") == 1
     assert entry["message"] == "degraded read"
