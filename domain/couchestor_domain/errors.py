@@ -314,7 +314,7 @@ class IndexCorruptError(CatalogueError, IntegrityError, UnavailableError):
 
 
 class IndexFullError(CatalogueError, CapacityError):
-    """The index has reached its configured size."""
+    """The index has reached the size that is its limit, or has no room on its medium."""
 
 
 class LogDamagedError(CatalogueError, IntegrityError, UnavailableError):

@@ -77,6 +77,7 @@ def test_metrics_of_all_processes_are_one_page(tmp_path: pathlib.Path) -> None:
         assert values("couchestor_received_bytes_total") == [10 * _PUTS]
         for child in ("worker-0", "worker-1", "maintenance"):
             assert values("couchestor_child_ready", child=child) == [1.0]
+            assert values("couchestor_child_resident_bytes", child=child)[0] > 0
         assert values("couchestor_device_healthy") == [1.0] * 6
         assert _get(f"http://127.0.0.1:{port}/")[0] == 404
 

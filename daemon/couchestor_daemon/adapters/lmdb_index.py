@@ -42,8 +42,12 @@ def _mapped(doing: str) -> Iterator[None]:
 
 
 def _translated(exc: lmdb.Error, doing: str) -> Exception:
-    if isinstance(exc, (lmdb.MapFullError, lmdb.DiskError)):
-        return errors.IndexFullError(f"the index is full: {exc}")
+    if isinstance(exc, lmdb.MapFullError):
+        return errors.IndexFullError(
+            "the index has grown to the size that is the limit of a node: delete objects"
+        )
+    if isinstance(exc, lmdb.DiskError):
+        return errors.IndexFullError(f"no room for the file of the index: {exc}")
     if isinstance(exc, lmdb.ReadersFullError):
         return errors.OverloadedError(f"too many readers of the index: {exc}")
     return errors.IndexCorruptError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Callable
 from typing import Final
 
@@ -30,6 +31,7 @@ class DevicePresence:
         media: What they are in service of.
         departures: Which devices left in this run, and why; None outside a node.
         report: Takes what has changed: ``device_counts``, ``departed`` and ``missing``.
+        measure_free: Takes the id and label of a device and the free bytes below it.
     """
 
     def __init__(
@@ -40,10 +42,14 @@ class DevicePresence:
         *,
         departures: departure_board.DepartureBoard | None,
         report: Callable[[dict[str, object]], None],
+        measure_free: Callable[[ids.DeviceId, str, int], None] = lambda device_id, label, free: (
+            None
+        ),
     ) -> None:
         self._told, self._devices, self._media = told, devices, media
         self._departures = departures
         self._report = report
+        self._measure_free = measure_free
         self._reported: dict[str, object] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -82,10 +88,15 @@ class DevicePresence:
                 continue
             try:
                 device.check_present()
+                with contextlib.suppress(OSError):
+                    below = os.statvfs(device.path)
+                    free_bytes = below.f_bavail * below.f_frsize
+                    self._measure_free(device_id, device.identity.label, free_bytes)
             except errors.DeviceGoneError as exc:
                 self._media.report_failure(device_id, exc)
             except errors.DeviceError as exc:
-                _log.warning("it cannot be told whether a device is there: %s", exc)
+                # For its next command to find out; this is asked again in a second.
+                _log.debug("it cannot be told whether a device is there: %s", exc)
         membership = node_file.load(self._told)
         members = {} if membership is None else membership.members
         rows = self._departures.since(0) if self._departures is not None else []

@@ -101,6 +101,9 @@ class Maintenance:
             self.node.media,
             departures=self.node.departures,
             report=report,
+            measure_free=lambda device_id, label, free_bytes: (
+                self._counters.device_free_bytes.labels(device_id, label).set(free_bytes)
+            ),
         )
         self._usage: release.Usage | None = None
         self._told_zones: dict[str, object] = {}

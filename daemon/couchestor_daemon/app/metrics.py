@@ -6,6 +6,7 @@ worker goes on counting where the dead one stopped, and a crash storm leaves no 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -13,9 +14,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 import prometheus_client
+import psutil
 from prometheus_client import core, multiprocess, registry, values
 
-from couchestor_daemon.app import child_status, figure_files
+from couchestor_daemon.app import child_status, figure_files, version
 from couchestor_domain import event_publisher, events
 
 DIRECTORY_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -70,9 +72,15 @@ class NodeMetrics:
             registry=target,
         )
         self.received_bytes = counter(
-            "couchestor_received_bytes", "Object bytes received", registry=target
+            "couchestor_received_bytes",
+            "Bytes of request bodies as they came: objects with their framing, and documents",
+            registry=target,
         )
-        self.sent_bytes = counter("couchestor_sent_bytes", "Object bytes sent", registry=target)
+        self.sent_bytes = counter(
+            "couchestor_sent_bytes",
+            "Bytes of answers' bodies: objects and documents",
+            registry=target,
+        )
         self.commits = counter("couchestor_commits", "Durable commits", registry=target)
         self.committed_writes = counter(
             "couchestor_committed_writes",
@@ -107,6 +115,13 @@ class NodeMetrics:
             "1: the device works, 0: it does not, as the most pessimistic process sees it",
             ["device"],
             multiprocess_mode="livemin",
+            registry=target,
+        )
+        self.device_free_bytes = gauge(
+            "couchestor_device_file_system_free_bytes",
+            "What is free of the file system below the device; devices that share one share it",
+            ["device", "label"],
+            multiprocess_mode="livemax",
             registry=target,
         )
         self.device_suspected = gauge(
@@ -263,24 +278,44 @@ class CountingPublisher:
 
 
 class ChildrenCollector(registry.Collector):
-    """The supervisor's own figures: which children run, and how often they were restarted."""
+    """The supervisor's own figures: what runs, how often it was restarted, and what it takes."""
 
     def __init__(self, board: child_status.Board) -> None:
         self._board = board
 
     def collect(self) -> Iterable[core.Metric]:
-        """One sample per child."""
+        """One sample per child; what a process takes, of those that live."""
+        build = core.GaugeMetricFamily("couchestor_build_info", "Always 1", labels=["version"])
+        build.add_metric([version.installed()], 1.0)
+        yield build
         ready = core.GaugeMetricFamily(
             "couchestor_child_ready", "1: the process serves", labels=["child"]
         )
         restarts = core.CounterMetricFamily(
             "couchestor_child_restarts", "Restarts after a crash", labels=["child"]
         )
+        resident = core.GaugeMetricFamily(
+            "couchestor_child_resident_bytes", "Memory of the process", labels=["child"]
+        )
+        spent = core.CounterMetricFamily(
+            "couchestor_child_cpu_seconds",
+            "Processor time of the process since it began, user and system",
+            labels=["child"],
+        )
+        opened = core.GaugeMetricFamily(
+            "couchestor_child_open_files", "Descriptors of the process", labels=["child"]
+        )
         for child in self._board.snapshot().children:
+            if child.pid is not None:
+                with contextlib.suppress(psutil.Error):
+                    process = psutil.Process(child.pid)
+                    times = process.cpu_times()
+                    resident.add_metric([child.name], process.memory_info().rss)
+                    spent.add_metric([child.name], times.user + times.system)
+                    opened.add_metric([child.name], process.num_fds())
             ready.add_metric([child.name], float(child.state == "ready"))
             restarts.add_metric([child.name], float(child.restart_count))
-        yield ready
-        yield restarts
+        yield from (ready, restarts, resident, spent, opened)
 
 
 def page(directory: pathlib.Path, board: child_status.Board) -> bytes:

@@ -13,10 +13,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
+import lmdb
 import prometheus_client
 import pytest
 
-from couchestor_daemon.adapters import log_events
+from couchestor_daemon.adapters import lmdb_index, log_events
 from couchestor_daemon.app import (
     child_status,
     command,
@@ -27,6 +28,7 @@ from couchestor_daemon.app import (
     service_manager,
     settings,
     supervisor,
+    version,
 )
 from couchestor_domain import errors, events, ids
 from couchestor_gateway.ports import caller_context
@@ -238,3 +240,28 @@ def test_what_may_pass_by_itself_is_not_the_exit_status_of_a_mistake(
         assert command.main(words) == 1
     assert "already in use" in capsys.readouterr().err
     assert command.main(["serve", "--port", "70000"]) == command.USAGE_EXIT
+
+
+def test_the_supervisor_tells_the_version_and_what_its_children_take() -> None:
+    board = child_status.Board()
+    living = dataclasses.replace(_child("worker-0", "ready"), pid=os.getpid())
+    ended = dataclasses.replace(_child("worker-1", "waiting"), pid=None)
+    board.update(phase="serving", children=[living, ended])
+    target = prometheus_client.CollectorRegistry()
+    target.register(metrics.ChildrenCollector(board))
+    assert target.get_sample_value("couchestor_build_info", {"version": version.installed()}) == 1
+    for name in ("resident_bytes", "cpu_seconds_total", "open_files"):
+        name = f"couchestor_child_{name}"
+        value = target.get_sample_value(name, {"child": "worker-0"})
+        assert value is not None, name
+        assert value > 0, name
+        assert target.get_sample_value(name, {"child": "worker-1"}) is None
+
+
+def test_a_full_index_says_whether_its_limit_or_its_medium_is_reached() -> None:
+    limit = lmdb_index._translated(lmdb.MapFullError("x"), "write")
+    assert isinstance(limit, errors.IndexFullError)
+    assert "the limit of a node: delete objects" in limit.message
+    medium = lmdb_index._translated(lmdb.DiskError("No space left on device"), "write")
+    assert isinstance(medium, errors.IndexFullError)
+    assert "No space left on device" in medium.message

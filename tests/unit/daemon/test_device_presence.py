@@ -51,8 +51,14 @@ class Rig:
             self.devices, lambda device_id, error: None, departures=board
         )
         self.reports: list[dict[str, object]] = []
+        self.free: dict[str, int] = {}
         self.presence = device_presence.DevicePresence(
-            told, self.devices, self.media, departures=board, report=self.reports.append
+            told,
+            self.devices,
+            self.media,
+            departures=board,
+            report=self.reports.append,
+            measure_free=lambda device_id, label, free_bytes: self.free.update({label: free_bytes}),
         )
 
     def close(self) -> None:
@@ -72,6 +78,8 @@ async def test_a_deleted_folder_is_out_of_service_though_nobody_used_it(
 ) -> None:
     rig = Rig(told, board)
     assert rig.presence.look() == {"device_counts": ALL_THERE, "departed": {}, "missing": {}}
+    assert sorted(rig.free) == ["d0", "d1", "d2"]
+    assert min(rig.free.values()) > 0
     for name in ("d0", "d2"):
         shutil.rmtree(told.data_dir.parent / name)
     found = rig.presence.look()
