@@ -146,7 +146,7 @@ def label_of(
 def open_all(
     told: settings.Settings, membership: node_file.Membership | None
 ) -> dict[ids.DeviceId, directory_device.DirectoryDevice]:
-    """Open what is there, refuse what does not belong, and log what is missing.
+    """Open what is there, refuse what does not belong, and leave out what is missing.
 
     A folder without an identity counts as missing: an empty mount point looks like that.
 
@@ -183,7 +183,8 @@ def _open_member(
         errors.DeviceCorruptError,
         errors.UnformattedDeviceError,
     ) as exc:
-        _log.warning("device %s is missing and is served around: %s", path, exc)
+        # Each process of a node comes here: people are told once, by ``join_all``.
+        _log.debug("device %s is not opened: %s", path, exc)
         return None
     try:
         check_member(path, device.identity, membership)
@@ -257,7 +258,8 @@ def join_all(
     membership: node_file.Membership | None,
 ) -> node_file.Membership:
     """Raise the epoch on every present device, then in ``node.json``; in that order, so that a
-    crash in between leaves devices newer than the file, never older."""
+    crash in between leaves devices newer than the file, never older. Warns of those missing."""
+    _warn_of_missing(told, devices)
     members = {} if membership is None else dict(membership.members)
     epoch = 1 + max(
         [
@@ -284,6 +286,21 @@ def join_all(
     fresh = node_file.Membership(node_id=node_id, members=members, removed_paths=removed)
     node_file.save(told, fresh)
     return fresh
+
+
+def _warn_of_missing(
+    told: settings.Settings, devices: Mapping[ids.DeviceId, directory_device.DirectoryDevice]
+) -> None:
+    present = {device.path for device in devices.values()}
+    for path in told.device_paths:
+        if path in present:
+            continue
+        reason = "its folder of zones is missing"
+        try:
+            directory_layout.read_identity(path)
+        except errors.DeviceError as exc:
+            reason = exc.message
+        _log.warning("device %s is missing and is served around: %s", path, reason)
 
 
 def lock_all(paths: Sequence[pathlib.Path]) -> list[int]:

@@ -267,6 +267,18 @@ def test_only_a_device_that_is_there_can_retire(told: settings.Settings) -> None
         device_changes.retire(told, "d9")
 
 
+def test_a_missing_device_is_warned_of_once_by_a_start(
+    told: settings.Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING", logger="couchestor.devices")
+    shutil.rmtree(told.device_paths[5])
+    _start(told)
+    for device in device_set.open_all(told, node_file.load(told)).values():  # as each process does
+        device.close()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"device {told.device_paths[5]} is missing and is served around: ")
+
+
 def test_an_interrupted_first_start_is_gone_on_with(
     told: settings.Settings, tmp_path: pathlib.Path
 ) -> None:
