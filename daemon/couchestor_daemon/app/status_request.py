@@ -55,10 +55,11 @@ def _fetch(url: str) -> dict[str, object]:
             found = json.load(answer)
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as exc:
         raise errors.ConfigurationError(
-            f"no node answers at {url} ({exc}); start it, or name its --data-dir or --health-port"
+            f"no node answers at {url} ({exc!s:.200}); start it, or name its --data-dir or "
+            "--health-port"
         ) from exc
     if not isinstance(found, dict) or not {"phase", "ready", "data_dir"} <= found.keys():
         raise errors.ConfigurationError(
-            f"what answers at {url} is no couchestor node; name its --data-dir or --health-port"
+            f"what answers at {url} is no node: start one, or name its --data-dir or --health-port"
         )
     return found
