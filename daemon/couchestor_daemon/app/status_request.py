@@ -54,8 +54,10 @@ def _fetch(url: str) -> dict[str, object]:
         with _open(url, timeout=TIMEOUT_SECONDS) as answer:
             found = json.load(answer)
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as exc:
+        # What another protocol says first is part of it, line ends and all.
+        reason = " ".join(str(exc).split())[:200]
         raise errors.ConfigurationError(
-            f"no node answers at {url} ({exc!s:.200}); start it, or name its --data-dir or "
+            f"no node answers at {url} ({reason}); start it, or name its --data-dir or "
             "--health-port"
         ) from exc
     if not isinstance(found, dict) or not {"phase", "ready", "data_dir"} <= found.keys():
