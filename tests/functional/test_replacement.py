@@ -42,6 +42,7 @@ _LOAD_SECONDS: typing.Final = 1.5
 _WHOLE_SECONDS_MAX: typing.Final = 90.0
 _QUIET_SECONDS: typing.Final = 8.0
 """For so long nothing may wait: longer than the delay and the time between two looks."""
+_MOVED: typing.Final = "what was stored over lost devices has moved"
 _FORGOTTEN_SECONDS_MAX: typing.Final = 30.0
 _KEPT_COUNT: typing.Final = 48
 _KEPT_SIZES: typing.Final = (1, 5_000, 90_000, 150_000, 400_000, 900_000, 1_500_000, 2_500_000)
@@ -180,17 +181,20 @@ async def _write_kept(server: server_process.ServerProcess, judge: oracle.Oracle
 
 
 async def _wait_until_whole(server: server_process.ServerProcess) -> float:
-    """Until groups were rebuilt and none has waited for a while. Returns seconds."""
+    """Until for a while nothing has waited for a rebuild, nor to move to narrower groups, which is
+    what becomes of groups that were given up before a device was free. Returns seconds."""
     begun = quiet_since = time.monotonic()
     while True:
-        found = (await asyncio.to_thread(_status, server)).get("rebuild") or {}
+        node = await asyncio.to_thread(_status, server)
+        rebuild, moving = node.get("rebuild") or {}, node.get("moving") or {}
         now = time.monotonic()
-        assert not found.get("groups_failed"), found
-        if found.get("groups_waiting") or not found.get("groups_rebuilt"):
+        assert not rebuild.get("groups_failed"), rebuild
+        if not rebuild or rebuild["groups_waiting"] or moving.get("groups"):
             quiet_since = now
         if now - quiet_since >= _QUIET_SECONDS:
+            assert rebuild["groups_rebuilt"] or _MOVED in server.log_path.read_text("utf-8")
             return quiet_since - begun
-        assert now - begun < _WHOLE_SECONDS_MAX, f"{found}\n{server.log_tail()}"
+        assert now - begun < _WHOLE_SECONDS_MAX, f"{rebuild} {moving}\n{server.log_tail()}"
         await asyncio.sleep(0.3)
 
 
