@@ -22,6 +22,8 @@ _SMALL: typing.Final = {
     "workers": "2",
 }
 
+_INTERRUPTED_MOVE: typing.Final = "when the node stopped; its next start frees it"
+
 pytestmark = [
     pytest.mark.skipif(daemon_process.is_peer(), reason="our devices, our membership"),
     pytest.mark.timeout(240),
@@ -106,17 +108,21 @@ def test_a_seventh_device_is_written_to_and_a_retiring_one_no_more(tmp_path: pat
         shutil.rmtree(data_dir / "index")
         recovered = node_command.run("recover", data_dir=data_dir)
         assert recovered.returncode == 0, recovered.stderr
-        server.restart()
-        _verify(server, objects)
-        server.terminate()
+        # Before a start, whose rebuild finds that nothing is wrong with what waits for it.
         checked = node_command.run("check", data_dir=data_dir)
         assert checked.returncode == 1
         findings = checked.stdout.splitlines()
         waiting = [line for line in findings if " shards wait for repair: " in line]
         assert len(waiting) == 2, findings
-        # A device that was away keeps its copy of the checkpoint that was given up meanwhile.
+        # A device that was away keeps its copy of the checkpoint that was given up meanwhile, and
+        # the stop may come while a member is moved off the retiring device.
         others = [line for line in findings if line not in waiting]
-        assert all(line.startswith("the copy of checkpoint ") for line in others), findings
+        assert all(
+            line.startswith("the copy of checkpoint ") or line.endswith(_INTERRUPTED_MOVE)
+            for line in others
+        ), findings
+        server.restart()
+        _verify(server, objects)
 
 
 def test_what_does_not_belong_stops_the_start_with_one_line(tmp_path: pathlib.Path) -> None:
