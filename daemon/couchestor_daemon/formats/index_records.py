@@ -6,7 +6,7 @@ only ever added at the end, with a default, so older values go on decoding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
@@ -197,9 +197,21 @@ def upload_to_domain(upload_id: str, upload: Upload) -> objects.UploadRecord:
 
 
 def object_to_domain(
-    bucket: str, key: str, stored: Object, parts: Sequence[Part] = ()
+    bucket: str,
+    key: str,
+    stored: Object,
+    parts: Sequence[Part] = (),
+    *,
+    is_named: bool = False,
+    is_latest: bool = True,
+    locate: Callable[[Sequence[ids.Extent]], object] | None = None,
 ) -> objects.ObjectRecord:
-    """A stored version as the domain's; ``parts`` when they are stored apart and wanted."""
+    """A stored version as the domain's; ``parts`` when they are stored apart and wanted.
+
+    Args:
+        locate: Gives the ``places`` of its extents. All at once: a record changed afterwards is
+            copied field by field, which takes a tenth of a small read.
+    """
     sizes = stored.part_sizes_bytes
     flat = stored.extents
     part_checksums: tuple[dict[str, str], ...] = ()
@@ -208,10 +220,13 @@ def object_to_domain(
             part_checksums = tuple(part.checksums for part in parts)
         sizes = tuple(part.size_bytes for part in parts)
         flat = tuple(extent for part in parts for extent in part.extents)
+    whole = extents(flat)
     return objects.ObjectRecord(
         bucket=bucket,
         key=key,
         version_id=stored.version_id,
+        is_named=is_named,
+        is_latest=is_latest,
         is_delete_marker=stored.is_delete_marker,
         order=stored.order,
         size_bytes=stored.size_bytes,
@@ -226,5 +241,6 @@ def object_to_domain(
         part_sizes_bytes=sizes,
         part_checksums=part_checksums,
         owner=stored.owner,
-        extents=extents(flat),
+        extents=whole,
+        places=None if locate is None else locate(whole),
     )

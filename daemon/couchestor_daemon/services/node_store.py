@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -197,8 +196,13 @@ class NodeStore:
         self, *, bucket: str, key: str, version_id: str | None = None
     ) -> objects.ObjectRecord:
         with self._index.read() as reader:
-            record = versions.get_version(reader, bucket, key, version_id)
-            return dataclasses.replace(record, places=self._extents.locate(reader, record.extents))
+            return versions.get_version(
+                reader,
+                bucket,
+                key,
+                version_id,
+                locate=functools.partial(self._extents.locate, reader),
+            )
 
     async def set_tags(
         self, *, bucket: str, key: str, version_id: str | None, tags: Mapping[str, str]

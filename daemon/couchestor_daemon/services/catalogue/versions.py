@@ -61,12 +61,10 @@ def put_version(
     old = find(txn, bucket_id, key)
     check_put(old, record, conditions)
     order = _make_way(txn, bucket, key, old, now_ns=record.modified_ns)
-    record = dataclasses.replace(
-        record,
-        version_id=_new_id(bucket, order, draw),
-        is_named=_is_named(bucket),
-        order=order,
-    )
+    if _is_named(bucket):
+        record = dataclasses.replace(
+            record, version_id=_new_id(bucket, order, draw), is_named=True, order=order
+        )
     # An object's own record has no room for the checksums of its parts.
     stored_apart = len(parts) > INLINE_PARTS_MAX or bool(record.part_checksums)
     parts_id = key_space.new_namespace(txn) if stored_apart else 0
@@ -105,9 +103,17 @@ def put_version(
 
 
 def get_version(
-    reader: index_port.IndexReader, bucket: str, key: str, version_id: str | None = None
+    reader: index_port.IndexReader,
+    bucket: str,
+    key: str,
+    version_id: str | None = None,
+    *,
+    locate: Callable[[Sequence[ids.Extent]], object] | None = None,
 ) -> objects.ObjectRecord:
     """A version, the current one by default, with every part size and extent.
+
+    Args:
+        locate: Gives the record's ``places``.
 
     Raises:
         NoSuchBucketError, NoSuchVersionError.
@@ -116,8 +122,15 @@ def get_version(
     """
     found = buckets.find(reader, bucket)
     stored, is_latest = _find_version(reader, found, bucket, key, version_id)
-    record = index_records.object_to_domain(bucket, key, stored, _parts(reader, stored))
-    return dataclasses.replace(record, is_named=_is_named(found), is_latest=is_latest)
+    return index_records.object_to_domain(
+        bucket,
+        key,
+        stored,
+        _parts(reader, stored),
+        is_named=_is_named(found),
+        is_latest=is_latest,
+        locate=locate,
+    )
 
 
 def set_tags(
@@ -143,8 +156,9 @@ def set_tags(
         key_space.put(txn, index_keys.OBJECTS, found.bucket_id, key.encode(), value)
     else:
         history.add(txn, found.bucket_id, key.encode(), stored)
-    record = index_records.object_to_domain(bucket, key, stored)
-    return dataclasses.replace(record, is_named=_is_named(found), is_latest=is_current)
+    return index_records.object_to_domain(
+        bucket, key, stored, is_named=_is_named(found), is_latest=is_current
+    )
 
 
 def _find_version(
