@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -17,7 +18,7 @@ from couchestor_domain import errors, geometry, units
 SHAPE = geometry.StripeGeometry(2, 1)
 
 
-class Node(shard_node.ShardNode):
+class Node(shard_node.ShardNode, abc.ABC):
     """A node with something to replace, whose process can be crashed and started again."""
 
     def __init__(self, seed: int, *, devices_count: int, zone_bytes: int) -> None:
@@ -45,9 +46,9 @@ class Node(shard_node.ShardNode):
             now_ns=lambda: int(self.seconds * units.NS_PER_SECOND),
         )
 
+    @abc.abstractmethod
     async def fill(self) -> None:
         """Write what is to be replaced."""
-        raise NotImplementedError
 
     def works(self) -> list[background.BackgroundWork]:
         """What replaces it comes last."""
