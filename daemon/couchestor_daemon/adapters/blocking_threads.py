@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Sequence
 
 from couchestor_daemon.adapters import worker_threads
@@ -13,7 +12,8 @@ from couchestor_daemon.adapters import worker_threads
 class BlockingThreads:
     """Runs commands at the same time for calling threads, which wait for them.
 
-    A thread for each command under way, kept for the next ones. Thread-safe.
+    A thread for each command under way, kept for the next ones; it keeps to the CPUs of the thread
+    that first waited for it. Thread-safe.
 
     Args:
         name: What the threads are called, with a number behind it.
@@ -51,14 +51,12 @@ class BlockingThreads:
                 self._start()
         for index in range(len(commands)):
             self._queue.put((call, index))
-        ends_at = time.monotonic() + seconds_max
         stuck: list[threading.Thread] = []
-        for _ in commands:
+        if commands:
             try:
-                call.ended.get(timeout=max(0.0, ends_at - time.monotonic()))
+                call.ended.get(timeout=seconds_max)
             except queue.Empty:
                 stuck = call.abandon()
-                break
         with self._lock:
             self._busy_count -= len(commands)
             self._threads.difference_update(stuck)
@@ -121,7 +119,10 @@ class _Call:
                 return True
             del self._running_locked[index]
             self.outcomes[index] = outcome
-        self.ended.put(None)
+            is_last = not self._running_locked
+        if is_last:
+            # The caller is woken once, not by each: waking a thread costs as much as its work.
+            self.ended.put(None)
         return False
 
     def abandon(self) -> list[threading.Thread]:

@@ -37,10 +37,19 @@ class WorkerThreads:
         name: What the threads are called, with a number behind it.
         seconds_max: A command that takes longer is left behind with its thread, and another
             thread takes the place of that one; None: there is no limit.
+        on_start: Called by each thread before its first work; must not raise.
     """
 
-    def __init__(self, count: int, name: str, *, seconds_max: float | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        name: str,
+        *,
+        seconds_max: float | None = None,
+        on_start: Callable[[], None] | None = None,
+    ) -> None:
         self._seconds_max = seconds_max
+        self._on_start = on_start
         self._count = count
         self._name = name
         self._queue: queue.SimpleQueue[_Sent | None] = queue.SimpleQueue()
@@ -128,7 +137,7 @@ class WorkerThreads:
             while len(self._threads) < self._count:
                 thread = threading.Thread(
                     target=_work,
-                    args=(self._queue,),
+                    args=(self._queue, self._on_start),
                     name=f"{self._name}-{self._started_count}",
                     daemon=True,
                 )
@@ -269,7 +278,9 @@ class _Sent:
             self._waiter_loop.set_result(None)
 
 
-def _work(commands: queue.SimpleQueue[_Sent | None]) -> None:
+def _work(commands: queue.SimpleQueue[_Sent | None], on_start: Callable[[], None] | None) -> None:
+    if on_start is not None:
+        on_start()
     while (sent := commands.get()) is not None:
         if sent.carry_out_next():
             return

@@ -11,6 +11,7 @@ from typing import Final
 from couchestor_daemon import buffers
 from couchestor_daemon.adapters import (
     codec_choice,
+    cpu_binding,
     directory_device,
     log_events,
     system_clock,
@@ -65,6 +66,7 @@ class Node:
             reserve.
         waits_for_room: Whether writes wait for zones that are on their way back.
         held: Devices to read from and give no zones yet: not every process has opened them.
+        commit_cpu: Which CPU its commits keep to, see ``adapters.cpu_binding``; None: to none.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Node:
         groups_reserve_share_count: int = 0,
         waits_for_room: bool = False,
         held: Collection[ids.DeviceId] = (),
+        commit_cpu: int | None = None,
     ) -> None:
         self._told = told
         place = metrics.shared_folder()
@@ -118,7 +121,9 @@ class Node:
         )
         self.pool = buffers.BufferPool(self._pool_bytes)
         self.codec_threads = worker_threads.WorkerThreads(CODEC_THREADS_COUNT, "codec")
-        self._commit_thread = worker_threads.WorkerThreads(1, "commit")
+        self._commit_thread = worker_threads.WorkerThreads(
+            1, "commit", on_start=None if commit_cpu is None else cpu_binding.binder(commit_cpu)
+        )
         self._log = commit_log.CommitLog(
             writer=writer,
             index=self.index,

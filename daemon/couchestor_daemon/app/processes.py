@@ -68,6 +68,7 @@ async def run_worker(
         counters=counters,
         waits_for_room=True,
         held=inbox.held,
+        commit_cpu=slot,
     )
     certificate = (
         tls.ReloadingCertificate(cert=told.tls_cert, key=told.tls_key)
