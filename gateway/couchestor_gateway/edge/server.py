@@ -14,12 +14,19 @@ from concurrent import futures
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Final
+from typing import Final, cast
 
 from aiohttp import web
 
 from couchestor_domain import errors, units
-from couchestor_gateway.edge import addressing, connection, presigned_headers, responses, routing
+from couchestor_gateway.edge import (
+    addressing,
+    connection,
+    flat_response,
+    presigned_headers,
+    responses,
+    routing,
+)
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.ports import caller_context as caller_port
 from couchestor_gateway.ports import clock as clock_port
@@ -263,22 +270,22 @@ class Gateway:
         headers["x-amz-request-id"] = trace.request_id
         headers["x-amz-id-2"] = self._host_id
         headers["Server"] = "CoucheStor"
-        response: web.StreamResponse
-        body = reply.body
+        is_last = self._draining or not self._body_is_spent(request, trace)
         if request.method == "HEAD" or reply.stream is None:
             if reply.status not in (204, 304):
                 headers["Content-Length"] = str(reply.length_bytes)
-            if isinstance(body, memoryview):
-                body = bytes(body)
-            response = web.Response(status=reply.status, headers=headers, body=body or None)
+            body = b"" if request.method == "HEAD" else reply.body
+            flat = flat_response.FlatResponse(reply.status, headers, body)
+            if is_last:
+                flat.force_close()
             trace.bytes_out = len(body)
-        else:
-            response = web.StreamResponse(status=reply.status, headers=headers)
-            response.content_length = reply.length_bytes
-        if self._draining or not self._body_is_spent(request, trace):
+            # All that aiohttp asks of an answer.
+            return cast(web.StreamResponse, flat)
+        response = web.StreamResponse(status=reply.status, headers=headers)
+        response.content_length = reply.length_bytes
+        if is_last:
             response.force_close()
-        if reply.stream is not None and request.method != "HEAD":
-            await self._send_stream(request, response, reply, trace)
+        await self._send_stream(request, response, reply, trace)
         return response
 
     async def _send_stream(
