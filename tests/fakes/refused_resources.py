@@ -83,7 +83,12 @@ CODING_POLICIES: list[tuple[Spec, str]] = [
     ({"stripeSizeBytes": 128 << 20}, "less than or equal to"),
     ({"algorithm": "Fountain"}, "Unsupported value"),
     ({"algorithm": "LRC", "dataShards": 5}, "LRC needs an even number"),
-    ({"algorithm": "LRC", "parityShards": 1}, "LRC needs an even number"),
+    ({"algorithm": "LRC", "parityShards": 1}, "exactly 2 parityShards"),
+    ({"algorithm": "LRC", "dataShards": 8, "parityShards": 3}, "exactly 2 parityShards"),
+    (
+        {"algorithm": "LRC", "journalConfig": {"replicationFactor": 2}},
+        "replicationFactor must be above parityShards",
+    ),
     ({"journalConfig": {}, "parityShards": 3}, "replicationFactor must be above parityShards"),
     ({"journalConfig": {"replicationFactor": 1}}, "greater than or equal to 2"),
     ({"journalConfig": {"destageThresholdPercent": 0}}, "greater than or equal to 1"),

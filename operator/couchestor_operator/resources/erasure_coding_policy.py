@@ -35,7 +35,7 @@ class JournalConfig(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ErasureCodingPolicySpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """k data and m parity shards: any m may be lost (LRC: fewer, for cheaper repairs)."""
+    """k data and m parity shards: any m may be lost, also with LRC, whose repairs are cheaper."""
 
     RULES: ClassVar = (
         schema.Rule(
@@ -52,13 +52,13 @@ class ErasureCodingPolicySpec(msgspec.Struct, frozen=True, kw_only=True, rename=
             f"stripeSizeBytes must be a multiple of {units.BLOCK_BYTES}",
         ),
         schema.Rule(
-            "self.algorithm != 'LRC' || (self.dataShards % 2 == 0 && self.parityShards >= 2)",
-            "LRC needs an even number of dataShards and at least 2 parityShards",
+            "self.algorithm != 'LRC' || (self.dataShards % 2 == 0 && self.parityShards == 2)",
+            "LRC needs an even number of dataShards and exactly 2 parityShards: with more it would"
+            " survive fewer lost shards than it has parityShards",
         ),
         schema.Rule(
             "!has(self.journalConfig)"
-            " || self.journalConfig.replicationFactor > self.parityShards"
-            " || self.algorithm == 'LRC'",
+            " || self.journalConfig.replicationFactor > self.parityShards",
             "journalConfig.replicationFactor must be above parityShards: a write in the journal"
             " is to survive what a stripe survives",
         ),
