@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from couchestor_domain import errors
-from couchestor_operator.control import migration, pool
+from couchestor_operator.control import migration, pool, standing
 from couchestor_operator.control import volume as volumes
 from couchestor_operator.ports import policy_store, volume_manager
 
@@ -136,3 +136,11 @@ class FaultyPolicies:
     ) -> None:
         """As the inner one."""
         await self._line.call(lambda: self._inner.end(state, record, end=end))
+
+    async def report(self, state: policy_store.PolicyState, told: standing.Standing) -> None:
+        """As the inner one."""
+        await self._line.call(lambda: self._inner.report(state, told))
+
+    async def release(self, state: policy_store.PolicyState) -> None:
+        """As the inner one."""
+        await self._line.call(lambda: self._inner.release(state))

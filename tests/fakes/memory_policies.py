@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from couchestor_domain import errors
-from couchestor_operator.control import migration, policy
+from couchestor_operator.control import migration, policy, standing
 from couchestor_operator.ports import policy_store
-from couchestor_operator.resources import migration_status, storage_policy
+from couchestor_operator.resources import migration_status, policy_status, storage_policy
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -16,6 +16,7 @@ class _Kept:
     rule: policy.Policy | None
     status: storage_policy.StoragePolicyStatus
     version: int
+    refusal: str | None = None
 
 
 class MemoryPolicies:
@@ -40,6 +41,9 @@ class MemoryPolicies:
             version=str(kept.version),
             policy=kept.rule,
             records=tuple(map(migration_status.record_of, kept.status.migrations)),
+            history=tuple(map(migration_status.past_of, kept.status.migration_history)),
+            refusal=kept.refusal,
+            is_being_deleted=kept.rule is None and kept.refusal is None,
         )
 
     async def begin(self, state: policy_store.PolicyState, record: migration.Record) -> None:
@@ -55,6 +59,15 @@ class MemoryPolicies:
     ) -> None:
         """A record becomes history."""
         self._write(state, lambda status: migration_status.ended(status, record, end=end))
+
+    async def report(self, state: policy_store.PolicyState, told: standing.Standing) -> None:
+        """What people see of it."""
+        self._write(state, lambda status: policy_status.reported(status, told, generation=1))
+
+    async def release(self, state: policy_store.PolicyState) -> None:
+        """Gone for good."""
+        self._write(state, lambda status: status)
+        del self._kept[state.name]
 
     def _write(
         self,
@@ -72,12 +85,12 @@ class MemoryPolicies:
 
     # -- what a test does to it -----------------------------------------------------------------
 
-    def put(self, name: str, rule: policy.Policy | None) -> None:
-        """Have a policy be so; None: it is being deleted."""
+    def put(self, name: str, rule: policy.Policy | None, *, refusal: str | None = None) -> None:
+        """Have a policy be so; None: it is being deleted, or is refused for that reason."""
         kept = self._kept.get(name)
         status = storage_policy.StoragePolicyStatus() if kept is None else kept.status
         version = 1 if kept is None else kept.version + 1
-        self._kept[name] = _Kept(rule=rule, status=status, version=version)
+        self._kept[name] = _Kept(rule=rule, status=status, version=version, refusal=refusal)
 
     def status(self, name: str) -> storage_policy.StoragePolicyStatus:
         """What people see of it."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from couchestor_operator.control import migration, policy
+from couchestor_operator.control import migration, past, policy, standing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,10 +15,15 @@ class PolicyState:
 
     name: str
     version: str
-    """Opaque; changes with the policy and with every write of its migrations."""
+    """Opaque; changes with the policy and with every write of its status."""
     policy: policy.Policy | None
     """None: it is being deleted, or asks for the impossible; nothing is wanted by it then."""
     records: tuple[migration.Record, ...]
+    history: tuple[past.PastMigration, ...] = ()
+    """Its last migrations that ended, in that order."""
+    refusal: str | None = None
+    """Why it asks for the impossible, if it does."""
+    is_being_deleted: bool = False
 
     def record_of(self, volume_name: str) -> migration.Record | None:
         """The migration of a volume, if one is under way."""
@@ -29,7 +34,7 @@ class PolicyState:
 
 
 class PolicyStore(Protocol):
-    """Reads policies and writes their migrations.
+    """Reads policies, and writes their migrations and what people are told.
 
     A write names the state it was decided on, and is durable when it returns. It is refused with
     ``VersionConflictError`` if the policy or its migrations have changed since, or are gone. Where
@@ -61,4 +66,12 @@ class PolicyStore(Protocol):
         self, state: PolicyState, record: migration.Record, *, end: migration.End
     ) -> None:
         """Take the record away and add what became of it to the history, in one write."""
+        ...
+
+    async def report(self, state: PolicyState, told: standing.Standing) -> None:
+        """Write what a pass saw; migrations and history stay as they are."""
+        ...
+
+    async def release(self, state: PolicyState) -> None:
+        """Let a policy go that is being deleted and has no migration under way."""
         ...

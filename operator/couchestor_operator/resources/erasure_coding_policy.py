@@ -57,8 +57,7 @@ class ErasureCodingPolicySpec(msgspec.Struct, frozen=True, kw_only=True, rename=
             " survive fewer lost shards than it has parityShards",
         ),
         schema.Rule(
-            "!has(self.journalConfig)"
-            " || self.journalConfig.replicationFactor > self.parityShards",
+            "!has(self.journalConfig) || self.journalConfig.replicationFactor > self.parityShards",
             "journalConfig.replicationFactor must be above parityShards: a write in the journal"
             " is to survive what a stripe survives",
         ),

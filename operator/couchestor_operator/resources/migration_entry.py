@@ -113,6 +113,13 @@ class MigrationHistoryEntry(
             " start is wanted and may still come to toPool"
         ),
     ]
+    replicas_before: Annotated[
+        field_types.Count,
+        msgspec.Meta(
+            description="Of the volume; while it has or wants more and a surplus was left,"
+            " nothing moves it"
+        ),
+    ]
     source_replica: field_types.Name
     source_kept: Annotated[
         bool,

@@ -7,10 +7,24 @@ import datetime
 import msgspec
 
 from couchestor_domain import errors, tiers
-from couchestor_operator.control import migration
+from couchestor_operator.control import migration, past
 from couchestor_operator.resources import migration_entry, storage_policy
 
 _SUCCESSES = (migration.Outcome.COMPLETED, migration.Outcome.PRESERVED)
+
+
+def past_of(entry: migration_entry.MigrationHistoryEntry) -> past.PastMigration:
+    """What an entry of the history says to those who plan."""
+    return past.PastMigration(
+        migration_id=entry.migration_id,
+        volume_name=entry.volume_name,
+        outcome=migration.Outcome(entry.outcome.value),
+        surplus=migration.Surplus(entry.surplus.value),
+        ended_seconds=entry.timestamp.timestamp(),
+        replicas_before_count=entry.replicas_before,
+        target_pool=entry.to_pool,
+        new_replica=entry.new_replica,
+    )
 
 
 def record_of(entry: migration_entry.MigrationEntry) -> migration.Record:
@@ -109,7 +123,11 @@ def advanced(
 def ended(
     status: storage_policy.StoragePolicyStatus, record: migration.Record, *, end: migration.End
 ) -> storage_policy.StoragePolicyStatus:
-    """The status without the record, and with what became of it in the history."""
+    """The status without the record, and with what became of it in the history.
+
+    Where that is full the oldest entry goes, but those last that tell of a surplus replica and are
+    the last of their volume: as long as they stand nothing moves it.
+    """
     entries = [entry for entry in status.migrations if entry.migration_id != record.migration_id]
     history = [*status.migration_history, _history_entry(record, end)]
     succeeded = end.ending.outcome in _SUCCESSES
@@ -118,8 +136,24 @@ def ended(
         migrations=entries,
         active_migrations=len(entries),
         failed_migrations=status.failed_migrations + (not succeeded),
-        migration_history=history[-storage_policy.HISTORY_COUNT_MAX :],
+        migration_history=_bounded(history),
     )
+
+
+def _bounded(
+    history: list[migration_entry.MigrationHistoryEntry],
+) -> list[migration_entry.MigrationHistoryEntry]:
+    kept = list(history)
+    while len(kept) > storage_policy.HISTORY_COUNT_MAX:
+        last_index = {entry.volume_name: index for index, entry in enumerate(kept)}
+        dispensable = (
+            index
+            for index, entry in enumerate(kept[:-1])
+            if entry.surplus is migration_entry.SurplusName.NONE
+            or index != last_index[entry.volume_name]
+        )
+        del kept[next(dispensable, 0)]
+    return kept
 
 
 def _history_entry(
@@ -141,6 +175,7 @@ def _history_entry(
         outcome=migration_entry.OutcomeName(end.ending.outcome.value),
         step=migration_entry.StepName(record.step.value),
         surplus=migration_entry.SurplusName(end.surplus.value),
+        replicas_before=len(record.replicas_at_start),
         source_replica=record.source_replica,
         source_kept=end.source_kept,
         new_replica=record.new_replica,

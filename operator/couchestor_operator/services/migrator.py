@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from couchestor_domain import errors, event_publisher, events
 from couchestor_operator.control import migration, migration_machine, plan, sight
@@ -49,15 +49,19 @@ class Migrator:
         self._preservation_mode = preservation_mode
         self._ticks = asyncio.Semaphore(ticks_count_max)
 
-    async def begin(self, move: plan.Move) -> None:
+    async def begin(self, move: plan.Move, *, ended_before: Collection[str] = ()) -> None:
         """Write down that a volume is to move; what is done about it comes with the next tick.
+
+        Args:
+            ended_before: Ids of the migrations of the volume that the decision knew to have ended.
 
         Raises:
             MigrationInProgressError: the volume is being migrated already, under whichever policy,
                 or as many volumes are as the policy allows. Another operator can begin the same
                 volume under another policy at this very moment: both go on then, and cost each
                 other the move and no replica.
-            VersionConflictError: the policy has changed since the move was decided, or is gone.
+            VersionConflictError: the policy has changed since the move was decided, or is gone;
+                or a migration of the volume has ended since, which may forbid the move.
             TransientError: there was no answer; the migration may have begun.
         """
         states = {state.name: state for state in await self._states()}
@@ -68,6 +72,15 @@ class Migrator:
                     "wait for the end of that",
                     volume=move.volume.name,
                 )
+            for ended in other.history:
+                if ended.volume_name == move.volume.name and (
+                    ended.migration_id not in ended_before
+                ):
+                    raise errors.VersionConflictError(
+                        f"a migration of volume {ended.volume_name} has ended under policy "
+                        f"{other.name} since this one was decided: decide again",
+                        policy=other.name,
+                    )
         state = states.get(move.policy.name)
         if state is None or state.policy != move.policy:
             raise errors.VersionConflictError(
