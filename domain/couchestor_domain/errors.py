@@ -24,7 +24,7 @@ CouchestorError
 |-- CompressionError      Compression Decompression
 |-- ControlPlaneError     KubernetesApi PrometheusConnection PrometheusQuery PrometheusParse
 |                         DurationParse QuantityParse InvalidSelector InvalidPolicy
-|                         VersionConflict
+|                         VersionConflict LeaseLost
 `-- MigrationError        MigrationInProgress MigrationFailed MigrationTimeout ReplicaSyncFailed
                           NoSuitablePool
 
@@ -435,6 +435,10 @@ class InvalidPolicyError(ControlPlaneError, ClientError):
 
 class VersionConflictError(ControlPlaneError, TransientError):
     """An object is no longer as it was read, and was left as it is: read it again."""
+
+
+class LeaseLostError(ControlPlaneError, TransientError):
+    """This operator does not hold the Lease any more, so that another one may act."""
 
 
 # -- migration ----------------------------------------------------------------------------------
