@@ -6,6 +6,7 @@ No two may act at one moment, whatever happens; and when all is well again, one 
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -127,7 +128,7 @@ class Race:
         """Trouble, and then peace."""
         async with asyncio.TaskGroup() as group:
             runs = [
-                group.create_task(each.run(lambda number=number: self.work(number)))
+                group.create_task(each.run(functools.partial(self.work, number)))
                 for number, each in enumerate(self.operators)
             ]
             loop = asyncio.get_running_loop()
