@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 import pytest
 
@@ -25,7 +25,15 @@ LEASE: Final = election.Lease(
 )
 
 
-async def a_lease_is_read_back_as_it_was_made(store: lease_store.LeaseStore) -> None:
+class DeletableLeases(lease_store.LeaseStore, Protocol):
+    """A store, and people who take its Lease away."""
+
+    def delete(self) -> None:
+        """Have it be gone."""
+        ...
+
+
+async def a_lease_is_read_back_as_it_was_made(store: DeletableLeases) -> None:
     assert await store.read() is None
     made = await store.write(LEASE)
     assert made.version
@@ -34,7 +42,7 @@ async def a_lease_is_read_back_as_it_was_made(store: lease_store.LeaseStore) -> 
 
 
 async def every_write_is_a_new_version_and_names_the_last_one(
-    store: lease_store.LeaseStore,
+    store: DeletableLeases,
 ) -> None:
     made = await store.write(LEASE)
     renewed = await store.write(dataclasses.replace(made, renewed_seconds=1_700_000_002.0))
@@ -44,27 +52,33 @@ async def every_write_is_a_new_version_and_names_the_last_one(
     assert await store.read() == renewed
 
 
-async def a_lease_is_made_once(store: lease_store.LeaseStore) -> None:
+async def a_lease_is_made_once(store: DeletableLeases) -> None:
     made = await store.write(LEASE)
     with pytest.raises(errors.VersionConflictError):
         await store.write(dataclasses.replace(LEASE, holder="operator-b"))
     assert await store.read() == made
 
 
-async def a_lease_that_is_not_there_is_of_no_version(store: lease_store.LeaseStore) -> None:
+async def a_lease_that_is_not_there_is_of_no_version(store: DeletableLeases) -> None:
+    gone = await store.write(LEASE)
+    store.delete()
     with pytest.raises(errors.VersionConflictError):
-        await store.write(dataclasses.replace(LEASE, version="12345"))
+        await store.write(gone)
     assert await store.read() is None
+    made = await store.write(dataclasses.replace(LEASE, holder="operator-b"))
+    with pytest.raises(errors.VersionConflictError):
+        await store.write(gone)
+    assert await store.read() == made
 
 
-async def a_lease_can_be_held_by_nobody(store: lease_store.LeaseStore) -> None:
+async def a_lease_can_be_held_by_nobody(store: DeletableLeases) -> None:
     made = await store.write(LEASE)
     freed = await store.write(dataclasses.replace(made, holder=""))
     assert freed.holder == ""
     assert await store.read() == freed
 
 
-Check = Callable[[lease_store.LeaseStore], Awaitable[None]]
+Check = Callable[[DeletableLeases], Awaitable[None]]
 CHECKS: Final[tuple[Check, ...]] = (
     a_lease_is_read_back_as_it_was_made,
     every_write_is_a_new_version_and_names_the_last_one,

@@ -6,12 +6,14 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import kubernetes
 import msgspec
 import pytest
+
+from couchestor_operator.adapters import kube_access, kube_api, system_clock
 
 if TYPE_CHECKING:
     from tests.kube import control_plane
@@ -50,6 +52,24 @@ def client(plane: control_plane.ControlPlane) -> Iterator[Any]:
     configuration.ssl_ca_cert = str(plane.ca_file)
     configuration.api_key = {"authorization": f"Bearer {plane.token}"}
     with kubernetes.client.ApiClient(configuration) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def access(
+    plane: control_plane.ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> kube_access.Access:
+    """How the operator is told where the API is."""
+    token_file = tmp_path_factory.mktemp("account") / "token"
+    token_file.touch(0o600)
+    token_file.write_text(plane.token)
+    return kube_access.Access(url=plane.url, ca_file=plane.ca_file, token_file=token_file)
+
+
+@pytest.fixture
+async def api(access: kube_access.Access) -> AsyncIterator[kube_api.KubeApi]:
+    """The operator's own way to the API."""
+    async with kube_api.opened(access, system_clock.SystemClock()) as opened:
         yield opened
 
 
