@@ -9,14 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from couchestor_gateway.protocol import chunked, ranges, s3_error, sigv4, xml_reading
+from couchestor_gateway.protocol import chunked, ranges, request_identity, s3_error, xml_reading
 
-_KIND = sigv4.PayloadKind.STREAMING_UNSIGNED_TRAILER
+_KIND = request_identity.PayloadKind.STREAMING_UNSIGNED_TRAILER
 _NAMES = ("x-amz-checksum-crc32",)
 
 
-def _decoder(length: int, kind: sigv4.PayloadKind = _KIND) -> chunked.ChunkedDecoder:
-    return chunked.ChunkedDecoder(sigv4.Identity(credential=None, payload=kind), length, _NAMES)
+def _decoder(length: int, kind: request_identity.PayloadKind = _KIND) -> chunked.ChunkedDecoder:
+    return chunked.ChunkedDecoder(
+        request_identity.Identity(credential=None, payload=kind), length, _NAMES
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -42,9 +44,11 @@ def test_any_split_decodes_alike(chunks: list[bytes], cuts: list[int]) -> None:
 @given(
     data=st.binary(max_size=200)
     | st.text(alphabet="0a1;=:\r\n-chunksigatre", max_size=200).map(str.encode),
-    kind=st.sampled_from([kind for kind in sigv4.PayloadKind if kind.is_streaming]),
+    kind=st.sampled_from([kind for kind in request_identity.PayloadKind if kind.is_streaming]),
 )
-def test_chunked_garbage_only_raises_s3_errors(data: bytes, kind: sigv4.PayloadKind) -> None:
+def test_chunked_garbage_only_raises_s3_errors(
+    data: bytes, kind: request_identity.PayloadKind
+) -> None:
     decoder = _decoder(10, kind)
     with contextlib.suppress(s3_error.S3Error):
         decoder.feed(data)

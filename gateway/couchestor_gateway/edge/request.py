@@ -10,13 +10,13 @@ from aiohttp import web
 from couchestor_domain import errors
 from couchestor_gateway.edge import addressing, request_body
 from couchestor_gateway.ports import object_store, offloading
-from couchestor_gateway.protocol import chunked, digests, s3_error, sigv4, xml_reading
+from couchestor_gateway.protocol import chunked, digests, request_identity, s3_error, xml_reading
 
 _STREAMING: Final = frozenset(
     {
-        sigv4.PayloadKind.STREAMING_SIGNED,
-        sigv4.PayloadKind.STREAMING_SIGNED_TRAILER,
-        sigv4.PayloadKind.STREAMING_UNSIGNED_TRAILER,
+        request_identity.PayloadKind.STREAMING_SIGNED,
+        request_identity.PayloadKind.STREAMING_SIGNED_TRAILER,
+        request_identity.PayloadKind.STREAMING_UNSIGNED_TRAILER,
     }
 )
 
@@ -49,7 +49,7 @@ class S3Request:
         target: addressing.Target,
         headers: Mapping[str, str],
         query: Mapping[str, str],
-        identity: sigv4.Identity,
+        identity: request_identity.Identity,
         region: str,
         buckets: object_store.BucketStore,
         objects: object_store.ObjectStore,

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from couchestor_domain import units
-from couchestor_gateway.protocol import s3_error, sigv4
+from couchestor_gateway.protocol import request_identity, s3_error
 
 HEADER_BYTES_MAX: Final = units.KIB
 TRAILERS_BYTES_MAX: Final = 8 * units.KIB
@@ -70,14 +70,14 @@ class ChunkedDecoder:
     )
 
     def __init__(
-        self, identity: sigv4.Identity, decoded_length: int, trailer_names: Iterable[str]
+        self, identity: request_identity.Identity, decoded_length: int, trailer_names: Iterable[str]
     ) -> None:
         kind = identity.payload
         self._signed = kind in (
-            sigv4.PayloadKind.STREAMING_SIGNED,
-            sigv4.PayloadKind.STREAMING_SIGNED_TRAILER,
+            request_identity.PayloadKind.STREAMING_SIGNED,
+            request_identity.PayloadKind.STREAMING_SIGNED_TRAILER,
         )
-        self._trailers_allowed = kind is not sigv4.PayloadKind.STREAMING_SIGNED
+        self._trailers_allowed = kind is not request_identity.PayloadKind.STREAMING_SIGNED
         self._trailer_names = frozenset(name.lower() for name in trailer_names)
         self._signing_key = identity.signing_key
         self._prefix = f"{identity.amz_date}\n{identity.scope}\n"

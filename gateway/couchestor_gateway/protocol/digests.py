@@ -13,7 +13,7 @@ from typing import Final, Protocol, Self
 from awscrt import checksums as crt
 
 from couchestor_domain import objects
-from couchestor_gateway.protocol import s3_error, sigv4
+from couchestor_gateway.protocol import request_identity, s3_error
 
 ALGORITHMS: Final[Mapping[str, int]] = {
     "crc32": 4,
@@ -112,7 +112,7 @@ class BodyDigester:
     def from_headers(
         cls,
         headers: Mapping[str, str],
-        identity: sigv4.Identity,
+        identity: request_identity.Identity,
         *,
         algorithms: Iterable[str] = (),
         is_checksummed: bool = True,
@@ -147,7 +147,7 @@ class BodyDigester:
                 "InvalidRequest", "x-amz-trailer needs a streaming payload with trailers."
             )
         _check_sdk_algorithm(headers.get("x-amz-sdk-checksum-algorithm"), (*values, *trailing))
-        signed = identity.payload is sigv4.PayloadKind.SIGNED_SHA256
+        signed = identity.payload is request_identity.PayloadKind.SIGNED_SHA256
         return cls(
             algorithms,
             md5=_content_md5(headers.get("content-md5")),
@@ -228,8 +228,8 @@ def announced(headers: Mapping[str, str]) -> tuple[str, ...]:
 
 
 _WITH_TRAILERS: Final = (
-    sigv4.PayloadKind.STREAMING_SIGNED_TRAILER,
-    sigv4.PayloadKind.STREAMING_UNSIGNED_TRAILER,
+    request_identity.PayloadKind.STREAMING_SIGNED_TRAILER,
+    request_identity.PayloadKind.STREAMING_UNSIGNED_TRAILER,
 )
 
 

@@ -8,6 +8,8 @@ from couchestor_gateway.protocol import s3_error
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 EXPIRES_SECONDS_MAX: Final = 7 * 24 * 3600
+SKEW_SECONDS_MAX: Final = 15 * 60
+"""How far a client's clock may be off."""
 
 
 class Claim(NamedTuple):

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from couchestor_gateway.protocol import chunked, s3_error, sigv4
+from couchestor_gateway.protocol import chunked, request_identity, s3_error, sigv4_signatures
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
-KIND = sigv4.PayloadKind
+KIND = request_identity.PayloadKind
 
 
-def _identity(kind: sigv4.PayloadKind, seed: str = "") -> sigv4.Identity:
-    return sigv4.Identity(
+def _identity(kind: request_identity.PayloadKind, seed: str = "") -> request_identity.Identity:
+    return request_identity.Identity(
         credential=None,
         payload=kind,
-        signing_key=sigv4.derive_signing_key(SECRET, "20130524", "us-east-1"),
+        signing_key=sigv4_signatures.derive_signing_key(SECRET, "20130524", "us-east-1"),
         scope="20130524/us-east-1/s3/aws4_request",
         amz_date="20130524T000000Z",
         seed_signature=seed,

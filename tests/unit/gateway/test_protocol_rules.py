@@ -13,14 +13,16 @@ from couchestor_gateway.protocol import (
     conditions,
     digests,
     ranges,
+    request_identity,
     s3_error,
-    sigv4,
     timestamps,
     xml_reading,
 )
 
-PLAIN = sigv4.Identity(credential=None, payload=sigv4.PayloadKind.UNSIGNED)
-TRAILING = sigv4.Identity(credential=None, payload=sigv4.PayloadKind.STREAMING_UNSIGNED_TRAILER)
+PLAIN = request_identity.Identity(credential=None, payload=request_identity.PayloadKind.UNSIGNED)
+TRAILING = request_identity.Identity(
+    credential=None, payload=request_identity.PayloadKind.STREAMING_UNSIGNED_TRAILER
+)
 MOMENT_NS = 1_445_412_480_123_456_789
 
 

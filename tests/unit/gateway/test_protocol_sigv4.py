@@ -10,7 +10,7 @@ from botocore import auth, awsrequest
 from botocore import credentials as boto_credentials
 
 from couchestor_gateway.ports import credentials
-from couchestor_gateway.protocol import s3_error, sigv4
+from couchestor_gateway.protocol import request_identity, s3_error, sigv4
 
 CREDENTIAL = credentials.Credential(
     access_key="AKIDEXAMPLE", secret_key="s/ecret+key", owner="alice", display_name="alice"
@@ -38,7 +38,7 @@ def _verify(
     headers: list[tuple[str, str]],
     *,
     now: float | None = None,
-) -> sigv4.Identity:
+) -> request_identity.Identity:
     parts = urllib.parse.urlsplit(url)
     return sigv4.Verifier(Store(), REGION).verify(
         method=method,
@@ -80,7 +80,10 @@ def test_header_signature(url: str) -> None:
     headers = _signed(url, headers={"x-amz-meta-a": "  one   two ", "Content-Type": "text/a"})
     identity = _verify("GET", url, headers)
     assert identity.credential is CREDENTIAL
-    assert identity.payload in (sigv4.PayloadKind.SIGNED_SHA256, sigv4.PayloadKind.UNSIGNED)
+    assert identity.payload in (
+        request_identity.PayloadKind.SIGNED_SHA256,
+        request_identity.PayloadKind.UNSIGNED,
+    )
 
 
 @pytest.mark.parametrize("url", URLS)
@@ -89,7 +92,7 @@ def test_presigned(url: str) -> None:
     headers = [("Host", "localhost:8000")]
     identity = _verify("GET", signed, headers)
     assert identity.credential is CREDENTIAL
-    assert identity.payload is sigv4.PayloadKind.UNSIGNED
+    assert identity.payload is request_identity.PayloadKind.UNSIGNED
     with pytest.raises(s3_error.S3Error, match="expired"):
         _verify("GET", signed, headers, now=time.time() + 62)
     with pytest.raises(s3_error.S3Error, match="not yet"):
