@@ -12,7 +12,6 @@ import ssl
 from collections.abc import Callable, Mapping
 from concurrent import futures
 from dataclasses import dataclass
-from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final, cast
 
@@ -24,6 +23,7 @@ from couchestor_gateway.edge import (
     connection,
     flat_response,
     presigned_headers,
+    request_records,
     responses,
     routing,
 )
@@ -34,15 +34,11 @@ from couchestor_gateway.ports import credentials as credentials_port
 from couchestor_gateway.ports import object_store, offloading
 from couchestor_gateway.protocol import s3_error, sigv4, unsupported_headers
 
-ACCESS_LOG: Final = logging.getLogger("couchestor.access")
 LOG: Final = logging.getLogger("couchestor.gateway")
 
 DRAINED_BYTES_MAX: Final = 64 * units.KIB
 """An unread rest of a body up to this is read and dropped so that the connection survives."""
 _NO_QUERY: Final[Mapping[str, str]] = MappingProxyType({})
-
-MetricsHook = Callable[[str, int, float, int, int], None]
-"""Called after each request: operation, status, seconds, bytes in, bytes out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +103,7 @@ class Gateway:
         clock: clock_port.Clock,
         domain: str | None = None,
         limits: ServerLimits | None = None,
-        metrics: MetricsHook | None = None,
+        metrics: request_records.MetricsHook | None = None,
         offload: offloading.Offload | None = None,
         access_log: bool = True,
     ) -> None:
@@ -119,9 +115,8 @@ class Gateway:
         self._region = region
         self._clock = clock
         self._domain = domain.lower() if domain else None
-        self._metrics = metrics
         self._offload = offload or _own_threads(self._limits.hash_threads)
-        self._access_log = access_log
+        self._records = request_records.Records(metrics, access_log=access_log)
         self._in_flight_count = 0
         self._draining = False
         self._idle = asyncio.Event()
@@ -180,7 +175,7 @@ class Gateway:
         """Answer one request; never raises but for cancellation."""
         started_ns = self._clock.monotonic_ns()
         self._request_number = (self._request_number + 1) & 0xFFFFFFFFFFFFFFFF
-        trace = _Trace(f"{self._request_number:016X}")
+        trace = request_records.Trace(f"{self._request_number:016X}")
         caller_port.REQUEST_ID.set(trace.request_id)
         self._in_flight_count += 1
         try:
@@ -190,9 +185,12 @@ class Gateway:
             self._in_flight_count -= 1
             if self._draining and self._in_flight_count == 0:
                 self._idle.set()
-            self._record(request, trace, started_ns)
+            seconds = (self._clock.monotonic_ns() - started_ns) / units.NS_PER_SECOND
+            self._records.add(request, trace, seconds)
 
-    async def _answer(self, request: web.BaseRequest, trace: _Trace) -> responses.Reply:
+    async def _answer(
+        self, request: web.BaseRequest, trace: request_records.Trace
+    ) -> responses.Reply:
         try:
             if self._in_flight_count > self._limits.requests_max:
                 raise s3_error.make("SlowDown")
@@ -214,7 +212,7 @@ class Gateway:
             head=request.method == "HEAD",
         )
 
-    async def _run(self, request: web.BaseRequest, trace: _Trace) -> responses.Reply:
+    async def _run(self, request: web.BaseRequest, trace: request_records.Trace) -> responses.Reply:
         headers: Mapping[str, str] = request.headers
         method = request.method
         target = addressing.resolve(request.raw_path, headers.get("Host", ""), self._domain)
@@ -257,13 +255,13 @@ class Gateway:
             stall_seconds=self._limits.stall_seconds,
             body_bytes_max=self._limits.body_bytes_max,
         )
-        trace.context = context
+        trace.reception = context
         if target.bucket and operation is not routing.CREATE_BUCKET:
             await context.require_own_bucket(target.bucket)
         return await operation.run(context)
 
     async def _send(
-        self, request: web.BaseRequest, reply: responses.Reply, trace: _Trace
+        self, request: web.BaseRequest, reply: responses.Reply, trace: request_records.Trace
     ) -> web.StreamResponse:
         headers = reply.headers
         trace.status = reply.status
@@ -293,7 +291,7 @@ class Gateway:
         request: web.BaseRequest,
         response: web.StreamResponse,
         reply: responses.Reply,
-        trace: _Trace,
+        trace: request_records.Trace,
     ) -> None:
         """Write body and pieces; a failure closes the connection short of Content-Length."""
         transport = request.transport
@@ -330,7 +328,7 @@ class Gateway:
             if transport is not None:
                 transport.abort()
 
-    def _body_is_spent(self, request: web.BaseRequest, trace: _Trace) -> bool:
+    def _body_is_spent(self, request: web.BaseRequest, trace: request_records.Trace) -> bool:
         """Whether the connection can carry another request at little cost."""
         content = request.content
         if content.at_eof() or not request.body_exists:
@@ -341,33 +339,6 @@ class Gateway:
         if not (length.isascii() and length.isdigit()) or len(length) > 19:
             return False
         return int(length) - trace.received_bytes <= DRAINED_BYTES_MAX
-
-    def _record(self, request: web.BaseRequest, trace: _Trace, started_ns: int) -> None:
-        seconds = (self._clock.monotonic_ns() - started_ns) / units.NS_PER_SECOND
-        if self._metrics is not None:
-            self._metrics(
-                trace.operation, trace.status, seconds, trace.received_bytes, trace.bytes_out
-            )
-        if (self._access_log or trace.is_our_failure) and ACCESS_LOG.isEnabledFor(logging.INFO):
-            ACCESS_LOG.info(
-                "%s %s %d",
-                request.method,
-                trace.operation,
-                trace.status,
-                extra={
-                    "request_id": trace.request_id,
-                    "operation": trace.operation,
-                    "method": request.method,
-                    # The query may carry a presigned signature, so only the path is logged.
-                    "path": request.raw_path.partition("?")[0],
-                    "status": trace.status,
-                    "seconds": seconds,
-                    "bytes_in": trace.received_bytes,
-                    "bytes_out": trace.bytes_out,
-                    "access_key": trace.access_key,
-                    "remote": request.remote,
-                },
-            )
 
 
 def _own_threads(count: int) -> offloading.Offload:
@@ -383,26 +354,3 @@ def _is_form(method: str, headers: Mapping[str, str]) -> bool:
     """Whether a browser posts a form: it is signed, if at all, in its body."""
     kind = headers.get("Content-Type", "")
     return method == "POST" and kind.lower().startswith("multipart/form-data")
-
-
-class _Trace:
-    """What is known about a request so far, for its log line and metrics."""
-
-    __slots__ = ("access_key", "bytes_out", "context", "operation", "request_id", "status")
-
-    def __init__(self, request_id: str) -> None:
-        self.request_id = request_id
-        self.operation = "Unknown"
-        self.access_key = ""
-        self.status = 499
-        self.bytes_out = 0
-        self.context: s3_request.S3Request | None = None
-
-    @property
-    def is_our_failure(self) -> bool:
-        # 501: the client asked for what is not there, as often as it likes.
-        return self.status >= 500 and self.status != HTTPStatus.NOT_IMPLEMENTED
-
-    @property
-    def received_bytes(self) -> int:
-        return 0 if self.context is None else self.context.received_bytes
