@@ -75,6 +75,8 @@ class TroubledDevice(memory_device.MemoryDevice):
 class Body:
     """A request body."""
 
+    may_end_early = False
+
     def __init__(self, data: bytes) -> None:
         self.size_bytes = len(data)
         self._data = data

@@ -40,8 +40,9 @@ isal_codec.load_library()
 class Body:
     """A request body in memory, which may announce more than it holds."""
 
-    def __init__(self, data: bytes, *, missing_bytes: int = 0) -> None:
+    def __init__(self, data: bytes, *, missing_bytes: int = 0, may_end_early: bool = False) -> None:
         self.size_bytes = len(data) + missing_bytes
+        self.may_end_early = may_end_early
         self._data = data
         self._position = 0
         self.hold_at: int | None = None

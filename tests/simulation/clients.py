@@ -37,6 +37,8 @@ class WorkerDiedError(Exception):
 class SimulatedBody:
     """A request body that arrives in pieces, sometimes slowly, sometimes too short."""
 
+    may_end_early = False
+
     def __init__(self, data: bytes, *, announced_bytes: int, pause_seconds: float = 0.0) -> None:
         self.size_bytes = announced_bytes
         self._pause_seconds = pause_seconds

@@ -18,6 +18,9 @@ class Body(Protocol):
     @property
     def size_bytes(self) -> int: ...
 
+    @property
+    def may_end_early(self) -> bool: ...
+
     async def readinto(self, *views: memoryview) -> int: ...
 
     async def finish(self) -> objects.BodyDigests: ...
@@ -97,26 +100,46 @@ class BodyWriter:
             step = min(self._stripe_bytes, size - position)
             needed = stripe_assembly.memory_bytes(self._groups.current_geometry(), step)
             async with self._memory.borrowed(needed):
-                await self._write_stripe(written, body, ids.ExtentAddress(address + position), step)
-            position += step
+                at = ids.ExtentAddress(address + position)
+                stored_bytes = await self._write_stripe(written, body, at, step)
+            position += stored_bytes
+            if stored_bytes < step:
+                size = position + len(written.rest)
+                written.extent = ids.Extent(address, size)
         written.rest_address = ids.ExtentAddress(address + position)
-        written.rest = bytearray(size - position)
-        if written.rest:
-            await self._fill(body, memoryview(written.rest))
+        if len(written.rest) < size - position:
+            written.rest = bytearray(size - position)
+            filled = await self._fill(body, memoryview(written.rest))
+            if filled < len(written.rest):
+                del written.rest[filled:]
+                written.extent = ids.Extent(address, position + filled)
         written.digests = await body.finish()
 
     async def _write_stripe(
         self, written: WrittenBody, body: Body, address: ids.ExtentAddress, data_bytes: int
-    ) -> None:
+    ) -> int:
+        """Fill a stripe and store it.
+
+        Returns:
+            The bytes stored: fewer than ``data_bytes`` if the body ended early. What was too little
+            for a stripe is the rest then.
+        """
         stripe = stripe_assembly.StripeBuffer(
             self._pool, self._groups.current_geometry(), data_bytes
         )
         try:
-            await self._fill(body, *stripe.fill_views())
+            filled = await self._fill(body, *stripe.fill_views())
         except BaseException:
             stripe.release()
             raise
+        if filled < data_bytes:
+            if filled < self._journal_threshold_bytes:
+                written.rest = bytearray(memoryview(b"".join(stripe.fill_views()))[:filled])
+                stripe.release()
+                return 0
+            stripe = self._laid_out_again(stripe, filled)
         await uninterrupted.to_the_end(self._store(written, stripe, address))
+        return filled
 
     async def _store(
         self,
@@ -131,7 +154,7 @@ class BodyWriter:
                 try:
                     place = await self._groups.write_stripe(stripe, extent_address=address)
                 except stripe_groups.GeometryChangedError:
-                    stripe = self._laid_out_again(stripe)
+                    stripe = self._laid_out_again(stripe, data_bytes)
                     continue
                 written.places.append(place)
                 location = l2p_record.StripeLocation(
@@ -142,23 +165,28 @@ class BodyWriter:
         finally:
             stripe.release()
 
-    def _laid_out_again(self, old: stripe_assembly.StripeBuffer) -> stripe_assembly.StripeBuffer:
+    def _laid_out_again(
+        self, old: stripe_assembly.StripeBuffer, data_bytes: int
+    ) -> stripe_assembly.StripeBuffer:
+        """The first bytes of a filled stripe in one of their own; the old one is released."""
+        data = memoryview(b"".join(old.fill_views()))
+        old.release()  # First: the memory of one stripe is what was borrowed.
         fresh = stripe_assembly.StripeBuffer(
-            self._pool, self._groups.current_geometry(), old.data_bytes
+            self._pool, self._groups.current_geometry(), data_bytes
         )
-        data = bytearray(b"".join(old.fill_views()))[: old.data_bytes]
         position = 0
         for view in fresh.fill_views():
-            step = min(len(view), old.data_bytes - position)
-            view[:step] = data[position : position + step]
-            position += step
-        old.release()
+            view[:] = data[position : position + len(view)]
+            position += len(view)
         return fresh
 
     @staticmethod
-    async def _fill(body: Body, *views: memoryview) -> None:
-        missing = sum(map(len, views)) - await body.readinto(*views)
-        if missing:
+    async def _fill(body: Body, *views: memoryview) -> int:
+        """How much the body gave: all that is asked for, unless it may end early."""
+        filled = await body.readinto(*views)
+        missing = sum(map(len, views)) - filled
+        if missing and not body.may_end_early:
             raise errors.BodyTruncatedError(
                 f"the body ended {missing} bytes before its announced length"
             )
+        return filled

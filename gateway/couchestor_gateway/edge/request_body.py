@@ -48,6 +48,8 @@ def _update(digester: digests.BodyDigester, views: Sequence[memoryview]) -> None
 class RequestBody:
     """Implements ``ports.object_store.BodySource`` over one aiohttp request.
 
+    ``size_bytes`` is what it must hold to the byte.
+
     Args:
         content: aiohttp's stream of the body as framed by HTTP.
         size_bytes: Decoded length the client announced.
@@ -68,6 +70,8 @@ class RequestBody:
         "received_bytes",
         "size_bytes",
     )
+
+    may_end_early = False
 
     def __init__(
         self,

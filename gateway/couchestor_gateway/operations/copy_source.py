@@ -59,6 +59,8 @@ def version_header(source: objects.ObjectRecord) -> dict[str, str]:
 class StoredBody:
     """A stored range as a ``BodySource``; digests are computed anew over what was read."""
 
+    may_end_early = False
+
     def __init__(
         self,
         pieces: AsyncIterator[bytes | memoryview],

@@ -24,7 +24,16 @@ class BodySource(Protocol):
 
     @property
     def size_bytes(self) -> int:
-        """Decoded length the client announced."""
+        """Decoded length the client announced; the greatest possible one if it may end early."""
+        ...
+
+    @property
+    def may_end_early(self) -> bool:
+        """Whether the body may be shorter than ``size_bytes`` and whole nevertheless.
+
+        So is a file in a form: what follows it is known only once it has come. The object is as
+        long as what ``readinto`` gave. Elsewhere a body that ends early is truncated.
+        """
         ...
 
     async def readinto(self, *views: memoryview) -> int:

@@ -319,6 +319,7 @@ async def test_a_device_that_leaves_before_a_group_is_opened_changes_the_geometr
 async def test_a_cancelled_write_keeps_its_memory_until_its_threads_are_done(bench: Bench) -> None:
     class Body:
         size_bytes = 64 * units.KIB
+        may_end_early = False
 
         async def readinto(self, *views: memoryview) -> int:
             return sum(map(len, views))
