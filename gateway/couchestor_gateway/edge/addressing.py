@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import urllib.parse
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from couchestor_gateway.protocol import s3_error
-
-KEY_BYTES_MAX: Final = 1024
+from couchestor_gateway.protocol import object_keys, s3_error
 
 
 class Target(NamedTuple):
@@ -43,13 +41,8 @@ def resolve(target: str, host: str, domain: str | None) -> Target:
         key = path
     else:
         bucket, _, key = path.partition("/")
-    if len(key) > KEY_BYTES_MAX // 4 and len(key.encode()) > KEY_BYTES_MAX:
-        raise s3_error.make(
-            "KeyTooLongError",
-            "Your key is too long",
-            Size=str(len(key.encode())),
-            MaxSizeAllowed=str(KEY_BYTES_MAX),
-        )
+    if len(key) > object_keys.BYTES_MAX // 4 and len(key.encode()) > object_keys.BYTES_MAX:
+        raise object_keys.too_long(len(key.encode()))
     return Target(raw_path, raw_query, bucket, key)
 
 

@@ -7,15 +7,13 @@ object in place of a copy.
 
 from __future__ import annotations
 
-import string
 from collections.abc import Mapping
 from typing import Final
 
 import multidict
 
-from couchestor_gateway.protocol import s3_error
+from couchestor_gateway.protocol import header_syntax, s3_error
 
-_TOKEN: Final = string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~"
 _STAYING: Final = frozenset(
     {
         "x-amz-algorithm",
@@ -51,7 +49,7 @@ def merged(headers: Mapping[str, str], query: Mapping[str, str]) -> Mapping[str,
         return headers
     for name, value in moved:
         # A query can hold what no header can, and what is kept goes out as a header again.
-        if name.strip(_TOKEN) or any(character < " " or character == "\x7f" for character in value):
+        if not header_syntax.is_name(name) or not header_syntax.is_value(value):
             raise s3_error.make(
                 "InvalidArgument", "A query parameter cannot stand for a header.", ArgumentName=name
             )

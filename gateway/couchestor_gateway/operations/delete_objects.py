@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from couchestor_domain import objects
-from couchestor_gateway.edge import addressing, responses
 from couchestor_gateway.edge import request as s3_request
+from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import versions
-from couchestor_gateway.protocol import xml_reading, xml_writing
+from couchestor_gateway.protocol import object_keys, xml_reading, xml_writing
 
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
@@ -17,7 +17,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     for item in asked.objects:
         if item.version_id and not versions.is_well_formed(item.version_id):
             refused.append((item, "NoSuchVersion", "The specified version does not exist."))
-        elif len(item.key.encode()) > addressing.KEY_BYTES_MAX:
+        elif len(item.key.encode()) > object_keys.BYTES_MAX:
             refused.append((item, "KeyTooLongError", "Your key is too long"))
         else:
             doomed.append(objects.Doomed(key=item.key, version_id=item.version_id or None))

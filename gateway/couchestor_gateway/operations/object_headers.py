@@ -7,7 +7,7 @@ from email import header as email_header
 from typing import Final
 
 from couchestor_domain import objects
-from couchestor_gateway.protocol import s3_error, timestamps
+from couchestor_gateway.protocol import header_syntax, s3_error, timestamps
 
 METADATA_BYTES_MAX: Final = 2048
 _PREFIX: Final = "x-amz-meta-"
@@ -129,7 +129,7 @@ def overrides(query: Mapping[str, str]) -> dict[str, str]:
     for parameter, name in _OVERRIDES:
         value = query.get(parameter, "")
         if value:
-            if any(character < " " or character == "\x7f" for character in value):
+            if not header_syntax.is_value(value):
                 raise s3_error.make("InvalidArgument", f"{parameter} holds a control character")
             found[name] = value
     return found

@@ -94,6 +94,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             400,
             "You did not provide the number of bytes specified by the Content-Length HTTP header.",
         ),
+        "IncorrectNumberOfFilesInPostRequest": (
+            400,
+            "POST requires exactly one file upload per request.",
+        ),
         "InsufficientStorage": (507, "There is no space left for the write."),
         "InternalError": (500, "We encountered an internal error. Please try again."),
         "InvalidAccessKeyId": (
@@ -115,12 +119,21 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             "The list of parts was not in ascending order. The parts list must be specified in"
             " order by part number.",
         ),
+        "InvalidPolicyDocument": (
+            400,
+            "The content of the form does not meet the conditions specified in the policy"
+            " document.",
+        ),
         "InvalidRange": (416, "The requested range is not satisfiable"),
         "InvalidRequest": (400, "Invalid Request"),
         "InvalidStorageClass": (400, "The storage class you specified is not valid"),
         "InvalidToken": (400, "The provided token is malformed or otherwise not valid."),
         "InvalidURI": (400, "Couldn't parse the specified URI."),
         "KeyTooLongError": (400, "Your key is too long"),
+        "MalformedPOSTRequest": (
+            400,
+            "The body of your POST request is not well-formed multipart/form-data.",
+        ),
         "MalformedTrailerError": (
             400,
             "The request contained trailing data that was not well-formed or did not conform to"
@@ -132,6 +145,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             " schema",
         ),
         "MaxMessageLengthExceeded": (400, "Your request was too big."),
+        "MaxPostPreDataLengthExceeded": (
+            400,
+            "Your POST request fields preceding the upload file were too large.",
+        ),
         "MetadataTooLarge": (
             400,
             "Your metadata headers exceed the maximum allowed metadata size",

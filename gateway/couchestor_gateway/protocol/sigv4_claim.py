@@ -72,6 +72,27 @@ def of_authorization(prefix: str) -> Claim:
 
 def of_fields(credential: str, signed_headers: str, code: str) -> Claim:
     """A claim from its credential scope and its signed headers; ``code`` names the refusal."""
+    access_key, date, region = _scope(credential, code)
+    signed = tuple(signed_headers.lower().split(";"))
+    if not all(signed):
+        raise s3_error.make(code, "SignedHeaders holds an empty name.")
+    return Claim(
+        access_key, date, region, f"{date}/{region}/s3/aws4_request", signed, signed_headers
+    )
+
+
+def of_form(credential: str) -> Claim:
+    """The claim of a form, which signs no headers.
+
+    Raises:
+        S3Error: InvalidArgument.
+    """
+    access_key, date, region = _scope(credential, "InvalidArgument")
+    return Claim(access_key, date, region, f"{date}/{region}/s3/aws4_request", (), "")
+
+
+def _scope(credential: str, code: str) -> tuple[str, str, str]:
+    """Access key, date and region."""
     # An access key may hold slashes, so the scope is counted from the end.
     parts = credential.rsplit("/", 4)
     if len(parts) != 5 or not parts[0]:
@@ -90,12 +111,7 @@ def of_fields(credential: str, signed_headers: str, code: str) -> Claim:
         raise s3_error.make(
             code, f'The Credential is mal-formed; invalid credential date "{date[:32]}".'
         )
-    signed = tuple(signed_headers.lower().split(";"))
-    if not all(signed):
-        raise s3_error.make(code, "SignedHeaders holds an empty name.")
-    return Claim(
-        access_key, date, region, f"{date}/{region}/s3/aws4_request", signed, signed_headers
-    )
+    return access_key, date, region
 
 
 def require_signed(claim: Claim, values: dict[str, str], amz_names: list[str]) -> None:
