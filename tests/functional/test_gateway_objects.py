@@ -322,14 +322,15 @@ async def test_anonymous_is_denied_before_continue_is_sent() -> None:
             assert line.startswith(b"HTTP/1.1 " + status)
 
 
-async def test_a_posted_form_is_told_to_be_nothing_we_do() -> None:
+async def test_a_posted_form_that_nobody_signed_is_denied() -> None:
     async with gateway_harness.running() as harness:
         await call(harness.client().create_bucket, Bucket="books")
         form = aiohttp.FormData({"key": "k"}, default_to_multipart=True)
         form.add_field("file", b"x", filename="x.txt")
         url = f"http://127.0.0.1:{harness.running.port}/books"
         async with aiohttp.ClientSession() as session, session.post(url, data=form) as answer:
-            assert (answer.status, b"NotImplemented" in await answer.read()) == (501, True)
+            assert (answer.status, b"AccessDenied" in await answer.read()) == (403, True)
+        assert harness.seen[-1][:2] == ("PostObject", 403)
 
 
 async def test_a_stalled_body_times_out() -> None:

@@ -7,7 +7,6 @@ from typing import Final
 
 from aiohttp import web
 
-from couchestor_domain import errors
 from couchestor_gateway.edge import addressing, request_body
 from couchestor_gateway.ports import object_store, offloading
 from couchestor_gateway.protocol import chunked, digests, request_identity, s3_error, xml_reading
@@ -148,16 +147,11 @@ class S3Request:
         headers, raw = self.headers, self._raw
         identity = self.identity
         streaming = identity.payload in _STREAMING
-        text = headers.get("x-amz-decoded-content-length" if streaming else "content-length")
-        if text is None:
-            raise s3_error.make("MissingContentLength")
-        if not (text.isascii() and text.isdigit()):
-            raise s3_error.make("InvalidArgument", "The content length is not a number.")
-        size_bytes = int(text) if len(text) < 20 else limit_bytes + 1
-        if size_bytes > limit_bytes:
-            raise s3_error.make(
-                too_long_code, ProposedSize=str(size_bytes), MaxSizeAllowed=str(limit_bytes)
-            )
+        size_bytes = request_body.announced_bytes(
+            headers.get("x-amz-decoded-content-length" if streaming else "content-length"),
+            limit_bytes,
+            too_long_code=too_long_code,
+        )
         decoder = None
         if streaming:
             decoder = chunked.ChunkedDecoder(identity, size_bytes, _trailer_names(headers))
@@ -165,10 +159,7 @@ class S3Request:
             headers, identity, algorithms=algorithms, is_checksummed=is_checksummed
         )
         if "expect" in headers and headers["expect"].lower() == "100-continue":
-            # Written here, not by aiohttp, so that a refused request never invites its body.
-            if raw.transport is None:
-                raise errors.BodyTruncatedError("the client went away before the body")
-            raw.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request_body.invite(raw)
         self._body = request_body.RequestBody(
             raw.content,
             size_bytes=size_bytes,

@@ -1,22 +1,22 @@
 """A request's body as the object store pulls it: decoded, digested, bounded, with deadlines.
 
 Bytes are copied once, from aiohttp's pieces into the store's own buffer; digests run over that
-buffer. aws-chunked framing is removed on the way by ``chunked.ChunkedDecoder``.
+buffer. Framing such as that of aws-chunked is removed on the way.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
 
 import aiohttp
 from aiohttp import web
 
 from couchestor_domain import errors, objects, units
 from couchestor_gateway.ports import offloading
-from couchestor_gateway.protocol import chunked, digests, s3_error
+from couchestor_gateway.protocol import digests, s3_error
 
 OFFLOAD_BYTES: Final = 128 * units.KIB
 """More than this is hashed off the event loop (the hashes release the GIL)."""
@@ -45,6 +45,54 @@ def _update(digester: digests.BodyDigester, views: Sequence[memoryview]) -> None
             digester.update(view)
 
 
+def invite(raw: web.BaseRequest) -> None:
+    """Tell a client that waits for it to send its body.
+
+    Written here, not by aiohttp, so that a refused request never invites its body.
+
+    Raises:
+        BodyTruncatedError: the client is gone.
+    """
+    if raw.transport is None:
+        raise errors.BodyTruncatedError("the client went away before the body")
+    raw.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def announced_bytes(text: str | None, limit_bytes: int, *, too_long_code: str) -> int:
+    """The length that a header announces for a body.
+
+    Raises:
+        S3Error: MissingContentLength, InvalidArgument, ``too_long_code`` above the limit.
+    """
+    if text is None:
+        raise s3_error.make("MissingContentLength")
+    if not (text.isascii() and text.isdigit()):
+        raise s3_error.make("InvalidArgument", "The content length is not a number.")
+    size_bytes = int(text) if len(text) < 20 else limit_bytes + 1
+    if size_bytes > limit_bytes:
+        raise s3_error.make(
+            too_long_code, ProposedSize=str(size_bytes), MaxSizeAllowed=str(limit_bytes)
+        )
+    return size_bytes
+
+
+class Decoder(Protocol):
+    """Takes the framing of a body away."""
+
+    def feed(self, data: bytes) -> Sequence[bytes | memoryview]:
+        """The content of the next bytes. Raises S3Error."""
+        ...
+
+    def close(self) -> None:
+        """The wire has ended. Raises S3Error for a body that is not whole."""
+        ...
+
+    @property
+    def trailers(self) -> Mapping[str, str]:
+        """Trailers of a whole body, names in lower case."""
+        ...
+
+
 class RequestBody:
     """Implements ``ports.object_store.BodySource`` over one aiohttp request.
 
@@ -53,7 +101,7 @@ class RequestBody:
     Args:
         content: aiohttp's stream of the body as framed by HTTP.
         size_bytes: Decoded length the client announced.
-        decoder: Removes aws-chunked framing; None for a plain body.
+        decoder: Removes framing within HTTP's; None for a plain body.
         digester: Receives every decoded byte once, in order.
         offload: Where long views are hashed.
         stall_seconds: Longest wait for the next byte.
@@ -78,7 +126,7 @@ class RequestBody:
         content: aiohttp.StreamReader,
         *,
         size_bytes: int,
-        decoder: chunked.ChunkedDecoder | None,
+        decoder: Decoder | None,
         digester: digests.BodyDigester,
         offload: offloading.Offload,
         stall_seconds: float,

@@ -39,7 +39,7 @@ from couchestor_gateway.operations import (
     upload_part,
     upload_part_copy,
 )
-from couchestor_gateway.protocol import s3_error
+from couchestor_gateway.protocol import form_headers, s3_error
 
 
 class Operation(NamedTuple):
@@ -104,7 +104,8 @@ def find(
 
     Raises:
         S3Error: NotImplemented for sub-resources we do not serve, InvalidArgument for a query that
-            contradicts itself, MethodNotAllowed otherwise.
+            contradicts itself, PreconditionFailed for what is posted to a bucket and is no form,
+            MethodNotAllowed otherwise.
     """
     sub_resource = query_names.sub_resource(query) if query else ""
     if not bucket:
@@ -116,8 +117,9 @@ def find(
         raise _refusal(method, sub_resource)
     operation = (_OBJECT if key else _BUCKET).get((method, sub_resource))
     if operation is None:
-        # What is posted to a bucket is a browser's form.
-        raise _refusal(method, sub_resource, is_form=method == "POST" and not key)
+        if method == "POST" and not key and not sub_resource:
+            raise _refused_post(headers)
+        raise _refusal(method, sub_resource)
     if method == "PUT" and key:
         if query and not sub_resource:
             _require_plain(query)
@@ -126,6 +128,22 @@ def find(
     elif operation is LIST_OBJECTS and query:
         return _listing(query.get("list-type", ""))
     return operation
+
+
+def require_form(
+    method: str, bucket: str, key: str, query: Mapping[str, str], headers: Mapping[str, str]
+) -> None:
+    """Let pass what is posted to a bucket as a form: of what is not signed before its body, only
+    that can be signed in it.
+
+    Raises:
+        S3Error: PreconditionFailed for what else is posted to a bucket, AccessDenied for
+            everything else.
+    """
+    if method != "POST" or not bucket or key or query_names.sub_resource(query):
+        raise s3_error.make("AccessDenied")
+    if not form_headers.is_form(headers.get("Content-Type", "")):
+        raise _refused_post(headers)
 
 
 def _require_plain(query: Mapping[str, str]) -> None:
@@ -154,8 +172,26 @@ def _listing(version: str) -> Operation:
     )
 
 
-def _refusal(method: str, sub_resource: str, *, is_form: bool = False) -> s3_error.S3Error:
-    if method in _METHODS and (sub_resource or is_form):
+def _refused_post(headers: Mapping[str, str]) -> s3_error.S3Error:
+    """The refusal of what is posted to a bucket, and is not a form that its fields sign."""
+    if form_headers.is_form(headers.get("Content-Type", "")):
+        return s3_error.make(
+            "InvalidArgument",
+            "Only one auth mechanism allowed: a form is signed by its fields; post it without a"
+            " signature in its headers or its URL.",
+            ArgumentName="Authorization",
+        )
+    if "x-amz-request-route" in headers:
+        # WriteGetObjectResponse, whose path reads like a bucket.
+        return _refusal("POST", "WriteGetObjectResponse")
+    return s3_error.make(
+        "PreconditionFailed",
+        Condition="Bucket POST must be of the enclosure-type multipart/form-data",
+    )
+
+
+def _refusal(method: str, sub_resource: str) -> s3_error.S3Error:
+    if method in _METHODS and sub_resource:
         return s3_error.make(
             "NotImplemented",
             "A header or query you provided implies functionality that is not implemented",

@@ -22,17 +22,20 @@ from couchestor_gateway.edge import (
     addressing,
     connection,
     flat_response,
+    form_body,
+    form_request,
     presigned_headers,
     request_records,
     responses,
     routing,
 )
 from couchestor_gateway.edge import request as s3_request
+from couchestor_gateway.operations import post_object
 from couchestor_gateway.ports import caller_context as caller_port
 from couchestor_gateway.ports import clock as clock_port
 from couchestor_gateway.ports import credentials as credentials_port
 from couchestor_gateway.ports import object_store, offloading
-from couchestor_gateway.protocol import s3_error, sigv4, unsupported_headers
+from couchestor_gateway.protocol import s3_error, sigv4, sigv4_signatures, unsupported_headers
 
 LOG: Final = logging.getLogger("couchestor.gateway")
 
@@ -112,6 +115,7 @@ class Gateway:
         self._objects = objects
         self._uploads = uploads
         self._verifier = sigv4.Verifier(credentials, region)
+        self._signatures = sigv4_signatures.Signatures(credentials)
         self._region = region
         self._clock = clock
         self._domain = domain.lower() if domain else None
@@ -228,11 +232,8 @@ class Gateway:
             if target.bucket:
                 # As S3: that a bucket does not exist is told before who may use it.
                 await self._buckets.get_bucket(target.bucket)
-            if _is_form(method, headers):
-                raise s3_error.make(
-                    "NotImplemented", "Posting a form is not implemented; use a presigned PUT."
-                )
-            raise s3_error.make("AccessDenied")
+            routing.require_form(method, target.bucket, target.key, query, headers)
+            return await self._post(request, target, query, trace)
         trace.access_key = identity.credential.access_key
         amz_names = identity.amz_names
         if "X-Amz-Signature" in query:
@@ -259,6 +260,46 @@ class Gateway:
         if target.bucket and operation is not routing.CREATE_BUCKET:
             await context.require_own_bucket(target.bucket)
         return await operation.run(context)
+
+    async def _post(
+        self,
+        request: web.BaseRequest,
+        target: addressing.Target,
+        query: Mapping[str, str],
+        trace: request_records.Trace,
+    ) -> responses.Reply:
+        """A form: its fields say who signed it, and what in place of headers."""
+        trace.operation = post_object.NAME
+        body = form_body.FormBody(
+            request,
+            file_bytes_max=self._limits.body_bytes_max,
+            offload=self._offload,
+            stall_seconds=self._limits.stall_seconds,
+        )
+        trace.reception = body
+        form = await form_request.accept(
+            body,
+            target,
+            signatures=self._signatures,
+            region=self._region,
+            now_ns=self._clock.now_ns(),
+        )
+        context = form_request.FormRequest(
+            request,
+            form,
+            query=query,
+            region=self._region,
+            buckets=self._buckets,
+            objects=self._objects,
+            uploads=self._uploads,
+            offload=self._offload,
+            stall_seconds=self._limits.stall_seconds,
+            body_bytes_max=self._limits.body_bytes_max,
+        )
+        trace.access_key = form.access_key
+        unsupported_headers.refuse(form.headers, form.headers)
+        await context.require_own_bucket(target.bucket)
+        return await post_object.run(context)
 
     async def _send(
         self, request: web.BaseRequest, reply: responses.Reply, trace: request_records.Trace
@@ -348,9 +389,3 @@ def _own_threads(count: int) -> offloading.Offload:
         return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
 
     return run
-
-
-def _is_form(method: str, headers: Mapping[str, str]) -> bool:
-    """Whether a browser posts a form: it is signed, if at all, in its body."""
-    kind = headers.get("Content-Type", "")
-    return method == "POST" and kind.lower().startswith("multipart/form-data")

@@ -101,13 +101,51 @@ def test_two_sub_resources_at_once_are_refused() -> None:
         assert failure.value.code == "InvalidArgument"
 
 
+_FORM = {"Content-Type": "multipart/form-data; boundary=x"}
+
+
 @pytest.mark.parametrize(
-    ("bucket", "key", "status"), [("", "", 405), ("books", "", 501), ("books", "k", 405)]
+    ("bucket", "key", "status"), [("", "", 405), ("books", "", 412), ("books", "k", 405)]
 )
 def test_a_plain_post_is_a_form_or_nothing(bucket: str, key: str, status: int) -> None:
     with pytest.raises(s3_error.S3Error) as failure:
         routing.find("POST", bucket, key, {}, {})
     assert failure.value.status == status
+
+
+def test_a_form_is_not_signed_by_its_request() -> None:
+    with pytest.raises(s3_error.S3Error, match="signed by its fields") as failure:
+        routing.find("POST", "books", "", {}, _FORM)
+    assert failure.value.code == "InvalidArgument"
+
+
+@pytest.mark.parametrize(
+    ("method", "bucket", "key", "query", "headers", "code"),
+    [
+        ("POST", "books", "", {}, _FORM, ""),
+        ("POST", "books", "", {"x-id": "PostObject"}, _FORM, ""),
+        ("POST", "books", "", {}, {}, "PreconditionFailed"),
+        ("POST", "books", "", {"delete": ""}, _FORM, "AccessDenied"),
+        ("POST", "books", "k", {}, _FORM, "AccessDenied"),
+        ("POST", "", "", {}, _FORM, "AccessDenied"),
+        ("PUT", "books", "", {}, _FORM, "AccessDenied"),
+        ("GET", "books", "k", {}, {}, "AccessDenied"),
+    ],
+)
+def test_without_a_signature_only_forms_come_in(
+    method: str,
+    bucket: str,
+    key: str,
+    query: dict[str, str],
+    headers: dict[str, str],
+    code: str,
+) -> None:
+    if not code:
+        routing.require_form(method, bucket, key, query, headers)
+        return
+    with pytest.raises(s3_error.S3Error) as failure:
+        routing.require_form(method, bucket, key, query, headers)
+    assert failure.value.code == code
 
 
 def test_versions_of_the_listing() -> None:
