@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import hashlib
 import hmac
 import json
@@ -22,6 +21,8 @@ _DOMAIN: typing.Final = "s3.example.test"
 _BUCKET: typing.Final = daemon_process.BUCKET
 _BOUNDARY: typing.Final = "----WebKitFormBoundaryX7"
 _LARGE_BYTES: typing.Final = 64 << 20
+_PAST: typing.Final = "2020-01-01T00:00:00Z"
+_FUTURE: typing.Final = "2999-01-01T00:00:00Z"
 
 Fields = Sequence[tuple[str, str]]
 
@@ -40,11 +41,6 @@ def victim(node: hostile_client.Victim) -> Iterator[hostile_client.Victim]:
     node.assert_well()
 
 
-def _moment(seconds: float = 600.0) -> str:
-    moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _signed(
     victim: hostile_client.Victim,
     fields: Fields,
@@ -55,7 +51,7 @@ def _signed(
     """Fields with a policy that covers each of them, and its signature of version 2."""
     covering: list[object] = [{"bucket": _BUCKET}, *conditions]
     covering += [["starts-with", f"${name}", ""] for name, _ in fields]
-    document = {"expiration": _moment(), "conditions": covering} if policy is None else policy
+    document = {"expiration": _FUTURE, "conditions": covering} if policy is None else policy
     text = document if isinstance(document, str) else json.dumps(document)
     encoded = base64.b64encode(text.encode())
     credentials = victim.server.credentials
@@ -147,7 +143,7 @@ def test_what_boto3_presigns_is_stored(
 
 def test_names_have_no_case_and_the_file_names_the_key(victim: hostile_client.Victim) -> None:
     policy = {
-        "expiration": _moment(),
+        "expiration": _FUTURE,
         "conditions": [{"bUcKeT": _BUCKET}, ["StArTs-WiTh", "$KeY", "k"], {"AcL": "private"}],
     }
     fields = _signed(victim, [("kEy", "${filename}"), ("aCl", "private")], policy=policy)
@@ -272,18 +268,18 @@ _COVERING: typing.Final[list[object]] = [{"bucket": _BUCKET}, ["starts-with", "$
 @pytest.mark.parametrize(
     ("policy", "status", "said"),
     [
-        ({"expiration": _moment(-1), "conditions": _COVERING}, 403, b"Policy expired"),
-        ({"expiration": _moment(), "conditions": _COVERING[1:]}, 403, b"input fields: bucket"),
-        ({"expiration": _moment(), "conditions": _COVERING[:1]}, 403, b"input fields: key"),
+        ({"expiration": _PAST, "conditions": _COVERING}, 403, b"Policy expired"),
+        ({"expiration": _FUTURE, "conditions": _COVERING[1:]}, 403, b"input fields: bucket"),
+        ({"expiration": _FUTURE, "conditions": _COVERING[:1]}, 403, b"input fields: key"),
         (
-            {"expiration": _moment(), "conditions": [{"bucket": "other"}, _COVERING[1]]},
+            {"expiration": _FUTURE, "conditions": [{"bucket": "other"}, _COVERING[1]]},
             403,
             b"Condition failed",
         ),
-        ({"expiration": _moment(), "conditions": [{}]}, 400, b"exactly one field"),
-        ({"expiration": _moment()}, 400, b"conditions"),
+        ({"expiration": _FUTURE, "conditions": [{}]}, 400, b"exactly one field"),
+        ({"expiration": _FUTURE}, 400, b"conditions"),
         ({"conditions": _COVERING}, 400, b"expiration"),
-        ({"EXPIRATION": _moment(), "conditions": _COVERING}, 400, b"EXPIRATION"),
+        ({"EXPIRATION": _FUTURE, "conditions": _COVERING}, 400, b"EXPIRATION"),
         ({"expiration": "2026-11-29 12:00:00+00:00", "conditions": _COVERING}, 400, b"zone"),
         ("{", 400, b"Invalid JSON"),
     ],
