@@ -66,6 +66,13 @@ class AlignedBuffer:
         if memory is not None:
             self._pool.take_back(memory)
 
+    def passed_on(self, pool: BufferPool) -> AlignedBuffer:
+        """The same memory, given back to ``pool`` in place of the one that lent it; this one is as
+        if it had been released."""
+        memory, self._memory = self._memory, None
+        assert memory is not None, "it was given back"
+        return AlignedBuffer(pool, memory)
+
     def __enter__(self) -> Self:
         return self
 
@@ -102,13 +109,16 @@ class BufferPool:
         """What it lends at most."""
         return self._limit_bytes
 
-    def acquire(self, size_bytes: int) -> AlignedBuffer:
+    def acquire(self, size_bytes: int, *, leave_bytes: int = 0) -> AlignedBuffer:
         """Borrow at least ``size_bytes``.
+
+        Args:
+            leave_bytes: What others must still be able to borrow afterwards.
 
         Raises:
             OverloadedError: the pool's limit is reached.
         """
-        found = self.try_acquire(size_bytes)
+        found = self.try_acquire(size_bytes, leave_bytes=leave_bytes)
         if found is None:
             raise errors.OverloadedError(
                 f"{self._lent_bytes} of {self._limit_bytes} bytes of buffers are in use; "
@@ -154,3 +164,37 @@ class BufferPool:
                 return
             self._kept_bytes += len(memory)
             self._free.setdefault(len(memory), []).append(memory)
+
+
+class PoolPart(BufferPool):
+    """What one work borrows of a pool that others borrow from, too: lent by that, counted here.
+
+    For a work of several parts that borrow at the same time. To the others they are one work: what
+    is borrowed while another part holds some leaves as much for somebody else.
+    """
+
+    def __init__(self, whole: BufferPool) -> None:
+        super().__init__(whole.limit_bytes)
+        self._whole = whole
+
+    def acquire(self, size_bytes: int, *, leave_bytes: int = 0) -> AlignedBuffer:
+        """As of any pool. Raises OverloadedError."""
+        if self._lent_bytes:
+            leave_bytes = max(leave_bytes, size_class_bytes(size_bytes))
+        return self._counted(self._whole.acquire(size_bytes, leave_bytes=leave_bytes))
+
+    def try_acquire(self, size_bytes: int, *, leave_bytes: int = 0) -> AlignedBuffer | None:
+        """As of any pool."""
+        found = self._whole.try_acquire(size_bytes, leave_bytes=leave_bytes)
+        return None if found is None else self._counted(found)
+
+    def take_back(self, memory: mmap.mmap) -> None:
+        """Called by ``AlignedBuffer.release``."""
+        with self._lock:
+            self._lent_bytes -= len(memory)
+        self._whole.take_back(memory)
+
+    def _counted(self, found: AlignedBuffer) -> AlignedBuffer:
+        with self._lock:
+            self._lent_bytes += len(found.view)
+        return found.passed_on(self)

@@ -363,8 +363,8 @@ def test_canary_members_switched_to_zones_that_hold_nothing_yet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Hasty(member_rebuild.MemberRebuild):
-        async def advance(self) -> bool:
-            return await super().advance() or self.moved_bytes > 0
+        async def advance(self, *, until_seconds: float | None = None) -> bool:
+            return await super().advance(until_seconds=until_seconds) or self.moved_bytes > 0
 
         async def _write(self, run: stripe_runs.Run) -> None:
             self.moved_bytes += run.end_bytes - run.start_bytes

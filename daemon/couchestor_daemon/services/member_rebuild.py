@@ -32,9 +32,7 @@ from couchestor_domain import ids, units
 RUNS_AT_ONCE: Final = 3
 """One that is written, and others that are made meanwhile."""
 STEP_SECONDS: Final = 1.0
-"""Runs are begun for so long in one step: at its end nothing is read ahead any more."""
-STEP_BYTES: Final = 32 * units.MIB
-"""Shards read back in one step when everything is written, about."""
+"""Pieces are begun for so long in one step: at its end nothing is read ahead any more."""
 FLUSH_BYTES: Final = 16 * units.MIB
 """Written to a zone between flushes: the log's own writes wait behind one."""
 FILLER_BYTES: Final = 64 * units.KIB
@@ -84,10 +82,14 @@ class MemberRebuild:
         """Shards that were decoded from others, not copied."""
         return self._runs.decoded_count
 
-    async def advance(self) -> bool:
+    async def advance(self, *, until_seconds: float | None = None) -> bool:
         """Do some of it; True once every shard is durable and was read back whole.
 
         After an error or a cancellation the attempt is void: begin another.
+
+        Args:
+            until_seconds: Only one piece is begun later than that, on the loop's clock; None: that
+                is ``STEP_SECONDS`` from now.
 
         Raises:
             LostStripeError: bytes that somebody misses cannot be had.
@@ -104,26 +106,30 @@ class MemberRebuild:
                     position=position,
                 )
             self._offset_bytes = zone_header.ZONE_HEADER_BYTES
+        if until_seconds is None:
+            until_seconds = asyncio.get_running_loop().time() + STEP_SECONDS
         if not self._is_written:
-            await self._fill()
+            await self._fill(until_seconds)
             return False
         if not self._read_back.ended:
-            await self._read_back.advance(STEP_BYTES)
+            await self._read_back.advance(until_seconds, run_bytes=self._runs.run_bytes)
             return False
         await self._account()
         return True
 
-    async def _fill(self) -> None:
+    async def _fill(self, until_seconds: float) -> None:
         """Write runs for a while, in their order; the last call flushes what was written."""
         now_seconds = asyncio.get_running_loop().time
-        until = now_seconds() + STEP_SECONDS
-        moved_before = self.moved_bytes
+        moved_before, is_begun = self.moved_bytes, False
         async with stripe_runs.Making() as making, in_flight.InFlight[None]() as checking:
             while True:
-                while len(making) < RUNS_AT_ONCE and now_seconds() < until:
+                while len(making) < RUNS_AT_ONCE:
                     is_first = not making and self.moved_bytes == moved_before
+                    if is_begun and now_seconds() >= until_seconds:
+                        break
                     if not await self._runs.begin_next(making, is_first=is_first):
                         break
+                    is_begun = True
                 if not making:
                     break
                 run = await making.first()

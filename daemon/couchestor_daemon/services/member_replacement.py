@@ -71,12 +71,15 @@ class MemberReplacement:
         self._is_clean = False
         """Whether no zone is taken but those of the attempt under way."""
 
-    async def step(self, begin: Callable[[], Awaitable[float]]) -> float:
+    async def step(
+        self, begin: Callable[[], Awaitable[float]], *, until_seconds: float | None = None
+    ) -> float:
         """Go on with the attempt under way, or begin another.
 
         Args:
             begin: Calls ``take_up`` if there is something to do. Gives the seconds until it is
                 worth calling again.
+            until_seconds: As of ``MemberRebuild.advance``.
 
         Returns:
             As a step of ``services.background``.
@@ -86,7 +89,7 @@ class MemberReplacement:
         """
         goes_on = False
         try:
-            wait_seconds = await self._step(begin)
+            wait_seconds = await self._step(begin, until_seconds)
             goes_on = True
         except errors.OverloadedError:
             goes_on = True
@@ -96,9 +99,11 @@ class MemberReplacement:
                 self.give_up()
         return wait_seconds
 
-    async def _step(self, begin: Callable[[], Awaitable[float]]) -> float:
+    async def _step(
+        self, begin: Callable[[], Awaitable[float]], until_seconds: float | None
+    ) -> float:
         if self.work is not None:
-            await self._go_on(self.work)
+            await self._go_on(self.work, until_seconds)
             return 0.0
         if not self._is_clean:
             await self._zones.free_leftovers()
@@ -139,10 +144,10 @@ class MemberReplacement:
         if work is not None:
             self._zones.let_go(work.fresh.values())
 
-    async def _go_on(self, work: member_rebuild.MemberRebuild) -> None:
+    async def _go_on(self, work: member_rebuild.MemberRebuild, until_seconds: float | None) -> None:
         before_bytes = work.moved_bytes
         try:
-            ended = await work.advance()
+            ended = await work.advance(until_seconds=until_seconds)
         except stripe_runs.LostStripeError as exc:
             self.give_up()
             self._on_failed(work, exc)

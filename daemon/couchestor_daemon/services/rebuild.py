@@ -7,17 +7,19 @@ looked at again first; what nothing leads to is not repaired.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from couchestor_daemon import buffers
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import (
     commit_log,
     member_rebuild,
-    member_replacement,
+    rebuild_lanes,
     rebuild_order,
     rebuild_survey,
     repair_queue,
@@ -90,6 +92,7 @@ class Rebuild:
         report: Callable[[Progress], None] = lambda progress: None,
         on_repaired: Callable[[int], None] = lambda count: None,
     ) -> None:
+        tools = dataclasses.replace(tools, pool=buffers.PoolPart(tools.pool))
         self._tools = tools
         self._submit = submit
         self._publisher = publisher
@@ -105,15 +108,15 @@ class Rebuild:
             publisher=publisher,
         )
         """For others in this process that replace members."""
-        self._replacement = member_replacement.MemberReplacement(
-            tools,
-            zones=self.zones,
-            publisher=publisher,
-            on_failed=self._attempt_failed,
-            on_replaced=self._attempt_replaced,
+        self._lanes = rebuild_lanes.RebuildLanes(
+            lambda: rebuild_lanes.Lane(
+                tools,
+                zones=self.zones,
+                publisher=publisher,
+                on_failed=self._attempt_failed,
+                on_replaced=self._attempt_replaced,
+            )
         )
-        self._began_seconds = 0.0
-        """The attempt under way."""
         self._check = shard_check.ShardCheck(tools)
         self._absent = rebuild_survey.AbsentDevices(
             tools.media, delay_seconds=delay_seconds, now_seconds=now_seconds, now_ns=now_ns
@@ -122,6 +125,8 @@ class Rebuild:
         self._queue: list[rebuild_order.Need] = []
         self._members_waiting_count = 0
         self._healthy: frozenset[ids.DeviceId] = frozenset()
+        self._look_at = 0.0
+        """When the queue is filled again while groups are under way."""
         self._survey_at = 0.0
         self._retry_at: dict[int, float] = {}
         self._failed: set[int] = set()
@@ -138,42 +143,63 @@ class Rebuild:
         return self._shown
 
     async def step(self) -> float:
-        """Go on with a rebuild, or look for the next one.
+        """Go on with groups under way, and begin the next ones.
 
         Raises:
-            CouchestorError: it could not go on; what was under way has been given up, and its
+            CouchestorError: nothing could go on; what was under way has been given up, and its
                 zones are freed by the next step.
         """
         started = self._now_seconds()
-        wait_seconds = await self._replacement.step(self._begin_next)
-        if self._replacement.work is not None:
+        await self._look()
+        done_bytes = self._lanes.done_bytes
+        wait_seconds = await self._lanes.step(self._begin_next, queue=self._queue)
+        if self._lanes.under_way or self._lanes.done_bytes > done_bytes:
             self._busy_seconds += self._now_seconds() - started
         self._show()
         return wait_seconds
 
     # -- what to do -----------------------------------------------------------------------------
 
-    async def _begin_next(self) -> float:
+    async def _begin_next(self, lane: rebuild_lanes.Lane) -> float:
         await self._look()
-        while self._queue:
-            need = self._queue.pop(0)
-            if self._retry_at.get(need.group_id, 0.0) > self._now_seconds():
-                continue
-            await self._begin(need.group_id)
-            return 0.0
-        return self._look_seconds
+        if not self._queue or not rebuild_order.may_begin(self._queue[0], self._lanes.needs):
+            return self._look_seconds
+        await self._begin(lane, self._queue.pop(0))
+        self._show()
+        return 0.0
 
     async def _look(self) -> None:
-        """Fill the queue when it is empty."""
+        """Fill the queue when it is empty, with what is neither under way nor put off."""
         now = self._now_seconds()
         healthy = frozenset(i.device_id for i in self._tools.media.healthy_devices())
         if healthy != self._healthy:
             self._healthy = healthy
-            self._queue, self._survey_at = [], now
+            self._queue, self._survey_at, self._look_at = [], now, now
             self._retry_at.clear()
             self._told_of_room.clear()
-        if self._queue:
-            return
+            self._reconsider()
+        if not self._queue and (now >= self._look_at or not self._lanes.needs):
+            self._look_at = now + self._look_seconds
+            await self._fill_queue()
+        under_way = {need.group_id for need in self._lanes.needs}
+        self._queue = [
+            need
+            for need in self._queue
+            if need.group_id not in under_way and self._retry_at.get(need.group_id, 0.0) <= now
+        ]
+
+    def _reconsider(self) -> None:
+        """Learn what groups under way can still lose, now that other devices are in service."""
+        with self._tools.index.read() as reader:
+            for lane in self._lanes.under_way:
+                assert lane.need is not None, "it has begun"
+                value = reader.get(media_records.group_key(lane.need.group_id))
+                if value is not None:
+                    record = media_records.unpack(media_records.GroupRecord, value)
+                    lane.need = self._survey.need_of(reader, record) or lane.need
+
+    async def _fill_queue(self) -> None:
+        now = self._now_seconds()
         if now >= self._survey_at:
             self._queue, self._members_waiting_count = await self._survey.of_all_groups()
             is_soon = self._members_waiting_count or self._absent.are_known()
@@ -193,7 +219,7 @@ class Rebuild:
             self._members_waiting_count,
             sum(len(need.missing) + len(need.suspects) for need in self._queue),
         )
-        if not self._queue:
+        if not self._queue and not self._lanes.needs:
             self._members_waiting_count = 0
 
     async def _drop_groups(self, group_ids: list[int]) -> None:
@@ -204,8 +230,9 @@ class Rebuild:
 
         await self._submit(commit_log.Operation(apply=apply, uses_reserve=True))
 
-    async def _begin(self, group_id: int) -> None:
+    async def _begin(self, lane: rebuild_lanes.Lane, chosen: rebuild_order.Need) -> None:
         """Start on a group, if it still needs it."""
+        group_id = chosen.group_id
         with self._tools.index.read() as reader:
             value = reader.get(media_records.group_key(group_id))
             if value is None:
@@ -215,21 +242,25 @@ class Rebuild:
             if need is None:
                 return
             waiting = list(repair_queue.of_group(reader, group_id))
-        damaged, are_all_checked = await self._damaged(record, need, waiting)
+        try:
+            damaged, are_all_checked = await self._damaged(record, need, waiting)
+        except errors.OverloadedError:
+            self._queue.insert(0, need)
+            raise
         wanted = sorted({*need.missing, *(index for _, index in damaged)})
         if not wanted:
             if not are_all_checked:
                 self._queue.insert(0, need)
             return
         try:
-            work = await self._replacement.take_up(record, wanted, distrusted=damaged)
+            work = await lane.replacement.take_up(record, wanted, distrusted=damaged)
         except (errors.StoreFullError, errors.StoreReadOnlyError) as exc:
             if str(exc) not in self._told_of_room:  # Once, not for each of a thousand groups.
                 self._told_of_room.add(str(exc))
                 logger.warning("group %d waits for its rebuild: %s", group_id, exc)
             self._put_off(group_id, LOOKS_PER_ROOM)
             return
-        self._began_seconds = self._now_seconds()
+        lane.need, lane.began_seconds = need, self._now_seconds()
         self._publisher.publish(
             events.ReconstructionTriggered(
                 group_id=ids.GroupId(group_id), missing_shards=tuple(sorted(work.fresh))
@@ -275,7 +306,9 @@ class Rebuild:
 
     # -- what became of it ----------------------------------------------------------------------
 
-    def _attempt_failed(self, work: member_rebuild.MemberRebuild, why: Exception) -> None:
+    def _attempt_failed(
+        self, _: rebuild_lanes.Lane, work: member_rebuild.MemberRebuild, why: Exception
+    ) -> None:
         group_id = work.record.group_id
         if isinstance(why, stripe_runs.LostStripeError):
             self._put_off(group_id, LOOKS_PER_RETRY)
@@ -286,7 +319,9 @@ class Rebuild:
             events.ReconstructionFailed(group_id=ids.GroupId(group_id), reason=str(why))
         )
 
-    def _attempt_replaced(self, work: member_rebuild.MemberRebuild) -> None:
+    def _attempt_replaced(
+        self, lane: rebuild_lanes.Lane, work: member_rebuild.MemberRebuild
+    ) -> None:
         group_id = work.record.group_id
         self._failed.discard(group_id)
         self._retry_at.pop(group_id, None)
@@ -297,7 +332,7 @@ class Rebuild:
             events.ReconstructionCompleted(
                 group_id=ids.GroupId(group_id),
                 rebuilt_bytes=work.moved_bytes,
-                duration_seconds=self._now_seconds() - self._began_seconds,
+                duration_seconds=self._now_seconds() - lane.began_seconds,
             )
         )
 
@@ -308,12 +343,13 @@ class Rebuild:
         capacity_bytes = max(
             (i.zone_capacity_bytes for i in self._tools.media.healthy_devices()), default=0
         )
-        work, done_bytes = self._replacement.work, self._replacement.done_bytes
-        moved_bytes = work.moved_bytes if work else 0
+        done_bytes = self._lanes.done_bytes
+        works = [lane.replacement.work for lane in self._lanes.under_way]
+        moved_bytes = sum(work.moved_bytes for work in works if work is not None)
         left_bytes = max(0, self._members_waiting_count * capacity_bytes - moved_bytes)
         speed = done_bytes / self._busy_seconds if self._busy_seconds else 0.0
         fresh = Progress(
-            groups_waiting_count=len(self._queue) + (work is not None),
+            groups_waiting_count=len(self._queue) + len(works),
             groups_rebuilt_count=self._rebuilt_count,
             groups_failed_count=len(self._failed),
             done_bytes=done_bytes,

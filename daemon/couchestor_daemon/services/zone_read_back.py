@@ -102,8 +102,12 @@ class ZoneReadBack:
             lambda length: self._tools.acquire_beside(length, first_bytes=run_bytes),
         )
 
-    async def advance(self, limit_bytes: int) -> None:
-        """Verify about ``limit_bytes`` more, once everything was flushed.
+    async def advance(self, until_seconds: float, *, run_bytes: int) -> None:
+        """Verify more, once everything was flushed.
+
+        Args:
+            until_seconds: Only one piece is begun later than that, on the loop's clock.
+            run_bytes: As of ``catch_up``.
 
         Raises:
             DeviceIoError: a zone does not hold what was written to it.
@@ -112,17 +116,17 @@ class ZoneReadBack:
         if not self._headers_are_checked:
             await self._check_headers()
             self._headers_are_checked = True
-        left_bytes = limit_bytes
+        now_seconds = asyncio.get_running_loop().time
+        is_begun = False
 
         def lend(length: int) -> buffers.AlignedBuffer | None:
-            nonlocal left_bytes
-            if left_bytes == limit_bytes:
-                memory: buffers.AlignedBuffer | None = self._tools.acquire(length)
-            else:
-                memory = self._tools.pool.try_acquire(length) if left_bytes > 0 else None
-            if memory is not None:
-                left_bytes -= length
-            return memory
+            nonlocal is_begun
+            if not is_begun:
+                is_begun = True
+                return self._tools.acquire(length)
+            if now_seconds() >= until_seconds:
+                return None
+            return self._tools.acquire_beside(length, first_bytes=run_bytes)
 
         await self._read(None, lend)
         assert not self._unverified_count or self._next(None), self._unverified_count

@@ -294,10 +294,12 @@ async def test_a_target_that_does_not_hold_what_was_written_changes_nothing(
     before = bench.record()
     honest = zone_read_back.ZoneReadBack.advance
 
-    async def rotten(self: zone_read_back.ZoneReadBack, limit_bytes: int) -> None:
+    async def rotten(
+        self: zone_read_back.ZoneReadBack, until_seconds: float, *, run_bytes: int
+    ) -> None:
         (zone,) = self._fresh.values()
         bench.content(zone)[-1] ^= 0xFF
-        await honest(self, limit_bytes)
+        await honest(self, until_seconds, run_bytes=run_bytes)
 
     monkeypatch.setattr(zone_read_back.ZoneReadBack, "advance", rotten)
     with pytest.raises(errors.DeviceIoError, match="just written there"):

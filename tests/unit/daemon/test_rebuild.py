@@ -15,6 +15,7 @@ from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import (
     group_sealer,
     rebuild,
+    rebuild_lanes,
     shard_check,
     stripe_references,
     stripe_runs,
@@ -442,6 +443,12 @@ async def test_a_retiring_device_is_read_and_given_nothing(bench: Bench) -> None
 # -- cut off --------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One turn in each step."""
+    monkeypatch.setattr(rebuild_lanes, "STEP_SECONDS", 0.0)
+
+
 async def steps_until(bench: Bench, reached: Callable[[], bool]) -> None:
     for _ in range(1000):
         if reached():
@@ -450,7 +457,9 @@ async def steps_until(bench: Bench, reached: Callable[[], bool]) -> None:
     raise AssertionError("that never happens")
 
 
-async def test_the_zones_of_a_rebuild_cut_off_are_freed_by_the_next_process(bench: Bench) -> None:
+async def test_the_zones_of_a_rebuild_cut_off_are_freed_by_the_next_process(
+    bench: Bench, in_turns: None
+) -> None:
     addresses = await bench.filled()
     before = bench.record()
     await bench.rot_and_queue(addresses[3], 1)
@@ -465,7 +474,7 @@ async def test_the_zones_of_a_rebuild_cut_off_are_freed_by_the_next_process(benc
     assert bench.record() != before
 
 
-async def test_a_group_released_meanwhile_is_not_swapped(bench: Bench) -> None:
+async def test_a_group_released_meanwhile_is_not_swapped(bench: Bench, in_turns: None) -> None:
     addresses = await bench.filled()
     before = bench.record()
     await bench.rot_and_queue(addresses[3], 1)
@@ -487,10 +496,12 @@ async def test_a_fresh_zone_that_does_not_keep_its_bytes_is_not_swapped_in(
     await bench.rot_and_queue(addresses[3], 1)
     honest = zone_read_back.ZoneReadBack.advance
 
-    async def rotten(self: zone_read_back.ZoneReadBack, limit_bytes: int) -> None:
+    async def rotten(
+        self: zone_read_back.ZoneReadBack, until_seconds: float, *, run_bytes: int
+    ) -> None:
         (zone,) = self._fresh.values()
         bench.content(zone)[-1] ^= 0xFF
-        await honest(self, limit_bytes)
+        await honest(self, until_seconds, run_bytes=run_bytes)
 
     monkeypatch.setattr(zone_read_back.ZoneReadBack, "advance", rotten)
     with pytest.raises(errors.DeviceIoError, match="just written there"):
@@ -501,7 +512,7 @@ async def test_a_fresh_zone_that_does_not_keep_its_bytes_is_not_swapped_in(
     await bench.check()
 
 
-async def test_a_pool_without_memory_only_makes_it_wait(bench: Bench) -> None:
+async def test_a_pool_without_memory_only_makes_it_wait(bench: Bench, in_turns: None) -> None:
     addresses = await bench.filled()
     await bench.rot_and_queue(addresses[3], 1)
     await steps_until(bench, lambda: zone_header.ZoneRole.REBUILD in bench.zone_roles().values())
