@@ -22,7 +22,9 @@ from couchestor_daemon.services import (
 )
 from couchestor_domain import geometry, units
 
-POOL_BYTES_MIN: Final = 32 * units.MIB
+POOL_BYTES_MIN: Final = 64 * units.MIB
+"""What the works may hold together. Enough for all groups that are rebuilt at once with stripes of
+up to 4 MiB; with longer ones fewer of them go on at a time."""
 REPORT_SECONDS: Final = 2.0
 """Between reports of what changes all the time."""
 

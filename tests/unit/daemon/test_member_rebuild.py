@@ -20,6 +20,7 @@ from couchestor_daemon.services import (
     group_walk,
     member_rebuild,
     rebuild,
+    rebuild_order,
     run_shards,
     stripe_runs,
     zone_read_back,
@@ -327,8 +328,10 @@ def test_the_pool_of_a_node_has_room_for_all_that_either_takes() -> None:
     scrub_bytes = buffers.size_class_bytes(6 * shard_bytes + 2 * run_shards.PARITY_SLICE_BYTES)
     back_bytes = zone_read_back.READS_AT_ONCE * buffers.size_class_bytes(shard_bytes)
     pool_bytes = repairing.POOL_BYTES_MIN
-    assert member_rebuild.RUNS_AT_ONCE * run_bytes + back_bytes + scrub_bytes <= pool_bytes
-    assert group_scrub.RUNS_AT_ONCE * scrub_bytes + run_bytes + back_bytes <= pool_bytes
+    group_bytes = member_rebuild.RUNS_AT_ONCE * run_bytes + back_bytes
+    others_bytes = (rebuild_order.GROUPS_AT_ONCE - 1) * group_bytes
+    assert others_bytes + run_bytes + scrub_bytes <= pool_bytes
+    assert group_bytes + group_scrub.RUNS_AT_ONCE * scrub_bytes + run_bytes <= pool_bytes
 
 
 async def test_a_rebuild_that_is_cancelled_anywhere_gives_its_memory_back(bench: Bench) -> None:

@@ -11,7 +11,7 @@ import pytest
 from lost_device_node import LOST, LostDeviceNode
 
 from couchestor_daemon import buffers
-from couchestor_daemon.formats import media_records, zone_header
+from couchestor_daemon.formats import media_records, shard, zone_header
 from couchestor_daemon.services import (
     background,
     group_scrub,
@@ -324,7 +324,7 @@ async def test_a_scrub_beside_them_is_never_refused_memory(
 def run_of(bench: LostDeviceNode) -> int:
     """Memory of a run of one stripe."""
     place = bench.location(next(iter(bench.data)))
-    shard_bytes = run_shards.shard.shard_bytes(place.chunk_bytes)
+    shard_bytes = shard.shard_bytes(place.chunk_bytes)
     return buffers.size_class_bytes(lost_device_node.SHAPE.shards_count * shard_bytes)
 
 
