@@ -1,4 +1,4 @@
-"""Rebuild: groups get back the members they lost, the most endangered first.
+"""Rebuild: groups get back the members they lost, the most endangered first, a few at a time.
 
 A member is replaced as a whole, because zones only grow: every shard of it is copied or decoded
 into a fresh zone, which is swapped in by one commit (docs/adr/0007). What was found damaged is
@@ -146,8 +146,8 @@ class Rebuild:
         """Go on with groups under way, and begin the next ones.
 
         Raises:
-            CouchestorError: nothing could go on; what was under way has been given up, and its
-                zones are freed by the next step.
+            CouchestorError: nothing could go on; what failed has been given up, and its zones are
+                freed by the next step.
         """
         started = self._now_seconds()
         await self._look()
