@@ -4,9 +4,10 @@ While one run of stripes is being written the next ones are being read and decod
 flushed before is being read back, so devices and codec are busy at the same time. A run is a few
 small stripes or one large one. Nothing in the index is changed here.
 
-Memory of one attempt, of a pool that others work with, too: ``RUNS_AT_ONCE`` runs, each of all members once, and
-what ``zone_read_back`` reads at once. None is held between two calls, none is waited for, and all
-but the first run is done without when there is no more (``repair_tools.Tools.acquire_beside``).
+Memory of one attempt, of a pool that others work with, too: ``RUNS_AT_ONCE`` runs, each of all
+members once, and what ``zone_read_back`` reads at once. None is held between two calls, none is
+waited for, and all but the first run is done without when there is no more
+(``repair_tools.Tools.acquire_beside``).
 """
 
 from __future__ import annotations
