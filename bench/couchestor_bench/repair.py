@@ -14,7 +14,6 @@ turns; a ratio is the median of the ratios, not the ratio of medians.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import concurrent.futures
 import functools
 import mmap
@@ -27,6 +26,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
+import uvloop
 
 from couchestor_bench import results
 from couchestor_daemon import buffers
@@ -442,7 +442,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for stripe_bytes in STRIPES_BYTES:
             with tempfile.TemporaryDirectory(dir=told.folder) as name:
                 runs.append(
-                    asyncio.run(
+                    uvloop.run(
                         measure(
                             pathlib.Path(name),
                             total_bytes=told.total_mib * units.MIB,
