@@ -28,11 +28,7 @@ async def select(request: s3_request.S3Request) -> Selection:
         NoSuchKeyError, NoSuchVersionError, DeleteMarkerError
     """
     headers, query = request.headers, request.query
-    record = await request.objects.get_object(
-        bucket=request.bucket,
-        key=request.key,
-        version_id=versions.named(query) if query else None,
-    )
+    record = await request.find_object(versions.named(query) if query else None)
     kept = {**record.headers, **object_headers.overrides(query)} if query else record.headers
     conditions.check_read(headers, etag=record.etag, modified_ns=record.modified_ns, kept=kept)
     with_checksums = headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
