@@ -239,13 +239,16 @@ class Gateway:
         )
         amz_names = identity.amz_names
         if identity.credential is None:
-            if target.bucket:
-                # As S3: that a bucket does not exist is told before who may use it.
-                await self._buckets.get_bucket(target.bucket)
-            unsigned = routing.find_unsigned(method, target.bucket, target.key, query, headers)
-            if unsigned is None:
+            try:
+                found = routing.find_unsigned(method, target.bucket, target.key, query, headers)
+            except s3_error.S3Error:
+                if target.bucket:
+                    # As S3: that a bucket does not exist is told before who may use it.
+                    await self._buckets.get_bucket(target.bucket)
+                raise
+            if found is None:
                 return await self._post(request, target, query, trace)
-            operation = unsigned
+            operation = found
         else:
             trace.access_key = identity.credential.access_key
             if "X-Amz-Signature" in query:
@@ -253,7 +256,6 @@ class Gateway:
                 amz_names = [name.lower() for name in headers]
             operation = routing.find(method, target.bucket, target.key, query, headers)
         trace.operation = operation.name
-        unsupported_headers.refuse(headers, amz_names)
         context = s3_request.S3Request(
             request,
             target=target,
@@ -272,6 +274,7 @@ class Gateway:
         )
         trace.reception = context
         await context.authorize(operation.need)
+        unsupported_headers.refuse(headers, amz_names)
         return await operation.run(context)
 
     async def _post(
@@ -283,6 +286,8 @@ class Gateway:
     ) -> responses.Reply:
         """A form: its fields say who signed it, and what in place of headers."""
         trace.operation = post_object.NAME
+        # Told before the form is read.
+        await self._buckets.get_bucket(target.bucket)
         body = form_body.FormBody(
             request,
             file_bytes_max=self._limits.body_bytes_max,
@@ -311,8 +316,8 @@ class Gateway:
             body_bytes_max=self._limits.body_bytes_max,
         )
         trace.access_key = form.access_key
-        unsupported_headers.refuse(form.headers, form.headers)
         await context.authorize(operation_needs.NEEDS[post_object.NAME])
+        unsupported_headers.refuse(form.headers, form.headers)
         return await post_object.run(context)
 
     async def _send(
