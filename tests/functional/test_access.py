@@ -275,6 +275,11 @@ def test_what_is_missing_is_told_to_who_may_list(ada: Client, nobody: Client, bu
     assert _refused(nobody.get_object, **gone) == ("NoSuchKey", 404)
     assert _refused(nobody.get_object, Bucket=bucket, Key="k") == DENIED
     assert [each["Key"] for each in nobody.list_objects_v2(Bucket=bucket)["Contents"]] == ["k"]
+    ada.put_object_acl(Bucket=bucket, Key="k", ACL="public-read")
+    page = {"Bucket": bucket, "Key": "k", "ResponseContentType": "text/html"}
+    assert _refused(nobody.get_object, **page) == ("InvalidRequest", 400)
+    assert _refused(nobody.head_object, **page)[1] == 400
+    assert ada.get_object(**page)["ContentType"] == "text/html"
 
 
 def test_each_version_has_its_own_list(ada: Client, nobody: Client, bucket: str) -> None:

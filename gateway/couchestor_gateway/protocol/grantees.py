@@ -36,13 +36,13 @@ def grant(
                 "InvalidArgument",
                 "Invalid id",
                 ArgumentName="CanonicalUser/ID",
-                ArgumentValue=value,
+                ArgumentValue=value[:256],
             )
         return access.Grant(permission, value)
     if kind == "emailaddress":
         user = users.user_by_email(value)
         if user is None:
-            raise s3_error.make("UnresolvableGrantByEmailAddress", Email=value)
+            raise s3_error.make("UnresolvableGrantByEmailAddress", Email=value[:256])
         return access.Grant(permission, user.user_id)
     if kind == "uri":
         group = _GROUPS.get(value)
