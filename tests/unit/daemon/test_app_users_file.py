@@ -36,7 +36,9 @@ def test_root_alone() -> None:
     shown = users.user("root")
     assert shown is not None
     assert shown.display_name == "root"
-    assert users.find("ADAKEY") is users.user("ada$1") is users.user_by_email("") is None
+    assert users.find("ADAKEY") is None
+    assert users.user("ada$1") is None
+    assert users.user_by_email("") is None
     assert users.reload()
 
 
