@@ -176,6 +176,7 @@ def test_what_fields_ask_for_is_kept_as_a_put_keeps_it(victim: hostile_client.Vi
     ]
     assert _post(victim, _signed(victim, fields)).status == 204
     stored = victim.s3.get_object(Bucket=_BUCKET, Key="k")
+    stored["Body"].close()
     told = stored["ResponseMetadata"]["HTTPHeaders"]
     assert {name: told[name.lower()] for name in kept} == kept
     assert stored["Metadata"] == {"one": "1"}
