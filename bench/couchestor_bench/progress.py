@@ -23,6 +23,10 @@ class Terminal:
     def step(self, done_count: int, all_count: int) -> None:
         self._show(f"{self._phase}: {done_count:,} of {all_count:,}")
 
+    def warn(self, text: str) -> None:
+        self._show("")
+        self._stream.write(f"couchestor: {text}\n")
+
     def second(self, at: int, found: tally.Tally, usage: document.Sample | None) -> None:
         where = f"{at + 1:>4} s" if at >= 0 else "warm-up"
         words = [
@@ -44,10 +48,16 @@ class Terminal:
 
 
 class Silent:
-    """Says nothing: the output goes to a file or a program. ``engine.bench_run.Audience``."""
+    """Only warns: the output goes to a file or a program. ``engine.bench_run.Audience``."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
 
     def phase(self, text: str) -> None: ...
 
     def step(self, done_count: int, all_count: int) -> None: ...
+
+    def warn(self, text: str) -> None:
+        self._stream.write(f"couchestor: {text}\n")
 
     def second(self, at: int, found: tally.Tally, usage: document.Sample | None) -> None: ...

@@ -32,6 +32,10 @@ class Audience(Protocol):
         """So much of the phase is done."""
         ...
 
+    def warn(self, text: str) -> None:
+        """Something went wrong that spoils no figure."""
+        ...
+
     def second(self, at: int, found: tally.Tally, usage: document.Sample | None) -> None:
         """A second of the run has passed; below 0 is warm-up."""
         ...
@@ -86,7 +90,7 @@ class _Watch:
 
     def _sample(self, now: float) -> None:
         at = now - self._measured_from
-        if self._tree is not None:
+        if self._tree is not None and at <= self._plan.duration_seconds + _SAMPLE_SECONDS:
             usage = self._tree.usage()
             if self._sampled_at > -math.inf and usage.processes_count:
                 spent = max(0.0, usage.cpu_seconds - self._cpu_seconds)
@@ -110,21 +114,71 @@ class _Watch:
             self._audience.second(max(told), found, self.samples[-1] if self.samples else None)
 
 
-def carry_out(
+class Bench:
+    """A bucket that is filled, and processes that wait for their order. Made by ``prepared``."""
+
+    def __init__(
+        self,
+        plan: plans.Plan,
+        processes: fleet.Fleet,
+        tree: server_usage.Tree | None,
+        *,
+        software: str,
+        audience: Audience,
+    ) -> None:
+        self._plan, self._processes, self._tree = plan, processes, tree
+        self._software, self._audience = software, audience
+
+    def measure(
+        self, *, label: str = "", server: Mapping[str, object] | None = None
+    ) -> document.Document:
+        """Warm up and measure.
+
+        Args:
+            label: The workload if empty.
+            server: What else is to be said of the server.
+
+        Raises:
+            BenchmarkError: A process of the load generator failed.
+        """
+        begin = time.monotonic() + fleet.HEAD_START_SECONDS
+        watch = _Watch(
+            self._plan,
+            self._tree,
+            self._audience,
+            measured_from=begin + self._plan.warm_up_seconds,
+        )
+        outcome = self._processes.run(begin, watch.on_interval)
+        self._audience.phase("")
+        return _document(
+            self._plan,
+            outcome,
+            watch,
+            label=label,
+            software=self._software,
+            tree=self._tree,
+            told=server or {},
+        )
+
+
+@contextlib.contextmanager
+def prepared(
     plan: plans.Plan,
     *,
     audience: Audience,
-    label: str = "",
     server_pid: int | None = None,
     keep: bool = False,
-) -> document.Document:
-    """Make the bucket, fill it, measure, clean up.
+) -> Iterator[Bench]:
+    """The bucket made and filled, the processes started.
 
-    What the run put into the bucket is deleted again also when it fails or is interrupted, unless
-    it is to be kept.
+    What the run put into the bucket is deleted again at the end, also when it fails or is
+    interrupted, unless it is to be kept.
+
+    Args:
+        server_pid: Sample this process; None: whoever listens at the endpoint on this machine.
 
     Raises:
-        BenchmarkError: The server cannot be reached or refuses; nothing could be measured.
+        BenchmarkError: The server cannot be reached or refuses.
     """
     endpoint = plan.endpoint
     tree = (
@@ -144,10 +198,7 @@ def carry_out(
         if fills:
             _fill(processes, plan, audience)
         audience.phase("")
-        begin = time.monotonic() + fleet.HEAD_START_SECONDS
-        watch = _Watch(plan, tree, audience, measured_from=begin + plan.warm_up_seconds)
-        outcome = processes.run(begin, watch.on_interval)
-    return _document(plan, outcome, watch, label=label, software=place.server, tree=tree)
+        yield Bench(plan, processes, tree, software=place.server, audience=audience)
 
 
 def _fill(processes: fleet.Fleet, plan: plans.Plan, audience: Audience) -> None:
@@ -171,7 +222,14 @@ def _fill(processes: fleet.Fleet, plan: plans.Plan, audience: Audience) -> None:
 
 def _clean(place: bucket.Bucket, plan: plans.Plan, audience: Audience) -> None:
     audience.phase("deleting what the run has put")
-    place.clean(lambda count: audience.step(count, max(count, plan.keys_count)))
+    try:
+        place.clean(lambda count: audience.step(count, max(count, plan.keys_count)))
+    except failures.BenchmarkError as exc:
+        # The figures are worth telling all the same, of a server that has died above all.
+        audience.warn(
+            f"what the run has put below {plan.prefix} in {plan.bucket} is still there: "
+            f"{exc.message}"
+        )
     audience.phase("")
 
 
@@ -183,6 +241,7 @@ def _document(
     label: str,
     software: str,
     tree: server_usage.Tree | None,
+    told: Mapping[str, object],
 ) -> document.Document:
     within = {at: found for at, found in watch.seconds.items() if 0 <= at < recorder.AFTER}
     operations: dict[str, document.Figures] = {}
@@ -226,6 +285,7 @@ def _document(
             "software": software,
             "is_local": facts.is_local,
             "sampled": None if tree is None else {"pid": tree.pid, "name": tree.name},
+            **told,
         },
         "measured": {
             "seconds": outcome.seconds,

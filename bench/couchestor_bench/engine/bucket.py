@@ -50,7 +50,8 @@ class Bucket:
 
     def make(self) -> None:
         """Create it, unless it is there."""
-        found = self._ask("HEAD", accepted=(200, 404))
+        # Not HEAD: its answer could not say why it refuses.
+        found = self._ask("GET", query={"list-type": "2", "max-keys": "1"}, accepted=(200, 404))
         if found.status == 404:
             region = self._plan.credentials.region
             body = b""

@@ -145,10 +145,21 @@ def histogram_of(found: Mapping[str, Any]) -> histogram.Histogram:
     )
 
 
+def short_commit(found: Document) -> str:
+    """Ten digits, and whether the work tree was changed."""
+    commit, dash, changed = str(found["commit"]).partition("-")
+    return f"{commit[:10]}{dash}{changed}"
+
+
 def write(path: pathlib.Path, document: Document) -> None:
+    """As JSON. Raises BenchmarkError when the file cannot be written."""
+    write_text(path, json.dumps(document, separators=(",", ":")) + "\n")
+
+
+def write_text(path: pathlib.Path, content: str) -> None:
     """Raises BenchmarkError when the file cannot be written."""
     try:
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        path.write_text(content, encoding="utf-8")
     except OSError as exc:
         raise failures.BenchmarkError(f"cannot write {path}: {exc.strerror}") from exc
 

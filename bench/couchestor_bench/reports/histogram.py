@@ -105,7 +105,8 @@ class Histogram:
     def pairs(self) -> list[list[int]]:
         """``[bucket index, count]`` of buckets that counted anything, for JSON and for pipes."""
         used = np.flatnonzero(self._counts)
-        return [[int(index), int(self._counts[index])] for index in used]
+        counts = self._counts[used].tolist()
+        return [[index, count] for index, count in zip(used.tolist(), counts, strict=True)]
 
     @classmethod
     def of(

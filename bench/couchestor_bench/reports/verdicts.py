@@ -70,10 +70,11 @@ def sentences(facts: Facts) -> list[str]:
             "waited, which is part of their latency; with more --connections the server sees them "
             "sooner."
         )
-    if facts.error_count:
-        share = facts.error_count / (facts.error_count + facts.good_count)
+    # Those that were never sent stand above.
+    if failed_count := facts.error_count - facts.missed_count:
+        share = failed_count / (failed_count + facts.good_count)
         found.append(
-            f"{facts.error_count:,} requests failed ({share:.2%}); percentiles are of the others."
+            f"{failed_count:,} requests failed ({share:.2%}); percentiles are of the others."
         )
     if facts.ran_out:
         found.append(
@@ -90,15 +91,15 @@ def sentences(facts: Facts) -> list[str]:
 def _shared(facts: Facts) -> str:
     """Who had the CPUs of a machine that had none left."""
     took = sum(facts.generator_cpus)
-    parts = [f"the load generator {took:.2f}"]
+    parts = [f"the load generator had {took:.2f}"]
     others = ""
     if facts.server_cpus is not None:
-        parts.insert(0, f"the server {facts.server_cpus:.2f}")
+        parts.insert(0, f"the server had {facts.server_cpus:.2f}")
         rest = (facts.machine_busy or 0.0) * facts.cpu_count - took - facts.server_cpus
         if rest >= _OTHERS_CPUS:
-            parts.append(f"the kernel and other programs {rest:.2f}")
+            parts.append(f"the kernel and other programs had {rest:.2f}")
             others = " and without them"
     return (
-        f"The CPUs of this machine were {facts.machine_busy:.0%} busy. Of {facts.cpu_count}, "
+        f"The CPUs of this machine were {facts.machine_busy:.0%} busy. Of {facts.cpu_count} "
         f"{', '.join(parts)}: with a machine of its own{others} the server does more."
     )

@@ -20,7 +20,7 @@ VALUES = strategies.lists(
         strategies.sampled_from([(1 << n) + d for n in range(11, 43) for d in (-1, 0, 1)]),
     ),
     min_size=1,
-    max_size=300,
+    max_size=200,
 )
 
 
@@ -38,6 +38,7 @@ def exact(values_ns: list[int], percent: float) -> int:
     return sorted(values_ns)[rank - 1]
 
 
+@hypothesis.settings(max_examples=40)
 @hypothesis.given(VALUES)
 def test_a_percentile_is_never_below_the_exact_one_and_at_most_a_thousandth_above(
     values: list[int],
@@ -61,6 +62,7 @@ def test_each_value_lies_in_the_bucket_that_says_so(value: int) -> None:
     assert bucket == 0 or histogram.highest_of(bucket - 1) < value
 
 
+@hypothesis.settings(max_examples=30)
 @hypothesis.given(VALUES, VALUES)
 def test_merging_counts_as_one_that_saw_everything(first: list[int], second: list[int]) -> None:
     together, merged = filled(first + second), filled(first)
