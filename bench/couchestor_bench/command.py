@@ -129,12 +129,12 @@ def _degraded(told: argparse.Namespace) -> int:
             label=told.label or str(shape),
         )
     compared = comparison.compare(healthy, wounded)
-    print("\n\n".join((text.render(healthy), text.render(wounded), comparison.render(compared))))
     for path, found in ((told.json_healthy, healthy), (told.json, wounded)):
         if path:
             document.write(pathlib.Path(path), found)
     if told.html:
         document.write_text(pathlib.Path(told.html), page.of_comparison(compared))
+    print("\n\n".join((text.render(healthy), text.render(wounded), comparison.render(compared))))
     return 1 if any(each["measured"]["total"]["error_count"] for each in (healthy, wounded)) else 0
 
 
@@ -200,26 +200,27 @@ def _audience(told: argparse.Namespace) -> bench_run.Audience:
 def _compare(told: argparse.Namespace) -> int:
     first, second = (document.read(pathlib.Path(each)) for each in (told.first, told.second))
     compared = comparison.compare(first, second)
-    print(comparison.render(compared))
     if told.html:
         document.write_text(pathlib.Path(told.html), page.of_comparison(compared))
+    print(comparison.render(compared))
     return 1 if compared.reasons else 0
 
 
 def _report(told: argparse.Namespace) -> int:
     found = document.read(pathlib.Path(told.result))
-    print(text.render(found))
     if told.html:
         document.write_text(pathlib.Path(told.html), page.of_run(found))
+    print(text.render(found))
     return 0
 
 
 def _deliver(told: argparse.Namespace, found: document.Document) -> None:
-    print(text.render(found))
+    # Files first: who reads the table may go away early, as `| head` does.
     if told.json:
         document.write(pathlib.Path(told.json), found)
     if told.html:
         document.write_text(pathlib.Path(told.html), page.of_run(found))
+    print(text.render(found))
 
 
 _OTHERS: Final = {

@@ -197,8 +197,8 @@ def _layer_rows(first: document.Document, second: document.Document) -> Iterator
             continue
         for name, value in row.items():
             if not isinstance(value, str) and name in other:
-                title = f"{' '.join(_identity(row))} {name.replace('_per_second', '/s')}"
-                yield Row(title.replace("_", " "), float(value), float(other[name]))
+                title = f"{' '.join(_identity(row))} {text.column(name)}"
+                yield Row(title, float(value), float(other[name]))
 
 
 def _identity(row: dict[str, Any]) -> tuple[str, ...]:

@@ -63,31 +63,32 @@ def of_comparison(compared: comparison.Comparison) -> str:
 
 def _of_layer(found: document.Document) -> str:
     rows: list[dict[str, Any]] = found["rows"]
-    body = [_head(found["label"], found["kind"], _taken(found))]
+    body = [_head(found["label"], f"{found['kind']} of {found['host']['cpu']}", _taken(found))]
     columns = [name for name in (rows[0] if rows else {}) if name.endswith("_per_second")]
     charts = []
     for column in columns:
-        unit = column.removesuffix("_per_second").replace("_", " ") + "/s"
+        unit = text.column(column)
         values = [
             (" ".join(str(v) for v in row.values() if isinstance(v, str)), float(row[column]))
             for row in rows
         ]
-        charts.append(
-            figures.Figure(unit, "", "", plots.bars(values, title=unit, unit=unit.split()[-1]))
-        )
+        charts.append(figures.Figure(unit, "", "", plots.bars(values, title=unit)))
     body.append(_cards(charts))
-    header = [name.replace("_per_second", "/s").replace("_", " ") for name in rows[0]]
+    header = [text.column(name) for name in rows[0]]
     cells = "".join(
         "<tr>"
         + "".join(
-            f"<td>{html.escape(v) if isinstance(v, str) else text.number(v)}</td>"
+            f'<td class="word">{html.escape(v)}</td>'
+            if isinstance(v, str)
+            else f"<td>{text.number(v)}</td>"
             for v in row.values()
         )
         + "</tr>"
         for row in rows
     )
-    body.append(_card("Figures", "", _table(header, cells)))
-    body.append(_card("Where", "", _facts([*found["options"].items(), *_host(found)])))
+    words_count = sum(isinstance(each, str) for each in rows[0].values())
+    body.append(_card("Figures", "", _table(header, cells, words_count=words_count)))
+    body.append(_card("Where", "", _facts([*_named(found["options"]), *_host(found)])))
     return _page(f"{found['label']} - couchestor bench", "".join(body))
 
 
@@ -188,10 +189,14 @@ def _errors(found: document.Document) -> str:
 
 def _options(found: document.Document) -> list[tuple[str, object]]:
     told = found["options"]
-    named = {name.replace("_", " "): value for name, value in told.items() if value is not None}
+    named = dict(_named(told))
     mix = told["mix"]
     named["mix"] = ", ".join(f"{name} {weight:g}" for name, weight in mix.items())
     return list(named.items())
+
+
+def _named(facts: Mapping[str, object]) -> list[tuple[str, object]]:
+    return [(name.replace("_", " "), value) for name, value in facts.items() if value is not None]
 
 
 def _where(found: document.Document) -> list[tuple[str, object]]:
@@ -231,6 +236,10 @@ def _told(value: object) -> str:
     return f"{value:,.6g}" if isinstance(value, float) else str(value)
 
 
-def _table(header: Sequence[str], rows: str) -> str:
-    cells = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+def _table(header: Sequence[str], rows: str, *, words_count: int = 1) -> str:
+    word = ' class="word"'
+    cells = "".join(
+        f"<th{word if index < words_count else ''}>{html.escape(name)}</th>"
+        for index, name in enumerate(header)
+    )
     return f"<table><tr>{cells}</tr>{rows}</table>"

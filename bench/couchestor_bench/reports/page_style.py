@@ -43,10 +43,11 @@ th{color:var(--soft);font-weight:550;font-size:13px}
 th:first-child,td:first-child{text-align:left;padding-left:0}
 td:last-child,th:last-child{padding-right:0}
 tr:last-child td{border-bottom:0}
+th.word,td.word{text-align:left}
 table.facts td{text-align:left;white-space:normal;overflow-wrap:anywhere}
 table.facts td:first-child{color:var(--soft);width:34%;white-space:nowrap}
 .better{color:var(--good)}.worse{color:var(--bad)}.unclear{color:var(--soft)}
-svg{display:block;width:100%;height:auto;overflow:visible}
+svg{display:block;width:100%;max-width:860px;height:auto;overflow:visible}
 svg text{font:13px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif;fill:var(--soft)}
 .end{text-anchor:end}.middle{text-anchor:middle}
 .grid{stroke:var(--rule);stroke-width:1}.faint{opacity:.55}.axis{stroke:var(--soft);opacity:.6}

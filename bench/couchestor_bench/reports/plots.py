@@ -117,7 +117,7 @@ def lines(
     return "".join(parts)
 
 
-def bars(rows: Sequence[tuple[str, float]], *, title: str, unit: str) -> str:
+def bars(rows: Sequence[tuple[str, float]], *, title: str) -> str:
     """Horizontal bars, each with its value."""
     most = max((value for _, value in rows), default=0.0) or 1.0
     room = WIDTH - _BAR_LABEL_WIDTH - 100
@@ -132,7 +132,7 @@ def bars(rows: Sequence[tuple[str, float]], *, title: str, unit: str) -> str:
             f'<rect class="bar tone0" x="{_BAR_LABEL_WIDTH}" y="{top + 3}" width="{width:.1f}" '
             f'height="{_BAR_HEIGHT - 6}" rx="2"/>'
             f'<text class="bar-value" x="{_BAR_LABEL_WIDTH + width + 6:.1f}" y="{middle:.1f}">'
-            f"{compact(value)} {html.escape(unit)}</text>"
+            f"{compact(value)}</text>"
         )
     parts.append("</svg>")
     return "".join(parts)

@@ -97,9 +97,15 @@ def layer(found: document.Document) -> str:
     cells = [
         [each if isinstance(each, str) else number(each) for each in row.values()] for row in rows
     ]
-    title = [name.replace("_per_second", "/s").replace("_", " ") for name in header]
-    lines = [f"{found['label']} on {found['host']['cpu']}", "", table(title, cells)]
-    return "\n".join(lines)
+    words_count = sum(isinstance(each, str) for each in rows[0].values()) if rows else 0
+    shown = table([column(name) for name in header], cells, words_count=words_count)
+    return "\n".join([f"{found['label']} on {found['host']['cpu']}", "", shown])
+
+
+def column(name: str) -> str:
+    """How people read the name of a figure: GB/s, p50 us."""
+    title = name.replace("_per_second", "/s").replace("_", " ")
+    return title.replace("gb/", "GB/").replace("mb/", "MB/")
 
 
 def number(value: float) -> str:
@@ -111,18 +117,20 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1 else f"{value:.{2 - len(str(int(abs(value)))) + 1}f}"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, words to the left and numbers to the right."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words_count: int = 1) -> str:
+    """A Markdown table: the first ``words_count`` columns to the left, the others to the right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
         padded = [
-            cell.ljust(width) if i == 0 else cell.rjust(width)
+            cell.ljust(width) if i < words_count else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
         ]
         return f"| {' | '.join(padded)} |"
 
-    marks = [f"{'-' * (width + 1)}{':' if i else '-'}" for i, width in enumerate(widths)]
+    marks = [
+        f"{'-' * (width + 1)}{'-' if i < words_count else ':'}" for i, width in enumerate(widths)
+    ]
     return "\n".join([line(header), f"|{'|'.join(marks)}|", *map(line, rows)])
 
 
