@@ -91,6 +91,15 @@ def crds(client: Any) -> dict[str, Any]:
         time.sleep(0.1)
 
 
+@pytest.fixture(scope="session")
+def mayastor(client: Any, plane: control_plane.ControlPlane, crds: dict[str, Any]) -> None:
+    """Definitions as Mayastor installs them, after ours."""
+    from tests.kube import mayastor_resources
+
+    assert crds
+    mayastor_resources.install(client, plane)
+
+
 def _is_established(item: dict[str, Any]) -> bool:
     conditions = item.get("status", {}).get("conditions", ())
     return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)

@@ -7,11 +7,9 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-import kubernetes
 import lease_store_contract
 import policy_store_contract
 import pytest
@@ -377,57 +375,13 @@ async def test_two_operators_take_turns_and_never_act_together(
 # -- pools and Events ----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def disk_pools(client: Any, plane: control_plane.ControlPlane, crds: dict[str, Any]) -> str:
-    """A definition as Mayastor installs one, after ours. Returns the path of its documents."""
-    assert crds
-    group, plural = disk_pool.GROUP, disk_pool.PLURAL
-    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    kubernetes.client.ApiextensionsV1Api(client).create_custom_resource_definition(
-        {
-            "apiVersion": "apiextensions.k8s.io/v1",
-            "kind": "CustomResourceDefinition",
-            "metadata": {"name": f"{plural}.{group}"},
-            "spec": {
-                "group": group,
-                "scope": "Namespaced",
-                "names": {
-                    "kind": "DiskPool",
-                    "plural": plural,
-                    "singular": "diskpool",
-                    "shortNames": ["dsp"],
-                },
-                "versions": [
-                    {
-                        "name": version,
-                        "served": True,
-                        "storage": version == disk_pool.VERSIONS[0],
-                        "subresources": {"status": {}},
-                        "schema": {
-                            "openAPIV3Schema": {
-                                "type": "object",
-                                "properties": {"spec": anything, "status": anything},
-                            }
-                        },
-                    }
-                    for version in disk_pool.VERSIONS
-                ],
-            },
-        }
-    )
-    path = f"/apis/{group}/{disk_pool.VERSIONS[0]}/namespaces/default/{plural}"
-    deadline_seconds = time.monotonic() + SERVED_SECONDS_MAX
-    # A definition is served a moment after it was made.
-    while plane.request("GET", path)[0] != 200:
-        assert time.monotonic() < deadline_seconds, path
-        time.sleep(0.1)
-    return path
-
-
 @pytest.mark.parametrize("version", disk_pool.VERSIONS)
 async def test_pools_are_read_in_every_version_that_is_known(
-    api: kube_api.KubeApi, plane: control_plane.ControlPlane, disk_pools: str, version: str
+    api: kube_api.KubeApi, plane: control_plane.ControlPlane, mayastor: None, version: str
 ) -> None:
+    disk_pools = (
+        f"/apis/{disk_pool.GROUP}/{disk_pool.VERSIONS[0]}/namespaces/default/{disk_pool.PLURAL}"
+    )
     name = f"pool-{next(_numbers)}"
     document: dict[str, Any] = {
         "apiVersion": f"{disk_pool.GROUP}/{disk_pool.VERSIONS[0]}",

@@ -35,6 +35,7 @@ class Kind:
     """Which documents are meant."""
 
     group: str
+    """Empty: of the core, which PersistentVolumes are of."""
     version: str
     plural: str
     namespace: str | None = None
@@ -245,12 +246,22 @@ async def opened(
 def _client(access: kube_access.Access) -> Any:
     configuration = kube_client.Configuration(host=access.url, ssl_ca_cert=str(access.ca_file))
     try:
-        return kube_client.ApiClient(configuration)
+        return _AnyGroupClient(configuration)
     except OSError as exc:
         raise errors.ConfigurationError(
             f"the CA file {access.ca_file} of the Kubernetes API cannot be used: "
             f"{exc.strerror or exc}"
         ) from exc
+
+
+class _AnyGroupClient(kube_client.ApiClient):  # type: ignore[misc]
+    """The client, whose calls for custom objects reach those of the core, too."""
+
+    async def param_serialize(self, **request: Any) -> Any:
+        """Kinds of the core are under another root than all others."""
+        if (request.get("path_params") or {}).get("group") == "":
+            request["resource_path"] = request["resource_path"].replace("/apis/{group}/", "/api/")
+        return await super().param_serialize(**request)
 
 
 class _Status(msgspec.Struct, frozen=True):
