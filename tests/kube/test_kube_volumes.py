@@ -15,6 +15,7 @@ from tests.kube import control_plane, mayastor_resources
 from couchestor_domain import errors
 from couchestor_operator.adapters import (
     kube_api,
+    kube_claims,
     kube_copy,
     kube_pools,
     kube_volumes,
@@ -91,13 +92,13 @@ async def harness(
     cluster = mayastor_resources.Cluster(plane)
     async with (
         _kept_up(api, kube_volumes.kind_of(cluster.namespace)) as watched,
-        _kept_up(api, kube_volumes.CLAIMED_KIND) as claimed,
+        _kept_up(api, kube_claims.KIND) as claimed,
     ):
         manager = kube_volumes.KubeVolumes(
             api,
             namespace=cluster.namespace,
             watched=watched,
-            claimed=claimed,
+            claims=kube_claims.KubeClaims(api, claimed),
             pools=kube_pools.KubePools(api, namespace=cluster.namespace),
         )
         yield KubeHarness(cluster, manager, watched)

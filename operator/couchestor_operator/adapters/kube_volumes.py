@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from couchestor_domain import errors
 from couchestor_operator.adapters import kube_api, kube_copy, kube_pools
 from couchestor_operator.control import migration, pool
 from couchestor_operator.control import volume as volumes
-from couchestor_operator.ports import volume_manager
+from couchestor_operator.ports import claim_store, volume_manager
 from couchestor_operator.resources import mayastor_volume, persistent_volume, volume_marks
 
 _LOG = logging.getLogger(__name__)
-
-CLAIMED_KIND: Final = kube_api.Kind(
-    group="", version=persistent_volume.VERSION, plural=persistent_volume.PLURAL
-)
 
 
 def kind_of(namespace: str) -> kube_api.Kind:
@@ -38,7 +34,7 @@ class KubeVolumes:
 
     Args:
         watched: The MayastorVolumes at hand, of ``kind_of``; somebody else keeps them up.
-        claimed: The PersistentVolumes at hand, of ``CLAIMED_KIND``; likewise.
+        claims: The PersistentVolumes of the volumes, which say what class they are of.
     """
 
     def __init__(
@@ -47,22 +43,22 @@ class KubeVolumes:
         *,
         namespace: str,
         watched: kube_copy.KubeCopy,
-        claimed: kube_copy.KubeCopy,
+        claims: claim_store.ClaimStore,
         pools: kube_pools.KubePools,
     ) -> None:
         self._api = api
         self._kind = kind_of(namespace)
         self._watched = watched
-        self._claimed = claimed
+        self._claims = claims
         self._pools = pools
 
     async def fleet(self) -> Sequence[volumes.Volume]:
         """See the port; as old as ``KubeCopy`` allows. Of what cannot be read a warning tells."""
-        claimed = self._claimed.at_hand()
+        claims = self._claims.at_hand()
         found: list[volumes.Volume] = []
         for name, document in self._watched.at_hand().items():
             try:
-                found.append(_volume_of(document, claimed.get(persistent_volume.name_of(name))))
+                found.append(_volume_of(document, claims.get(persistent_volume.name_of(name))))
             except errors.KubernetesApiError as exc:
                 _LOG.warning("volume %s is passed over: %s", name, exc)
         return found
@@ -74,7 +70,7 @@ class KubeVolumes:
     async def look(self, volume_name: str, *, pool_name: str) -> volume_manager.Look:
         """See the port."""
         target = await self._pools.one(pool_name)
-        claim = await self._api.get(CLAIMED_KIND, persistent_volume.name_of(volume_name))
+        claim = await self._claims.read(persistent_volume.name_of(volume_name))
         # Last: it has the version that commands name.
         document = await self._api.get(self._kind, volume_name)
         return volume_manager.Look(
