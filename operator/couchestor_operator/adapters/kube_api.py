@@ -19,7 +19,7 @@ import msgspec
 from kubernetes.aio import client as kube_client
 
 from couchestor_domain import errors, units
-from couchestor_operator.adapters import kube_access
+from couchestor_operator.adapters import kube_access, kube_config
 from couchestor_operator.ports import monotonic_clock
 
 TOKEN_KEPT_SECONDS: Final = 60.0
@@ -78,13 +78,14 @@ class KubeApi:
 
     def __init__(
         self,
-        access: kube_access.Access,
+        access: kube_access.Access | kube_config.Access,
         *,
         objects: Any,
         files: futures.Executor,
         clock: monotonic_clock.MonotonicClock,
     ) -> None:
         self._access = access
+        self._url = objects.api_client.configuration.host
         self._objects = objects
         self._files = files
         self._clock = clock
@@ -152,8 +153,7 @@ class KubeApi:
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             # Also when the time is over: TimeoutError is an OSError. ValueError: an endless line.
             raise errors.KubernetesApiError(
-                f"the watch of {kind.plural} at {self._access.url} broke off: "
-                f"{type(exc).__name__}: {exc}"
+                f"the watch of {kind.plural} at {self._url} broke off: {type(exc).__name__}: {exc}"
             ) from exc
 
     async def create(self, kind: Kind, document: Document) -> Document:
@@ -199,7 +199,7 @@ class KubeApi:
                 return await method(*kind.place, *arguments, **options)
         except TimeoutError as exc:
             raise errors.KubernetesApiError(
-                f"the Kubernetes API at {self._access.url} did not answer within "
+                f"the Kubernetes API at {self._url} did not answer within "
                 f"{self._access.deadline_seconds:g} s"
             ) from exc
         except kube_client.ApiException as exc:
@@ -207,7 +207,7 @@ class KubeApi:
             raise _refusal(exc.status or 0, exc.headers or {}, exc.body or "", what) from exc
         except (aiohttp.ClientError, OSError) as exc:
             raise errors.KubernetesApiError(
-                f"the Kubernetes API at {self._access.url} cannot be reached, or broke off: "
+                f"the Kubernetes API at {self._url} cannot be reached, or broke off: "
                 f"{type(exc).__name__}: {exc}"
             ) from exc
 
@@ -216,19 +216,20 @@ class KubeApi:
         if now_seconds < self._token_until_seconds:
             return
         loop = asyncio.get_running_loop()
-        token = await loop.run_in_executor(self._files, kube_access.token_of, self._access)
-        self._objects.api_client.configuration.api_key["BearerToken"] = f"Bearer {token}"
+        header = await loop.run_in_executor(self._files, _authorization, self._access)
+        if header is not None:
+            self._objects.api_client.configuration.api_key["BearerToken"] = header
         self._token_until_seconds = now_seconds + TOKEN_KEPT_SECONDS
 
 
 @contextlib.asynccontextmanager
 async def opened(
-    access: kube_access.Access, clock: monotonic_clock.MonotonicClock
+    access: kube_access.Access | kube_config.Access, clock: monotonic_clock.MonotonicClock
 ) -> AsyncIterator[KubeApi]:
     """An API server to speak to, until the end of the block.
 
     Raises:
-        ConfigurationError: the CA file cannot be used.
+        ConfigurationError: the CA file, or the kubeconfig, cannot be used.
     """
     files = futures.ThreadPoolExecutor(1, thread_name_prefix="kube-files")
     try:
@@ -243,7 +244,15 @@ async def opened(
         files.shutdown(wait=False, cancel_futures=True)
 
 
-def _client(access: kube_access.Access) -> Any:
+def _authorization(access: kube_access.Access | kube_config.Access) -> str | None:
+    if isinstance(access, kube_config.Access):
+        return kube_config.authorization(access)
+    return f"Bearer {kube_access.token_of(access)}"
+
+
+def _client(access: kube_access.Access | kube_config.Access) -> Any:
+    if isinstance(access, kube_config.Access):
+        return _AnyGroupClient(kube_config.configuration_of(access))
     configuration = kube_client.Configuration(host=access.url, ssl_ca_cert=str(access.ca_file))
     try:
         return _AnyGroupClient(configuration)
