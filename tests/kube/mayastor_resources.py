@@ -118,10 +118,8 @@ class Cluster:
         status = {"cr_state": "Created", "pool_status": "Online", "available": available_bytes}
         self._asked("PATCH", f"{self._pools}/{name}/status", {"status": status})
 
-    def put_volume(
-        self, name: str, *homes: str, size_bytes: int, storage_class: str = "mayastor"
-    ) -> None:
-        """Have a volume in use, with a whole replica in each of the pools, and its claim."""
+    def put_claim(self, name: str, *, size_bytes: int, storage_class: str) -> None:
+        """Have the PersistentVolume of a volume."""
         claim = {
             "metadata": {"name": persistent_volume.name_of(name)},
             "spec": {
@@ -132,6 +130,12 @@ class Cluster:
             },
         }
         self._asked("POST", "/api/v1/persistentvolumes", claim)
+
+    def put_volume(
+        self, name: str, *homes: str, size_bytes: int, storage_class: str = "mayastor"
+    ) -> None:
+        """Have a volume in use, with a whole replica in each of the pools, and its claim."""
+        self.put_claim(name, size_bytes=size_bytes, storage_class=storage_class)
         self._asked(
             "POST",
             self._volumes,

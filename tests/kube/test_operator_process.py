@@ -8,14 +8,16 @@ import itertools
 import pathlib
 import signal
 import time
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
+import fake_mayastor
 import pytest
 from tests.kube import control_plane, mayastor_resources, operator_runs
 
 from couchestor_operator.adapters import kube_access
-from couchestor_operator.resources import definition, field_types
+from couchestor_operator.resources import definition, field_types, volume_marks
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -187,6 +189,32 @@ async def test_killed_in_any_step_another_operator_brings_the_volume_home(
     assert stage.cluster.homes(stage.volume) == ["hot-0"]
     assert stage.cluster.volume(stage.volume)["spec"]["replicaCount"] == 1
     assert min(stage.whole_counts) == 1
+
+
+async def test_a_volume_of_mayastors_rest_api_is_moved_too(
+    stage: Stage, operators: operator_runs.Operators
+) -> None:
+    volume = str(uuid.uuid4())
+    stage.heat[volume] = 9000.0
+    stage.cluster.put_claim(volume, size_bytes=VOLUME_BYTES, storage_class=stage.policy)
+    async with fake_mayastor.served() as server:
+        for tier, node in (("cold", "node-a"), ("hot", "node-b")):
+            server.put_pool(f"{tier}-0", node=node, tier=tier, available_bytes=1000)
+        server.put_volume(volume, "cold-0", size_bytes=VOLUME_BYTES)
+        operator = operators.start(volume_manager="rest", mayastor_url=server.url)
+
+        def moved() -> bool:
+            server.settle(volume)
+            return stage.outcomes() == ["Completed"]
+
+        await operator_runs.until(moved, operator, MOVED_SECONDS_MAX)
+        assert [one["pool"] for one in server.topology(volume).values()] == ["hot-0"]
+        puts = [path for method, path in server.asked if method == "PUT"]
+        assert puts == [f"/v0/volumes/{volume}/replica_count/{count}" for count in (2, 1)]
+        status, claim = stage.plane.request("GET", f"/api/v1/persistentvolumes/pvc-{volume}")
+        assert status == 200
+        assert claim["metadata"]["annotations"][volume_marks.LAST_TIER] == "hot"
+        assert operator.stop(signal.SIGTERM) == 0
 
 
 async def test_of_two_operators_one_leads_and_the_other_takes_over(
