@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import pathlib
 import signal
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -236,6 +237,57 @@ async def test_of_two_operators_one_leads_and_the_other_takes_over(
     await third.until_ready()
     assert second.stop(signal.SIGTERM) == 0
     await third.until_leading(5)
+
+
+async def test_an_operator_that_loses_the_lease_stops_and_goes_on_when_it_has_it_again(
+    stage: Stage, operators: operator_runs.Operators
+) -> None:
+    stage.heat[stage.volume] = 0.0
+    operator = operators.start()
+    await operator.until_leading(30)
+    path = f"{operator_runs.LEASES}/{stage.lease}"
+    spec = {"holderIdentity": "somebody-else", "leaseDurationSeconds": 3}
+    status, answer = stage.plane.request("PATCH", path, {"spec": spec})
+    assert status == 200, answer
+    leading = "couchestor_operator_leading"
+    await operator_runs.until(lambda: operator.figures()[leading] == 0.0, operator, 15)
+    # Somebody else renews nothing, and so is over when its three seconds are.
+    await operator.until_leading(10)
+    told = [line["message"].partition(" ")[2] for line in operator.lines()]
+    assert [line for line in told if "the lease" in line and "hold" in line] == [
+        "holds the lease",
+        "does not hold the lease any more: stopped",
+        "holds the lease",
+    ]
+    passes = 'couchestor_operator_passes_total{outcome="complete"}'
+    before = operator.figure(passes)
+    await operator_runs.until(lambda: operator.figure(passes) > before, operator, 10)
+    assert operator.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"kubeconfig": "/no/such"}, "there is no kubeconfig /no/such: give the path"),
+        ({"kube_context": "other"}, "cannot be used: "),
+        ({"metrics_addr": "127.0.0.1:TAKEN"}, "choose another address with --metrics-addr"),
+        ({"prometheus_url": "https://p", "prometheus_ca_file": "/no/such"}, "the CA file /no/such"),
+        ({"prometheus_url": "nowhere"}, "the Prometheus URL is not one"),
+        ({"metrics_query": "rate(x[1h"}, "the metrics query 'rate(x[1h' cannot be used"),
+    ],
+    ids=lambda each: next(iter(each)) if isinstance(each, dict) else "",
+)
+async def test_a_setting_that_cannot_be_used_ends_the_operator_at_once_in_one_line(
+    operators: operator_runs.Operators, options: dict[str, str], said: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        words = {name: text.replace("TAKEN", str(port)) for name, text in options.items()}
+        operator = operators.start(**words)
+        assert await asyncio.to_thread(operator.process.wait, 20) == 2
+    last = operator.lines()[-1]
+    assert said in last["message"]
+    assert (last["level"], "exception" in last) == ("error", False)
 
 
 async def test_an_idle_operator_takes_less_than_a_hundredth_of_a_processor(
