@@ -9,6 +9,7 @@ from typing import Any
 import fake_mayastor
 import memory_claims
 import pytest
+import set_clock
 import volume_manager_contract as contract
 
 from couchestor_domain import errors
@@ -31,10 +32,12 @@ class RestHarness:
         server: fake_mayastor.FakeMayastor,
         manager: volume_manager.VolumeManager,
         claims: memory_claims.MemoryClaims,
+        clock: set_clock.SetClock,
     ) -> None:
         self.server = server
         self.manager = manager
         self.claims = claims
+        self._clock = clock
         for name in (*contract.SOURCE_POOLS, contract.TARGET):
             server.put_pool(name, node=f"node-of-{name}", tier="any", available_bytes=1000)
         server.put_volume(VOLUME, *contract.SOURCE_POOLS, size_bytes=contract.SIZE_BYTES)
@@ -57,7 +60,8 @@ class RestHarness:
         del self.server.volumes[VOLUME]
 
     async def shows(self, expected: bool) -> None:
-        """Here it is of no age."""
+        """When what is kept is too old."""
+        self._clock.go(mayastor_volumes.FLEET_KEPT_SECONDS)
         assert (VOLUME in {each.name for each in await self.manager.fleet()}) is expected
 
     async def seen(self) -> volumes.Volume:
@@ -75,7 +79,9 @@ async def harness() -> AsyncIterator[RestHarness]:
         fake_mayastor.served() as server,
         mayastor_api.opened(mayastor_access.Access(url=server.url)) as api,
     ):
-        yield RestHarness(server, mayastor_volumes.MayastorVolumes(api, claims), claims)
+        clock = set_clock.SetClock()
+        manager = mayastor_volumes.MayastorVolumes(api, claims, clock)
+        yield RestHarness(server, manager, claims, clock)
 
 
 @pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: str(check.__name__))
@@ -94,6 +100,17 @@ async def test_volumes_are_read_page_by_page(
     assert [each.name for each in await harness.manager.fleet()] == [VOLUME, *names]
     pages = [path for _, path in harness.server.asked if path == "/v0/volumes"]
     assert len(pages) == 3
+
+
+async def test_all_volumes_are_not_read_anew_for_every_look_at_migrations(
+    harness: RestHarness,
+) -> None:
+    first = await harness.manager.fleet()
+    await harness.break_replica("sata-0")
+    assert await harness.manager.fleet() == first
+    assert len([path for _, path in harness.server.asked if path == "/v0/volumes"]) == 1
+    await harness.shows(True)
+    assert await harness.manager.fleet() != first
 
 
 async def test_a_volume_without_a_claim_is_none_of_ours(harness: RestHarness) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from couchestor_domain import errors
 from couchestor_operator.adapters import kube_api, kube_copy, kube_pools
@@ -24,6 +24,14 @@ def kind_of(namespace: str) -> kube_api.Kind:
         plural=mayastor_volume.PLURAL,
         namespace=namespace,
     )
+
+
+class _Known(NamedTuple):
+    """A volume, and the versions of the documents that it was read from."""
+
+    versions: tuple[str, str]
+    volume: volumes.Volume | None
+    """None: it cannot be read, of which a warning told."""
 
 
 class KubeVolumes:
@@ -51,17 +59,21 @@ class KubeVolumes:
         self._watched = watched
         self._claims = claims
         self._pools = pools
+        self._known: dict[str, _Known] = {}
+        """Read once as long as neither document changes: a fleet is asked for every few seconds."""
 
     async def fleet(self) -> Sequence[volumes.Volume]:
         """See the port; as old as ``KubeCopy`` allows. Of what cannot be read a warning tells."""
         claims = self._claims.at_hand()
-        found: list[volumes.Volume] = []
+        known, self._known = self._known, {}
         for name, document in self._watched.at_hand().items():
-            try:
-                found.append(_volume_of(document, claims.get(persistent_volume.name_of(name))))
-            except errors.KubernetesApiError as exc:
-                _LOG.warning("volume %s is passed over: %s", name, exc)
-        return found
+            claim = claims.get(persistent_volume.name_of(name))
+            versions = (_version_of(document), _version_of(claim))
+            kept = known.get(name)
+            if kept is None or kept.versions != versions:
+                kept = _Known(versions, _readable(name, document, claim))
+            self._known[name] = kept
+        return [kept.volume for kept in self._known.values() if kept.volume is not None]
 
     async def pools(self) -> Sequence[pool.Pool]:
         """See the port."""
@@ -119,6 +131,20 @@ class KubeVolumes:
                 volume=command.volume_name,
             )
         return document
+
+
+def _version_of(document: Mapping[str, Any] | None) -> str:
+    return "" if document is None else str(document["metadata"]["resourceVersion"])
+
+
+def _readable(
+    name: str, document: Mapping[str, Any], claim: Mapping[str, Any] | None
+) -> volumes.Volume | None:
+    try:
+        return _volume_of(document, claim)
+    except errors.KubernetesApiError as exc:
+        _LOG.warning("volume %s is passed over: %s", name, exc)
+        return None
 
 
 def _volume_of(document: Mapping[str, Any], claim: Mapping[str, Any] | None) -> volumes.Volume:

@@ -24,6 +24,8 @@ PAGE_ENTRIES_COUNT: Final = 500
 COMPLAINT_BYTES_MAX: Final = 64 * units.KIB
 COMPLAINT_LENGTH_MAX: Final = 300
 
+_ABSENT: Final = "NotFound"
+"""A proxy that knows no such path says 404, too, and must not make a volume be gone."""
 _FULL: Final = ("ResourceExhausted", "CapacityLimitExceeded")
 _FOR_GOOD: Final = ("InvalidArgument", "OutOfRange", "Unimplemented", "NotAcceptable")
 
@@ -96,7 +98,7 @@ class MayastorApi:
         complaint = _complaint(body)
         said = _said(complaint)
         what = f"{count} replicas of volume {volume_name}"
-        if status == 404:
+        if status == 404 and complaint.kind == _ABSENT:
             raise errors.VersionConflictError(
                 f"volume {volume_name} is gone: look at it again", volume=volume_name
             )
@@ -122,8 +124,7 @@ class MayastorApi:
         if status == 200:
             return mayastor_answers.decoded(body, model, where=self._where)
         complaint = _complaint(body)
-        # A proxy that knows no such path says 404, too, and must not make a volume be gone.
-        if status == 404 and complaint.kind == "NotFound":
+        if status == 404 and complaint.kind == _ABSENT:
             return None
         raise self._refusal("GET", path, status, _said(complaint))
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 from couchestor_domain import errors
 from couchestor_operator.adapters import mayastor_api
 from couchestor_operator.control import migration, pool
 from couchestor_operator.control import volume as volumes
-from couchestor_operator.ports import claim_store, volume_manager
+from couchestor_operator.ports import claim_store, monotonic_clock, volume_manager
 from couchestor_operator.resources import mayastor_answers, persistent_volume, volume_marks
 
 _LOG = logging.getLogger(__name__)
+
+FLEET_KEPT_SECONDS: Final = 20.0
+"""Migrations under way are looked at more often, and each look would read every volume."""
 
 
 class MayastorVolumes:
@@ -23,12 +27,27 @@ class MayastorVolumes:
     whoever looks at it.
     """
 
-    def __init__(self, api: mayastor_api.MayastorApi, claims: claim_store.ClaimStore) -> None:
+    def __init__(
+        self,
+        api: mayastor_api.MayastorApi,
+        claims: claim_store.ClaimStore,
+        clock: monotonic_clock.MonotonicClock,
+    ) -> None:
         self._api = api
         self._claims = claims
+        self._clock = clock
+        self._fleet: Sequence[volumes.Volume] = ()
+        self._fleet_until_seconds = float("-inf")
 
     async def fleet(self) -> Sequence[volumes.Volume]:
-        """See the port."""
+        """See the port; at most ``FLEET_KEPT_SECONDS`` old: the API has no watch."""
+        now_seconds = self._clock.monotonic_seconds()
+        if now_seconds >= self._fleet_until_seconds:
+            self._fleet = await self._every()
+            self._fleet_until_seconds = now_seconds + FLEET_KEPT_SECONDS
+        return self._fleet
+
+    async def _every(self) -> Sequence[volumes.Volume]:
         claims = self._claims.at_hand()
         found: list[volumes.Volume] = []
         for read in await self._api.volumes():

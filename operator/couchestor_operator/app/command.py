@@ -1,19 +1,17 @@
-"""``couchestor-operator``: settings, logs, event loop, exit status."""
+"""``couchestor-operator``: settings, logs, exit status."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from typing import Final
-
-import uvloop
 
 from couchestor_domain import errors
 from couchestor_operator.adapters import kube_access
-from couchestor_operator.app import logs, operator_process, settings
+from couchestor_operator.app import logs, settings
 
 _LOG = logging.getLogger(__name__)
 
@@ -21,17 +19,23 @@ STATUS_CONFIGURATION: Final = 2
 STATUS_FAILED: Final = 1
 
 
-def main() -> int:
-    """Run until SIGTERM or SIGINT. Returns: the exit status."""
+def main(words: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT.
+
+    Args:
+        words: After the program's name; None: of the command line.
+
+    Returns:
+        The exit status.
+    """
     json_lines = False
     try:
-        told = settings.from_words(sys.argv[1:], os.environ)
+        told = settings.from_words(sys.argv[1:] if words is None else words, os.environ)
+        json_lines = told.log_json
         if told.lease_namespace is None:
             told = dataclasses.replace(told, lease_namespace=kube_access.own_namespace())
-        json_lines = told.log_json
         logs.configure(json_lines=told.log_json, level=told.log_level)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(operator_process.run(told))
+        _run(told)
     except errors.ConfigurationError as exc:
         logs.complain(exc.message, json_lines=json_lines)
         return STATUS_CONFIGURATION
@@ -39,3 +43,15 @@ def main() -> int:
         _LOG.exception("the operator ends by a fault of its own")
         return STATUS_FAILED
     return 0
+
+
+def _run(told: settings.Settings) -> None:
+    try:
+        # Not above: where a part is missing, that is to be told, and --help has to work.
+        from couchestor_operator.app import operator_process
+    except ModuleNotFoundError as exc:
+        raise errors.ConfigurationError(
+            f"the operator needs {exc.name}, which is not installed; run: "
+            "pip install 'couchestor[operator]'"
+        ) from exc
+    operator_process.run_to_the_end(told)

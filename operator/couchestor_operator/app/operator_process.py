@@ -18,6 +18,8 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import uvloop
+
 from couchestor_domain import errors
 from couchestor_operator.adapters import (
     heat_cache,
@@ -62,6 +64,12 @@ ELECTION_SECONDS_MAX: Final = 30.0
 """Between two attempts at the Lease: many times what one may take."""
 DRAIN_SECONDS_MAX: Final = 5.0
 """For Events that are still to be written when the operator stops."""
+
+
+def run_to_the_end(told: settings.Settings) -> None:
+    """``run`` on an event loop of its own."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(told))
 
 
 async def run(told: settings.Settings) -> None:
@@ -296,7 +304,7 @@ async def _manager(
             ca_file=told.mayastor_ca_file,
         )
         rest = await stack.enter_async_context(mayastor_api.opened(access))
-        return mayastor_volumes.MayastorVolumes(rest, claims)
+        return mayastor_volumes.MayastorVolumes(rest, claims, system_clock.SystemClock())
     copies["volumes"] = copy(kube_volumes.kind_of(told.mayastor_namespace))
     return kube_volumes.KubeVolumes(
         api,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.metadata
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
@@ -326,9 +327,17 @@ def _parser() -> argparse.ArgumentParser:
         " PROMETHEUS_URL, LOG_JSON.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"{logs.PROGRAM} {_version()}")
     for option in OPTIONS:
         told: dict[str, Any] = {"metavar": option.metavar, "help": option.help.replace("%", "%%")}
         if option.parse is _switch:
             told |= {"nargs": "?", "const": "true"}
         parser.add_argument(option.flag, dest=option.name, **told)
     return parser
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("couchestor")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

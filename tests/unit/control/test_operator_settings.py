@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import logging
 import pathlib
 import re
+import subprocess
+import sys
 from typing import Any
 
 import aiohttp
 import pytest
 
 from couchestor_domain import errors
-from couchestor_operator.app import logs, pages, settings
+from couchestor_operator.app import command, logs, pages, settings
 
 URL = ("--prometheus-url", "http://prometheus:9090")
 DOCUMENT = pathlib.Path(__file__).resolve().parents[3] / "docs" / "OPERATOR.md"
@@ -70,6 +73,20 @@ def test_a_mistake_is_told_by_its_place_and_what_to_do(
 ) -> None:
     with pytest.raises(errors.ConfigurationError, match=re.escape(said)):
         settings.from_words(list(words), environment)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("kubernetes") is not None, reason="nothing is missing here"
+)
+def test_a_part_that_is_not_installed_is_told_by_its_name() -> None:
+    program = f"from couchestor_operator.app import command; exit(command.main({[*URL]}))"
+    # A process of its own: the logs of this one stay as they are.
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (
+        command.STATUS_CONFIGURATION,
+        "couchestor-operator: the operator needs kubernetes, which is not installed; run: "
+        "pip install 'couchestor[operator]'\n",
+    )
 
 
 def _record(message: str, **fields: Any) -> logging.LogRecord:
