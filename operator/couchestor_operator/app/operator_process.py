@@ -311,7 +311,9 @@ async def _manager(
         namespace=told.mayastor_namespace,
         watched=copies["volumes"],
         claims=claims,
-        pools=kube_pools.KubePools(api, namespace=told.mayastor_namespace),
+        pools=kube_pools.KubePools(
+            api, namespace=told.mayastor_namespace, version=told.disk_pool_version
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 from couchestor_domain import errors
 from couchestor_operator.adapters import prometheus_query
 from couchestor_operator.app import logs, pages
+from couchestor_operator.resources import disk_pool
 
 RESOURCES, REST = "resources", "rest"
 METRICS_ADDRESS: Final = pages.Address("", 8080)
@@ -30,6 +31,7 @@ class Settings:
     prometheus_ca_file: pathlib.Path | None = None
     volume_manager: str = RESOURCES
     mayastor_namespace: str = "mayastor"
+    disk_pool_version: str = disk_pool.VERSIONS[0]
     mayastor_url: str | None = None
     mayastor_token_file: pathlib.Path | None = None
     mayastor_ca_file: pathlib.Path | None = None
@@ -166,6 +168,13 @@ OPTIONS: Final = (
         metavar="NAME",
         help="namespace of MayastorVolumes and DiskPools; default mayastor",
         parse=_text,
+    ),
+    Option(
+        name="disk_pool_version",
+        metavar="VERSION",
+        help=f"of DiskPools, which of {', '.join(disk_pool.VERSIONS)} the cluster serves; default"
+        f" {disk_pool.VERSIONS[0]}",
+        parse=_one_of(*disk_pool.VERSIONS),
     ),
     Option(
         name="mayastor_url",
