@@ -268,6 +268,7 @@ async def test_no_pool_is_told(stage: tiering_stage.Stage) -> None:
 
 
 async def test_volumes_that_cannot_be_read_are_told(stage: tiering_stage.Stage) -> None:
+    stage.put(tiering_stage.volume("pvc-0", "cold-0"), iops=9000)
     # Names and the policy for the migrations; names, the policy, volumes.
     line = faulty_ports.Line({4: faulty_ports.Fault.LOST})
     summary = await stage.operator(line).run()
