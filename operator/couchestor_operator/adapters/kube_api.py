@@ -146,10 +146,13 @@ class KubeApi:
                 if response.status != 200:
                     body = await response.content.read(COMPLAINT_BYTES_MAX)
                     raise _refusal(response.status, response.headers, body, f"watch {kind.plural}")
-                async for line in response.content:
-                    change = _change(line, what=f"watch {kind.plural}")
-                    if change is not None:
-                        yield change
+                try:
+                    async for line in response.content:
+                        change = _change(line, what=f"watch {kind.plural}")
+                        if change is not None:
+                            yield change
+                finally:
+                    _abort(response)
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             # Also when the time is over: TimeoutError is an OSError. ValueError: an endless line.
             raise errors.KubernetesApiError(
@@ -242,6 +245,13 @@ async def opened(
     finally:
         # A file system that hangs must not hold the loop.
         files.shutdown(wait=False, cancel_futures=True)
+
+
+def _abort(response: aiohttp.ClientResponse) -> None:
+    """Cut off an answer that is left before its end. TLS's farewell takes as long as the server
+    likes, and nobody waits for it: the connection would outlive its session, and the loop."""
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()
 
 
 def _authorization(access: kube_access.Access | kube_config.Access) -> str | None:
