@@ -33,9 +33,9 @@ $(STAMP): requirements/dev.txt pyproject.toml | python-is-new-enough
 serve: setup
 	$(BIN)/couchestor serve --data-dir var
 
-# Two at a time: most tests wait for a daemon, a device or a clock. Files stay together, so that what
-# one of them starts for all its tests is started once.
-TEST_JOBS ?= 2
+# Three at a time on two cores, too: most tests wait for a daemon, a device or a clock. Files stay
+# together, so that what one of them starts for all its tests is started once.
+TEST_JOBS ?= 3
 test: setup
 	$(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile
 

@@ -31,9 +31,13 @@ def host_facts(data_dir: pathlib.Path | None = None) -> dict[str, object]:
 
 
 def commit() -> str:
-    """The commit of the work tree, marked when it holds changes; "unknown" outside git."""
+    """The commit of the work tree, marked when it holds changes; "unknown" outside git.
+
+    Results are no change: those of one ``make bench`` would mark each other.
+    """
     name = _git("rev-parse", "HEAD")
-    return f"{name}-modified" if name != "unknown" and _git("status", "--porcelain") else name
+    changed = _git("status", "--porcelain", "--", ":(top)", ":(top,exclude)bench/results")
+    return f"{name}-modified" if name != "unknown" and changed else name
 
 
 def write(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from couchestor_domain import access as access_control
 from couchestor_domain.ids import Extent
 
 EMPTY_MAP: Final[Mapping[str, str]] = MappingProxyType({})
@@ -46,6 +47,7 @@ class BucketRecord:
     created_ns: int
     region: str
     versioning: Versioning = Versioning.NEVER
+    access: access_control.BucketAccess = access_control.PRIVATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,8 @@ class ObjectRecord:
     part_checksums: tuple[Mapping[str, str], ...] = ()
     """Checksums of the parts in order, empty when no part has any."""
     owner: str = ""
+    acl: access_control.Acl | None = None
+    """As ``owner``, it changes without the version becoming another."""
     extents: tuple[Extent, ...] = ()
     places: object = field(default=None, compare=False, repr=False)
     """The store's own note of where the bytes were when it looked the version up, so that reading
@@ -128,6 +132,12 @@ class PutRequest:
     tags: Mapping[str, str] = field(default_factory=_empty_map)
     conditions: WriteConditions = NO_CONDITIONS
     owner: str = ""
+    acl: access_control.Acl | None = None
+    bucket_owner: str = ""
+    """Whose bucket the caller was allowed to write to; one that is somebody else's by then counts
+    as missing. Empty: not checked."""
+    initiator: str = ""
+    """Who starts an upload, where that is not its owner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +162,9 @@ class UploadRecord:
     metadata: Mapping[str, str] = field(default_factory=_empty_map)
     tags: Mapping[str, str] = field(default_factory=_empty_map)
     owner: str = ""
+    acl: access_control.Acl | None = None
+    initiator: str = ""
+    """Who may go on with it."""
     checksum_algorithm: str = ""
     checksum_type: str = ""
 

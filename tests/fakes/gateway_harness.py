@@ -31,6 +31,15 @@ class Credentials:
     def find(self, access_key: str) -> credentials.Credential | None:
         return OWNERS.get(access_key)
 
+    def user(self, user_id: str) -> credentials.User | None:
+        for each in OWNERS.values():
+            if each.owner == user_id:
+                return credentials.User(user_id=user_id, display_name=each.display_name)
+        return None
+
+    def user_by_email(self, email: str) -> credentials.User | None:
+        return None
+
 
 class RealClock:
     """The machine's clocks."""

@@ -7,8 +7,9 @@ import dataclasses
 import hashlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
+from couchestor_domain import access as access_control
 from couchestor_domain import errors, objects
 from couchestor_gateway.ports import object_store
 
@@ -54,20 +55,39 @@ class MemoryStore:
 
     # -- buckets ---------------------------------------------------------------------------------
 
-    async def create_bucket(self, *, name: str, owner: str, region: str) -> objects.BucketRecord:
+    async def create_bucket(
+        self,
+        *,
+        name: str,
+        owner: str,
+        region: str,
+        access: access_control.BucketAccess = access_control.PRIVATE,
+    ) -> objects.BucketRecord:
         existing = self._buckets.get(name)
         if existing is not None:
             raise errors.BucketAlreadyExistsError(
-                f"bucket {name} exists", owner=existing.record.owner
+                f"bucket {name} exists",
+                owner=existing.record.owner,
+                access=existing.record.access,
             )
         record = objects.BucketRecord(
-            name=name, owner=owner, created_ns=self._now_ns(), region=region
+            name=name, owner=owner, created_ns=self._now_ns(), region=region, access=access
         )
         self._buckets[name] = _Bucket(record)
         return record
 
-    async def delete_bucket(self, *, name: str) -> None:
-        bucket = self._bucket(name)
+    async def change_access(
+        self,
+        *,
+        bucket: str,
+        change: Callable[[access_control.BucketAccess], access_control.BucketAccess],
+        bucket_owner: str = "",
+    ) -> None:
+        held = self._bucket(bucket, bucket_owner)
+        held.record = dataclasses.replace(held.record, access=change(held.record.access))
+
+    async def delete_bucket(self, *, name: str, bucket_owner: str = "") -> None:
+        bucket = self._bucket(name, bucket_owner)
         if bucket.objects or bucket.uploads:
             raise errors.BucketNotEmptyError(f"bucket {name} is not empty")
         del self._buckets[name]
@@ -82,23 +102,42 @@ class MemoryStore:
         return value
 
     async def put_setting(
-        self, *, bucket: str, setting: objects.Setting, value: bytes | None
+        self,
+        *,
+        bucket: str,
+        setting: objects.Setting,
+        value: bytes | None,
+        bucket_owner: str = "",
     ) -> None:
-        settings = self._bucket(bucket).settings
+        settings = self._bucket(bucket, bucket_owner).settings
         if value is None:
             settings.pop(setting, None)
         else:
             settings[setting] = value
 
     async def set_tags(
-        self, *, bucket: str, key: str, version_id: str | None, tags: Mapping[str, str]
+        self,
+        *,
+        bucket: str,
+        key: str,
+        version_id: str | None,
+        tags: Mapping[str, str],
+        bucket_owner: str = "",
     ) -> objects.ObjectRecord:
         record = await self.get_object(bucket=bucket, key=key, version_id=version_id)
         changed = dataclasses.replace(record, tags=tags)
         self._bucket(bucket).objects[key] = changed
         return changed
 
-    async def set_versioning(self, *, bucket: str, versioning: objects.Versioning) -> None:
+    async def set_acl(self, judged: objects.ObjectRecord, acl: access_control.Acl | None) -> None:
+        held = self._bucket(judged.bucket).objects
+        if held.get(judged.key) != judged:
+            raise errors.VersionGoneError(f"key {judged.key} was written meanwhile")
+        held[judged.key] = dataclasses.replace(judged, acl=acl)
+
+    async def set_versioning(
+        self, *, bucket: str, versioning: objects.Versioning, bucket_owner: str = ""
+    ) -> None:
         raise AssertionError(f"this store keeps no versions: {bucket} {versioning}")
 
     async def list_buckets(self) -> Sequence[objects.BucketRecord]:
@@ -113,7 +152,7 @@ class MemoryStore:
         self._bucket(request.bucket)
         content = await _drain(body)
         digests = await body.finish()
-        bucket = self._bucket(request.bucket)
+        bucket = self._bucket(request.bucket, request.bucket_owner)
         _check(bucket.objects.get(request.key), request.conditions)
         record = objects.ObjectRecord(
             bucket=request.bucket,
@@ -127,6 +166,7 @@ class MemoryStore:
             checksums=digests.checksums,
             checksum_type="FULL_OBJECT" if digests.checksums else "",
             owner=request.owner,
+            acl=request.acl,
         )
         self._store(bucket, record, content)
         return record
@@ -179,8 +219,9 @@ class MemoryStore:
         conditions: objects.WriteConditions,
         version_id: str | None = None,
         owner: str = "",
+        bucket_owner: str = "",
     ) -> objects.Deletion:
-        held = self._bucket(bucket)
+        held = self._bucket(bucket, bucket_owner)
         current = held.objects.get(key)
         if conditions.if_match is not None and (
             current is None or conditions.if_match not in ("*", current.etag)
@@ -191,7 +232,12 @@ class MemoryStore:
         return objects.Deletion()
 
     async def delete_objects(
-        self, *, bucket: str, doomed: Sequence[objects.Doomed], owner: str = ""
+        self,
+        *,
+        bucket: str,
+        doomed: Sequence[objects.Doomed],
+        owner: str = "",
+        bucket_owner: str = "",
     ) -> Sequence[objects.Deletion]:
         return [
             await self.delete_object(
@@ -199,6 +245,7 @@ class MemoryStore:
                 key=each.key,
                 conditions=objects.NO_CONDITIONS,
                 version_id=each.version_id,
+                bucket_owner=bucket_owner,
             )
             for each in doomed
         ]
@@ -246,7 +293,7 @@ class MemoryStore:
     async def create_upload(
         self, request: objects.PutRequest, *, checksum_algorithm: str, checksum_type: str
     ) -> objects.UploadRecord:
-        bucket = self._bucket(request.bucket)
+        bucket = self._bucket(request.bucket, request.bucket_owner)
         record = objects.UploadRecord(
             upload_id=f"upload-{next(self._ids):08d}",
             bucket=request.bucket,
@@ -255,6 +302,8 @@ class MemoryStore:
             headers=request.headers,
             metadata=request.metadata,
             owner=request.owner,
+            acl=request.acl,
+            initiator=request.initiator or request.owner,
             checksum_algorithm=checksum_algorithm,
             checksum_type=checksum_type,
         )
@@ -269,7 +318,11 @@ class MemoryStore:
         done = self._completed.get(upload_id)
         if done is not None and (done[1].bucket, done[1].key) == (bucket, key):
             return objects.UploadRecord(
-                upload_id=upload_id, bucket=bucket, key=key, initiated_ns=done[1].modified_ns
+                upload_id=upload_id,
+                bucket=bucket,
+                key=key,
+                initiated_ns=done[1].modified_ns,
+                initiator=done[1].owner,
             )
         raise errors.NoSuchUploadError(f"no upload {upload_id}")
 
@@ -348,6 +401,7 @@ class MemoryStore:
             part_sizes_bytes=tuple(part.size_bytes for part, _ in chosen),
             part_checksums=tuple(part.checksums for part, _ in chosen),
             owner=held.record.owner,
+            acl=held.record.acl,
         )
         if any(checksums.get(name) != value for name, value in expected.checksums.items()):
             raise errors.DigestMismatchError("another checksum was expected")
@@ -418,9 +472,9 @@ class MemoryStore:
             failure, self.fail_next = self.fail_next, None
             raise failure
 
-    def _bucket(self, name: str) -> _Bucket:
+    def _bucket(self, name: str, owner: str = "") -> _Bucket:
         bucket = self._buckets.get(name)
-        if bucket is None:
+        if bucket is None or (owner and bucket.record.owner != owner):
             raise errors.NoSuchBucketError(f"no bucket {name}")
         return bucket
 

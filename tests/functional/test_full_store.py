@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(daemon_process.is_peer(), reason="our devices, o
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("size_bytes", [16 * _KIB, 3 * _MIB + 5], ids=["small", "striped"])
+@pytest.mark.parametrize("size_bytes", [48 * _KIB, 3 * _MIB + 5], ids=["small", "striped"])
 @pytest.mark.parametrize("stop", ["terminate", "kill"])
 def test_a_full_store_serves_reads_and_deletes_also_after_a_restart(
     tmp_path: pathlib.Path, size_bytes: int, stop: str

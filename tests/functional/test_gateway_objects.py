@@ -273,10 +273,10 @@ async def test_what_is_not_done_is_refused_and_nothing_is_stored() -> None:
         s3 = harness.client()
         key = {"Bucket": "books", "Key": "k"}
         await call(s3.create_bucket, Bucket="books", ObjectOwnership="BucketOwnerEnforced")
-        await call(s3.put_object, **key, Body=b"abc", ACL="private")
+        await call(s3.put_object, **key, Body=b"abc", ACL="bucket-owner-full-control")
         wrong: list[tuple[Any, dict[str, Any]]] = [
             (s3.put_object, {**key, "Body": b"x", "WriteOffsetBytes": 3}),
-            (s3.put_object, {**key, "Body": b"x", "ACL": "public-read"}),
+            (s3.put_object, {**key, "Body": b"x", "ServerSideEncryption": "AES256"}),
             (s3.put_object_annotation, {**key, "AnnotationName": "n", "AnnotationPayload": b"x"}),
             (s3.delete_object_annotation, {**key, "AnnotationName": "n"}),
             (s3.delete_object, {**key, "IfMatchSize": 4}),
@@ -320,6 +320,17 @@ async def test_anonymous_is_denied_before_continue_is_sent() -> None:
             line = await reader.readline()
             writer.close()
             assert line.startswith(b"HTTP/1.1 " + status)
+
+
+async def test_no_site_is_let_in_by_a_preflight() -> None:
+    async with gateway_harness.running() as harness, aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{harness.running.port}/books/k"
+        for headers, told in (
+            ({}, (400, "BadRequest")),
+            ({"Origin": "x"}, (403, "AccessForbidden")),
+        ):
+            async with session.options(url, headers=headers) as answer:
+                assert (answer.status, told[1] in await answer.text()) == (told[0], True)
 
 
 async def test_a_posted_form_that_nobody_signed_is_denied() -> None:

@@ -240,6 +240,7 @@ def test_parts_whose_checksum_is_not_the_uploads(victim: hostile_client.Victim) 
     assert head["ChecksumCRC32C"] == told.headers["x-amz-checksum-crc32c"]
     assert head["ChecksumType"] == "FULL_OBJECT"
     part = victim.s3.get_object(**name, PartNumber=1)
+    part["Body"].close()
     assert part["ChecksumCRC32C"] == head["ChecksumCRC32C"]
     attributes = victim.s3.get_object_attributes(
         **name, ObjectAttributes=["ETag", "Checksum", "ObjectParts", "ObjectSize"]

@@ -57,6 +57,7 @@ def test_tags_are_put_read_replaced_and_removed(client: Client) -> None:
     client.put_object_tagging(**_PLACE, Tagging=_set(tags))
     assert _tags(client) == tags
     after = client.get_object(**_PLACE)
+    after["Body"].close()
     assert after["TagCount"] == 3
     assert (after["LastModified"], after["ETag"]) == (before["LastModified"], before["ETag"])
     client.put_object_tagging(**_PLACE, Tagging=_set({"only": "one"}))

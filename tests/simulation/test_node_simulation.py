@@ -343,7 +343,8 @@ def test_canary_groups_that_no_device_can_complete_are_left_as_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stranded_groups.StrandedGroups, "among", lambda self, reader, records: {})
-    must_be_caught("are not repaired")
+    # Few seeds meet such a group, and few a device whose retiring ends too late: from near those.
+    must_be_caught("are not repaired", first_seed=70)
 
 
 def test_canary_a_retiring_device_that_nothing_is_moved_off(
@@ -356,7 +357,7 @@ def test_canary_a_retiring_device_that_nothing_is_moved_off(
     monkeypatch.setattr(member_moves.MemberMoves, "step", idle)
     monkeypatch.setattr(fault_plan, "RETIRE_RATIO", 0.9)
     monkeypatch.setattr(quiet_end, "QUIET_SECONDS_MAX", 0.5)
-    must_be_caught("are on retiring devices")
+    must_be_caught("are on retiring devices", first_seed=65)
 
 
 def test_canary_members_switched_to_zones_that_hold_nothing_yet(

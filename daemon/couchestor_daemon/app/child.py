@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
-from couchestor_daemon.app import credentials_file, device_messages, logs, settings, tls
+from couchestor_daemon.app import credentials_file, device_messages, logs, settings, tls, users_file
 from couchestor_domain import errors, ids
 
 REFUSED_EXIT: Final = 3
@@ -119,19 +119,23 @@ def _run(
         beat = loop.create_task(_beat(reports))
         try:
             if arguments.role == "worker":
-                store = credentials_file.store_of(
-                    credentials_file.RootCredentials(
-                        access_key=first["access_key"], secret_key=first["secret_key"]
+                root = credentials_file.RootCredentials(
+                    access_key=first["access_key"], secret_key=first["secret_key"]
+                )
+                users = users_file.Users(root, told.users_file)
+                loop.add_signal_handler(signal.SIGHUP, _reload, users)
+                following = loop.create_task(users.watch())
+                try:
+                    await node.run_worker(
+                        told,
+                        slot=arguments.slot,
+                        credentials=users,
+                        inbox=inbox,
+                        ready=lambda: reports.send("ready"),
+                        stop=stop,
                     )
-                )
-                await node.run_worker(
-                    told,
-                    slot=arguments.slot,
-                    credentials=store,
-                    inbox=inbox,
-                    ready=lambda: reports.send("ready"),
-                    stop=stop,
-                )
+                finally:
+                    following.cancel()
             else:
                 await node.run_maintenance(
                     told,
@@ -145,6 +149,11 @@ def _run(
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(body())
+
+
+def _reload(users: users_file.Users) -> None:
+    tls.reload_all()
+    users.reload()
 
 
 async def _beat(reports: _Reports) -> None:

@@ -10,7 +10,7 @@ import re
 import secrets
 import stat
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from couchestor_domain import errors
@@ -33,28 +33,13 @@ class RootCredentials:
     source: str = ""
 
 
-class StaticCredentialStore:
-    """A fixed set of credentials; satisfies the gateway's ``CredentialStore``."""
-
-    def __init__(self, known: Iterable[credentials.Credential]) -> None:
-        self._by_access_key = {item.access_key: item for item in known}
-
-    def find(self, access_key: str) -> credentials.Credential | None:
-        """The credential, or None for an unknown access key."""
-        return self._by_access_key.get(access_key)
-
-
-def store_of(root: RootCredentials) -> StaticCredentialStore:
-    """The store holding just the root credential."""
-    return StaticCredentialStore(
-        [
-            credentials.Credential(
-                access_key=root.access_key,
-                secret_key=root.secret_key,
-                owner=ROOT_OWNER,
-                display_name=ROOT_OWNER,
-            )
-        ]
+def credential_of(root: RootCredentials) -> credentials.Credential:
+    """The root credential as the gateway looks it up."""
+    return credentials.Credential(
+        access_key=root.access_key,
+        secret_key=root.secret_key,
+        owner=ROOT_OWNER,
+        display_name=ROOT_OWNER,
     )
 
 
@@ -91,7 +76,15 @@ def _from_environment(environment: Mapping[str, str]) -> RootCredentials | None:
     return _checked(access_key, secret, source="the environment")
 
 
-def _checked(access_key: object, secret: object, *, source: str) -> RootCredentials:
+def check_pair(access_key: object, secret: object, *, source: str) -> tuple[str, str]:
+    """An access key and its secret, if they can be such.
+
+    Args:
+        source: Where they stand, for the refusal.
+
+    Raises:
+        ConfigurationError
+    """
     if not isinstance(access_key, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{3,128}", access_key):
         raise errors.ConfigurationError(
             f"the access key from {source} must be 3 to 128 letters, digits, '.', '_' or '-'"
@@ -100,10 +93,24 @@ def _checked(access_key: object, secret: object, *, source: str) -> RootCredenti
         raise errors.ConfigurationError(
             f"the secret key from {source} must be 8 to 128 printable ASCII characters"
         )
+    return access_key, secret
+
+
+def _checked(access_key: object, secret: object, *, source: str) -> RootCredentials:
+    access_key, secret = check_pair(access_key, secret, source=source)
     return RootCredentials(access_key=access_key, secret_key=secret, source=source)
 
 
-def _read(path: pathlib.Path) -> RootCredentials:
+def read_private(path: pathlib.Path, *, option: str) -> bytes:
+    """The content of a file that only its owner may read.
+
+    Args:
+        option: The setting that names it, for the refusal.
+
+    Raises:
+        FileNotFoundError
+        ConfigurationError: it cannot be read, is no file, or others may read it.
+    """
     try:
         # Not waiting for whoever writes into a pipe.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -115,22 +122,28 @@ def _read(path: pathlib.Path) -> RootCredentials:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
-        raise errors.ConfigurationError(f"{path} is not a file: name another as credentials_file")
-    with os.fdopen(fd, encoding="utf-8") as file:
+        raise errors.ConfigurationError(f"{path} is not a file: name another as {option}")
+    with os.fdopen(fd, "rb") as file:
         if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise errors.ConfigurationError(
                 f"{path} can be read by others (mode {stat.S_IMODE(status.st_mode):04o}); "
                 f"run: chmod 600 {path}"
             )
         try:
-            document = json.load(file)
-            return _checked(document["access_key"], document["secret_key"], source=str(path))
+            return file.read()
         except OSError as exc:
             raise errors.ConfigurationError(f"cannot read {path}: {exc.strerror}") from exc
-        except (ValueError, KeyError, TypeError) as exc:
-            raise errors.ConfigurationError(
-                f"{path} is damaged; restore it, or remove it to draw a new root key"
-            ) from exc
+
+
+def _read(path: pathlib.Path) -> RootCredentials:
+    content = read_private(path, option="credentials_file")
+    try:
+        document = json.loads(content)
+        return _checked(document["access_key"], document["secret_key"], source=str(path))
+    except (ValueError, KeyError, TypeError) as exc:
+        raise errors.ConfigurationError(
+            f"{path} is damaged; restore it, or remove it to draw a new root key"
+        ) from exc
 
 
 def _create(path: pathlib.Path) -> None:

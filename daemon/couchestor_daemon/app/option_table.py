@@ -316,6 +316,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         option_values.path,
     ),
     _o(
+        "users_file",
+        _SERVING,
+        "FILE",
+        "users beside root and their keys, in TOML; followed while serving",
+        option_values.path,
+    ),
+    _o(
         "stall_seconds",
         _SERVING,
         "SECONDS",

@@ -27,6 +27,7 @@ from couchestor_daemon.app import (
     settings,
     supervisor,
     tls,
+    users_file,
 )
 from couchestor_domain import errors
 
@@ -63,6 +64,8 @@ def run(
         for fd in device_locks:
             stack.callback(os.close, fd)
         root = credentials_file.load_or_create(told.credentials_path, environment)
+        # Tried here, or every worker would say why it cannot serve.
+        users_file.Users(root, told.users_file)
         directory = runtime_directory(told, environment) / "metrics"
         metrics.clean_directory(directory)
         board = child_status.Board(data_dir=told.data_dir.resolve())

@@ -72,6 +72,7 @@ class Settings:
     stall_seconds: float = 30.0
     drain_seconds: float = 30.0
     credentials_file: pathlib.Path | None = None
+    users_file: pathlib.Path | None = None
 
     @property
     def is_embedded(self) -> bool:
@@ -151,7 +152,7 @@ class Settings:
     def from_json(cls, text: str) -> Settings:
         """The value ``to_json`` wrote; only ever read from a process of our own."""
         values: dict[str, Any] = json.loads(text)
-        for name in ("data_dir", "tls_cert", "tls_key", "credentials_file"):
+        for name in ("data_dir", "tls_cert", "tls_key", "credentials_file", "users_file"):
             if values[name] is not None:
                 values[name] = pathlib.Path(values[name])
         values["devices"] = tuple(pathlib.Path(path) for path in values["devices"])

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
+from couchestor_daemon.formats import access_records
 from couchestor_domain import errors, ids, objects
 
 VERSION: Final = b"\x01"
@@ -26,6 +27,10 @@ class Bucket(msgspec.Struct, array_like=True, frozen=True):
     region: str
     versioning: str = ""
     """Value of ``objects.Versioning``."""
+    acl: access_records.StoredAcl = None
+    ownership: str = ""
+    """Value of ``access.Ownership``."""
+    public_access: int | None = None
 
 
 class Part(msgspec.Struct, array_like=True, frozen=True):
@@ -68,6 +73,7 @@ class Object(msgspec.Struct, array_like=True, frozen=True):
     """See ``objects.ObjectRecord``."""
     is_delete_marker: bool = False
     tags: dict[str, str] = {}
+    acl: access_records.StoredAcl = None
 
 
 class Upload(msgspec.Struct, array_like=True, frozen=True):
@@ -85,6 +91,9 @@ class Upload(msgspec.Struct, array_like=True, frozen=True):
     list_id: int
     parts_id: int
     tags: dict[str, str] = {}
+    acl: access_records.StoredAcl = None
+    initiator: str = ""
+    """Empty: its owner."""
 
 
 class Completed(msgspec.Struct, array_like=True, frozen=True):
@@ -97,6 +106,8 @@ class Completed(msgspec.Struct, array_like=True, frozen=True):
     """Digest of the part list it was completed with."""
     version_id: str = objects.NULL_VERSION
     """What it became."""
+    initiator: str = ""
+    """Empty: only the bucket's owner."""
 
 
 def marker(*, version_id: str, order: int, modified_ns: int, owner: str) -> Object:
@@ -191,6 +202,8 @@ def upload_to_domain(upload_id: str, upload: Upload) -> objects.UploadRecord:
         metadata=upload.metadata,
         tags=upload.tags,
         owner=upload.owner,
+        acl=access_records.acl_to_domain(upload.acl),
+        initiator=upload.initiator or upload.owner,
         checksum_algorithm=upload.checksum_algorithm,
         checksum_type=upload.checksum_type,
     )
@@ -241,6 +254,7 @@ def object_to_domain(
         part_sizes_bytes=sizes,
         part_checksums=part_checksums,
         owner=stored.owner,
+        acl=None if stored.acl is None else access_records.acl_to_domain(stored.acl),
         extents=whole,
         places=None if locate is None else locate(whole),
     )

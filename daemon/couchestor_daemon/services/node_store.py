@@ -20,6 +20,7 @@ from couchestor_daemon.services.catalogue import (
     version_listing,
     versions,
 )
+from couchestor_domain import access as access_control
 from couchestor_domain import ids, objects, version_ids
 
 T = TypeVar("T")
@@ -125,24 +126,48 @@ class NodeStore:
 
     # -- buckets --------------------------------------------------------------------------------
 
-    async def create_bucket(self, *, name: str, owner: str, region: str) -> objects.BucketRecord:
+    async def create_bucket(
+        self,
+        *,
+        name: str,
+        owner: str,
+        region: str,
+        access: access_control.BucketAccess = access_control.PRIVATE,
+    ) -> objects.BucketRecord:
         now_ns = self._clock.now_ns()
         return await self._change(
             lambda txn, _: buckets.create_bucket(
-                txn, name=name, owner=owner, region=region, now_ns=now_ns
+                txn, name=name, owner=owner, region=region, now_ns=now_ns, access=access
             )
         )
 
-    async def delete_bucket(self, *, name: str) -> None:
-        await self._change(lambda txn, _: buckets.delete_bucket(txn, name), uses_reserve=True)
+    async def delete_bucket(self, *, name: str, bucket_owner: str = "") -> None:
+        await self._change(
+            lambda txn, _: buckets.delete_bucket(txn, name, owner=bucket_owner), uses_reserve=True
+        )
 
     async def get_bucket(self, name: str) -> objects.BucketRecord:
         with self._index.read() as reader:
             return buckets.get_bucket(reader, name)
 
-    async def set_versioning(self, *, bucket: str, versioning: objects.Versioning) -> None:
+    async def set_versioning(
+        self, *, bucket: str, versioning: objects.Versioning, bucket_owner: str = ""
+    ) -> None:
         await self._change(
-            lambda txn, _: buckets.set_versioning(txn, bucket, versioning), uses_reserve=True
+            lambda txn, _: buckets.set_versioning(txn, bucket, versioning, owner=bucket_owner),
+            uses_reserve=True,
+        )
+
+    async def change_access(
+        self,
+        *,
+        bucket: str,
+        change: Callable[[access_control.BucketAccess], access_control.BucketAccess],
+        bucket_owner: str = "",
+    ) -> None:
+        await self._change(
+            lambda txn, _: buckets.change_access(txn, bucket, change, owner=bucket_owner),
+            uses_reserve=True,
         )
 
     async def get_setting(self, *, bucket: str, setting: objects.Setting) -> bytes:
@@ -150,10 +175,16 @@ class NodeStore:
             return buckets.get_setting(reader, bucket, setting)
 
     async def put_setting(
-        self, *, bucket: str, setting: objects.Setting, value: bytes | None
+        self,
+        *,
+        bucket: str,
+        setting: objects.Setting,
+        value: bytes | None,
+        bucket_owner: str = "",
     ) -> None:
         await self._change(
-            lambda txn, _: buckets.put_setting(txn, bucket, setting, value), uses_reserve=True
+            lambda txn, _: buckets.put_setting(txn, bucket, setting, value, owner=bucket_owner),
+            uses_reserve=True,
         )
 
     async def list_buckets(self) -> Sequence[objects.BucketRecord]:
@@ -180,6 +211,7 @@ class NodeStore:
                 checksums=written.digests.checksums,
                 checksum_type="FULL_OBJECT" if written.digests.checksums else "",
                 owner=request.owner,
+                acl=request.acl,
                 extents=(written.extent,) if written.extent.length_bytes else (),
             )
             return versions.put_version(
@@ -188,6 +220,7 @@ class NodeStore:
                 request.conditions,
                 self._locations(written, place),
                 draw=self._draw_random,
+                bucket_owner=request.bucket_owner,
             )
 
         return await self._change(apply, written=written)
@@ -205,12 +238,23 @@ class NodeStore:
             )
 
     async def set_tags(
-        self, *, bucket: str, key: str, version_id: str | None, tags: Mapping[str, str]
+        self,
+        *,
+        bucket: str,
+        key: str,
+        version_id: str | None,
+        tags: Mapping[str, str],
+        bucket_owner: str = "",
     ) -> objects.ObjectRecord:
         return await self._change(
-            lambda txn, _: versions.set_tags(txn, bucket, key, version_id, tags),
+            lambda txn, _: versions.set_tags(
+                txn, bucket, key, version_id, tags, bucket_owner=bucket_owner
+            ),
             uses_reserve=True,
         )
+
+    async def set_acl(self, judged: objects.ObjectRecord, acl: access_control.Acl | None) -> None:
+        await self._change(lambda txn, _: versions.set_acl(txn, judged, acl), uses_reserve=True)
 
     async def fetch(
         self, record: objects.ObjectRecord, *, start_bytes: int, length_bytes: int
@@ -242,19 +286,28 @@ class NodeStore:
         conditions: objects.WriteConditions,
         version_id: str | None = None,
         owner: str = "",
+        bucket_owner: str = "",
     ) -> objects.Deletion:
         doomed = objects.Doomed(key=key, version_id=version_id)
         return await self._change(
-            lambda txn, _: self._delete(txn, bucket, doomed, conditions, owner=owner),
+            lambda txn, _: self._delete(
+                txn, bucket, doomed, conditions, owner=owner, bucket_owner=bucket_owner
+            ),
             uses_reserve=True,
         )
 
     async def delete_objects(
-        self, *, bucket: str, doomed: Sequence[objects.Doomed], owner: str = ""
+        self,
+        *,
+        bucket: str,
+        doomed: Sequence[objects.Doomed],
+        owner: str = "",
+        bucket_owner: str = "",
     ) -> list[objects.Deletion]:
+        none = objects.NO_CONDITIONS
         return await self._change(
             lambda txn, _: [
-                self._delete(txn, bucket, each, objects.NO_CONDITIONS, owner=owner)
+                self._delete(txn, bucket, each, none, owner=owner, bucket_owner=bucket_owner)
                 for each in doomed
             ],
             uses_reserve=True,
@@ -268,6 +321,7 @@ class NodeStore:
         conditions: objects.WriteConditions,
         *,
         owner: str,
+        bucket_owner: str,
     ) -> objects.Deletion:
         return versions.delete_version(
             txn,
@@ -276,6 +330,7 @@ class NodeStore:
             conditions,
             version_id=doomed.version_id,
             owner=owner,
+            bucket_owner=bucket_owner,
             now_ns=self._clock.now_ns(),
             draw=self._draw_random,
         )
@@ -302,12 +357,14 @@ class NodeStore:
             metadata=request.metadata,
             tags=request.tags,
             owner=request.owner,
+            acl=request.acl,
+            initiator=request.initiator or request.owner,
             checksum_algorithm=checksum_algorithm,
             checksum_type=checksum_type,
         )
 
         def apply(txn: index_port.IndexWriter, _: commit_log.Placement) -> objects.UploadRecord:
-            uploads.create_upload(txn, upload)
+            uploads.create_upload(txn, upload, bucket_owner=request.bucket_owner)
             return upload
 
         return await self._change(apply)

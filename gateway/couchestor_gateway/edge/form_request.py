@@ -22,7 +22,7 @@ from couchestor_gateway.protocol import (
 
 @dataclass(slots=True, kw_only=True)
 class AcceptedForm:
-    """A form whose fields are signed and allowed; its file has not been read."""
+    """A form whose fields are allowed, or signed by nobody; its file has not been read."""
 
     body: form_body.FormBody
     target: addressing.Target
@@ -32,9 +32,10 @@ class AcceptedForm:
     headers: Mapping[str, str]
     """Those that the fields stand for, names in lower case."""
     identity: request_identity.Identity
-    policy: post_policy.Policy
+    policy: post_policy.Policy | None
+    """None: nobody signed one."""
     access_key: str
-    """The policy's signer."""
+    """Of the policy's signer; empty if there is none."""
 
 
 async def accept(
@@ -59,9 +60,10 @@ async def accept(
     parser = await body.read_fields()
     fields = post_fields.by_name(parser.fields)
     credential = post_signature.signer(fields, signatures=signatures, region=region)
-    policy = post_policy.parse(fields["policy"])
+    policy = None if credential is None else post_policy.parse(fields["policy"])
     key = post_fields.key_of(fields, parser.filename)
-    policy.check({**fields, "key": key, "bucket": target.bucket}, now_ns=now_ns)
+    if policy is not None:
+        policy.check({**fields, "key": key, "bucket": target.bucket}, now_ns=now_ns)
     return AcceptedForm(
         body=body,
         target=target._replace(key=key),
@@ -71,7 +73,7 @@ async def accept(
             credential=credential, payload=request_identity.PayloadKind.UNSIGNED
         ),
         policy=policy,
-        access_key=credential.access_key,
+        access_key="" if credential is None else credential.access_key,
     )
 
 
@@ -82,7 +84,12 @@ class FormRequest(s3_request.S3Request):
 
     def __init__(self, raw: web.BaseRequest, form: AcceptedForm, **options: Any) -> None:
         super().__init__(
-            raw, target=form.target, headers=form.headers, identity=form.identity, **options
+            raw,
+            target=form.target,
+            headers=form.headers,
+            amz_names=form.headers.keys(),
+            identity=form.identity,
+            **options,
         )
         self._form = form
         self._body = form.body
@@ -103,6 +110,8 @@ class FormRequest(s3_request.S3Request):
         )
         policy, body = self._form.policy, self._form.body
         body.begin(
-            digester, size_bytes_min=policy.size_bytes_min, size_bytes_max=policy.size_bytes_max
+            digester,
+            size_bytes_min=0 if policy is None else policy.size_bytes_min,
+            size_bytes_max=None if policy is None else policy.size_bytes_max,
         )
         return body

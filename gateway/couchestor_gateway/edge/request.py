@@ -1,15 +1,26 @@
-"""An authenticated S3 request as operations see it."""
+"""An S3 request as operations see it: who sent it, what it names, what that allows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from aiohttp import web
 
+from couchestor_domain import access, errors
+from couchestor_domain import objects as records
 from couchestor_gateway.edge import addressing, request_body
+from couchestor_gateway.ports import credentials as credential_port
 from couchestor_gateway.ports import object_store, offloading
-from couchestor_gateway.protocol import chunked, digests, request_identity, s3_error, xml_reading
+from couchestor_gateway.protocol import (
+    chunked,
+    digests,
+    operation_needs,
+    permissions,
+    request_identity,
+    s3_error,
+    xml_reading,
+)
 
 _STREAMING: Final = frozenset(
     {
@@ -19,26 +30,32 @@ _STREAMING: Final = frozenset(
     }
 )
 
+_NOTHING: Final = operation_needs.Need(operation_needs.Place.SERVICE)
+
 
 class S3Request:
     """One request with its stores. A plain slotted class: one is made per request."""
 
     __slots__ = (
         "_body",
+        "_bucket_record",
+        "_need",
         "_offload",
         "_raw",
         "_stall_seconds",
+        "amz_names",
         "body_bytes_max",
         "bucket",
         "buckets",
+        "caller",
         "headers",
         "identity",
         "key",
         "objects",
-        "owner",
         "query",
         "region",
         "uploads",
+        "users",
     )
 
     def __init__(
@@ -47,8 +64,10 @@ class S3Request:
         *,
         target: addressing.Target,
         headers: Mapping[str, str],
+        amz_names: Collection[str],
         query: Mapping[str, str],
         identity: request_identity.Identity,
+        users: credential_port.CredentialStore,
         region: str,
         buckets: object_store.BucketStore,
         objects: object_store.ObjectStore,
@@ -67,11 +86,14 @@ class S3Request:
         self.query = query
         self.headers = headers
         """Case-insensitive."""
+        self.amz_names = amz_names
+        """Names of the headers that start with ``x-amz-``, and perhaps others; lower-case."""
         self.identity = identity
         credential = identity.credential
-        if credential is None:
-            raise s3_error.make("AccessDenied")
-        self.owner = credential.owner
+        self.caller: access.Caller = None if credential is None else credential.owner
+        self.users = users
+        self._bucket_record: records.BucketRecord | None = None
+        self._need = _NOTHING
         self.region = region
         self.buckets = buckets
         self.objects = objects
@@ -127,14 +149,114 @@ class S3Request:
         """Bytes of the body taken from the connection so far."""
         return 0 if self._body is None else self._body.received_bytes
 
-    async def require_own_bucket(self, name: str) -> None:
-        """Raises NoSuchBucketError, or AccessDenied when the bucket is someone else's."""
-        bucket = await self.buckets.get_bucket(name)
-        if bucket.owner != self.owner:
+    @property
+    def bucket_record(self) -> records.BucketRecord:
+        """The bucket as it was when ``authorize`` looked at it."""
+        assert self._bucket_record is not None, "this operation names no bucket"
+        return self._bucket_record
+
+    def account(self) -> str:
+        """Who signed the request. Raises S3Error: AccessDenied if nobody did."""
+        if self.caller is None:
             raise s3_error.make("AccessDenied")
+        return self.caller
+
+    def display_name(self, user_id: str) -> str:
+        """The name shown for a user: the id of one who is not here any more."""
+        user = self.users.user(user_id)
+        return user_id if user is None else user.display_name
+
+    async def authorize(self, need: operation_needs.Need) -> None:
+        """Look the bucket up, and stop whoever may not do what an operation needs.
+
+        What is needed of a version or an upload is judged by ``find_object`` and ``find_upload``,
+        once that has been read.
+
+        Raises:
+            NoSuchBucketError
+            S3Error: AccessDenied, also where the bucket is not of the owner that is expected.
+        """
+        self._need = need
+        if need.place is operation_needs.Place.SERVICE:
+            self.account()
+            return
+        bucket = await self.buckets.get_bucket(self.bucket)
+        self._bucket_record = bucket
         expected = self.headers.get("x-amz-expected-bucket-owner")
         if expected is not None and expected != bucket.owner:
             raise s3_error.make("AccessDenied")
+        self.require(need)
+
+    def may(self, need: operation_needs.Need) -> bool:
+        """Whether the caller has what of a need the bucket alone decides."""
+        place, permission = need
+        if place is operation_needs.Place.OWN_BUCKET:
+            return self.caller == self.bucket_record.owner
+        if place is operation_needs.Place.OBJECT or permission is None:
+            return True
+        return permissions.on_bucket(self.bucket_record, self.caller, permission)
+
+    def require(self, need: operation_needs.Need) -> None:
+        """Stop whoever has not what ``may`` judges. Raises S3Error: AccessDenied."""
+        if not self.may(need):
+            raise s3_error.make("AccessDenied")
+
+    async def find_object(self, version_id: str | None = None) -> records.ObjectRecord:
+        """The version that the request names, the current one by default, if the operation may
+        have it.
+
+        Raises:
+            NoSuchKeyError, NoSuchVersionError, DeleteMarkerError
+            S3Error: AccessDenied, also for what is missing where the caller may not list.
+        """
+        assert self._need.permission is not None, "the operation needs no version"
+        return await self.readable_object(
+            self.bucket_record,
+            self.key,
+            version_id=version_id,
+            permission=self._need.permission,
+        )
+
+    async def readable_object(
+        self,
+        bucket: records.BucketRecord,
+        key: str,
+        *,
+        version_id: str | None,
+        permission: access.Permission,
+    ) -> records.ObjectRecord:
+        """A version in any bucket, if the caller has a permission on it.
+
+        Raises:
+            As ``find_object``.
+        """
+        try:
+            record = await self.objects.get_object(
+                bucket=bucket.name, key=key, version_id=version_id
+            )
+        except (errors.NoSuchKeyError, errors.NoSuchVersionError, errors.DeleteMarkerError):
+            # As S3: what there is not is told to those who could list what there is.
+            if permissions.on_bucket(bucket, self.caller, access.Permission.READ):
+                raise
+            raise s3_error.make("AccessDenied") from None
+        if not permissions.on_object(bucket, record, self.caller, permission):
+            raise s3_error.make("AccessDenied")
+        return record
+
+    async def find_upload(self) -> records.UploadRecord:
+        """The upload that the request names, if the caller may go on with it.
+
+        Raises:
+            NoSuchUploadError
+            S3Error: AccessDenied.
+        """
+        upload = await self.uploads.get_upload(
+            bucket=self.bucket, key=self.key, upload_id=self.query["uploadId"]
+        )
+        caller = self.caller
+        if caller is None or caller not in (upload.initiator, self.bucket_record.owner):
+            raise s3_error.make("AccessDenied")
+        return upload
 
     async def _open(
         self,

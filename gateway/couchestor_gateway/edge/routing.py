@@ -14,16 +14,22 @@ from couchestor_gateway.operations import (
     create_bucket,
     create_multipart_upload,
     delete_bucket,
+    delete_bucket_ownership_controls,
     delete_bucket_tagging,
     delete_object,
     delete_object_tagging,
     delete_objects,
+    delete_public_access_block,
+    get_bucket_acl,
     get_bucket_location,
+    get_bucket_ownership_controls,
     get_bucket_tagging,
     get_bucket_versioning,
     get_object,
+    get_object_acl,
     get_object_attributes,
     get_object_tagging,
+    get_public_access_block,
     head_bucket,
     head_object,
     list_buckets,
@@ -32,61 +38,92 @@ from couchestor_gateway.operations import (
     list_objects,
     list_objects_v2,
     list_parts,
+    put_bucket_acl,
+    put_bucket_ownership_controls,
     put_bucket_tagging,
     put_bucket_versioning,
     put_object,
+    put_object_acl,
     put_object_tagging,
+    put_public_access_block,
     upload_part,
     upload_part_copy,
 )
-from couchestor_gateway.protocol import form_headers, s3_error
+from couchestor_gateway.protocol import form_headers, operation_needs, s3_error
+
+_Run = Callable[[s3_request.S3Request], Awaitable[responses.Reply]]
 
 
 class Operation(NamedTuple):
     """A named S3 operation."""
 
     name: str
-    run: Callable[[s3_request.S3Request], Awaitable[responses.Reply]]
+    run: _Run
+    need: operation_needs.Need
+    """What its caller has to have."""
 
 
-LIST_BUCKETS: Final = Operation("ListBuckets", list_buckets.run)
-PUT_OBJECT: Final = Operation("PutObject", put_object.run)
-COPY_OBJECT: Final = Operation("CopyObject", copy_object.run)
-UPLOAD_PART: Final = Operation("UploadPart", upload_part.run)
-UPLOAD_PART_COPY: Final = Operation("UploadPartCopy", upload_part_copy.run)
-LIST_OBJECTS: Final = Operation("ListObjects", list_objects.run)
-LIST_OBJECTS_V2: Final = Operation("ListObjectsV2", list_objects_v2.run)
-CREATE_BUCKET: Final = Operation("CreateBucket", create_bucket.run)
+def _operation(name: str, run: _Run) -> Operation:
+    """An operation; one that the table of needs does not have is a mistake told at import."""
+    return Operation(name, run, operation_needs.NEEDS[name])
+
+
+LIST_BUCKETS: Final = _operation("ListBuckets", list_buckets.run)
+PUT_OBJECT: Final = _operation("PutObject", put_object.run)
+COPY_OBJECT: Final = _operation("CopyObject", copy_object.run)
+UPLOAD_PART: Final = _operation("UploadPart", upload_part.run)
+UPLOAD_PART_COPY: Final = _operation("UploadPartCopy", upload_part_copy.run)
+LIST_OBJECTS: Final = _operation("ListObjects", list_objects.run)
+LIST_OBJECTS_V2: Final = _operation("ListObjectsV2", list_objects_v2.run)
+CREATE_BUCKET: Final = _operation("CreateBucket", create_bucket.run)
 
 _BUCKET: Final[dict[tuple[str, str], Operation]] = {
     ("GET", ""): LIST_OBJECTS,
-    ("GET", "location"): Operation("GetBucketLocation", get_bucket_location.run),
-    ("GET", "tagging"): Operation("GetBucketTagging", get_bucket_tagging.run),
-    ("PUT", "tagging"): Operation("PutBucketTagging", put_bucket_tagging.run),
-    ("DELETE", "tagging"): Operation("DeleteBucketTagging", delete_bucket_tagging.run),
-    ("GET", "versioning"): Operation("GetBucketVersioning", get_bucket_versioning.run),
-    ("GET", "versions"): Operation("ListObjectVersions", list_object_versions.run),
-    ("GET", "uploads"): Operation("ListMultipartUploads", list_multipart_uploads.run),
-    ("HEAD", ""): Operation("HeadBucket", head_bucket.run),
+    ("GET", "acl"): _operation("GetBucketAcl", get_bucket_acl.run),
+    ("PUT", "acl"): _operation("PutBucketAcl", put_bucket_acl.run),
+    ("GET", "ownershipControls"): _operation(
+        "GetBucketOwnershipControls", get_bucket_ownership_controls.run
+    ),
+    ("PUT", "ownershipControls"): _operation(
+        "PutBucketOwnershipControls", put_bucket_ownership_controls.run
+    ),
+    ("DELETE", "ownershipControls"): _operation(
+        "DeleteBucketOwnershipControls", delete_bucket_ownership_controls.run
+    ),
+    ("GET", "publicAccessBlock"): _operation("GetPublicAccessBlock", get_public_access_block.run),
+    ("PUT", "publicAccessBlock"): _operation("PutPublicAccessBlock", put_public_access_block.run),
+    ("DELETE", "publicAccessBlock"): _operation(
+        "DeletePublicAccessBlock", delete_public_access_block.run
+    ),
+    ("GET", "location"): _operation("GetBucketLocation", get_bucket_location.run),
+    ("GET", "tagging"): _operation("GetBucketTagging", get_bucket_tagging.run),
+    ("PUT", "tagging"): _operation("PutBucketTagging", put_bucket_tagging.run),
+    ("DELETE", "tagging"): _operation("DeleteBucketTagging", delete_bucket_tagging.run),
+    ("GET", "versioning"): _operation("GetBucketVersioning", get_bucket_versioning.run),
+    ("GET", "versions"): _operation("ListObjectVersions", list_object_versions.run),
+    ("GET", "uploads"): _operation("ListMultipartUploads", list_multipart_uploads.run),
+    ("HEAD", ""): _operation("HeadBucket", head_bucket.run),
     ("PUT", ""): CREATE_BUCKET,
-    ("PUT", "versioning"): Operation("PutBucketVersioning", put_bucket_versioning.run),
-    ("DELETE", ""): Operation("DeleteBucket", delete_bucket.run),
-    ("POST", "delete"): Operation("DeleteObjects", delete_objects.run),
+    ("PUT", "versioning"): _operation("PutBucketVersioning", put_bucket_versioning.run),
+    ("DELETE", ""): _operation("DeleteBucket", delete_bucket.run),
+    ("POST", "delete"): _operation("DeleteObjects", delete_objects.run),
 }
 _OBJECT: Final[dict[tuple[str, str], Operation]] = {
-    ("GET", ""): Operation("GetObject", get_object.run),
-    ("GET", "tagging"): Operation("GetObjectTagging", get_object_tagging.run),
-    ("PUT", "tagging"): Operation("PutObjectTagging", put_object_tagging.run),
-    ("DELETE", "tagging"): Operation("DeleteObjectTagging", delete_object_tagging.run),
-    ("GET", "attributes"): Operation("GetObjectAttributes", get_object_attributes.run),
-    ("GET", "uploadId"): Operation("ListParts", list_parts.run),
-    ("HEAD", ""): Operation("HeadObject", head_object.run),
+    ("GET", ""): _operation("GetObject", get_object.run),
+    ("GET", "acl"): _operation("GetObjectAcl", get_object_acl.run),
+    ("PUT", "acl"): _operation("PutObjectAcl", put_object_acl.run),
+    ("GET", "tagging"): _operation("GetObjectTagging", get_object_tagging.run),
+    ("PUT", "tagging"): _operation("PutObjectTagging", put_object_tagging.run),
+    ("DELETE", "tagging"): _operation("DeleteObjectTagging", delete_object_tagging.run),
+    ("GET", "attributes"): _operation("GetObjectAttributes", get_object_attributes.run),
+    ("GET", "uploadId"): _operation("ListParts", list_parts.run),
+    ("HEAD", ""): _operation("HeadObject", head_object.run),
     ("PUT", ""): PUT_OBJECT,
     ("PUT", "uploadId"): UPLOAD_PART,
-    ("POST", "uploads"): Operation("CreateMultipartUpload", create_multipart_upload.run),
-    ("POST", "uploadId"): Operation("CompleteMultipartUpload", complete_multipart_upload.run),
-    ("DELETE", ""): Operation("DeleteObject", delete_object.run),
-    ("DELETE", "uploadId"): Operation("AbortMultipartUpload", abort_multipart_upload.run),
+    ("POST", "uploads"): _operation("CreateMultipartUpload", create_multipart_upload.run),
+    ("POST", "uploadId"): _operation("CompleteMultipartUpload", complete_multipart_upload.run),
+    ("DELETE", ""): _operation("DeleteObject", delete_object.run),
+    ("DELETE", "uploadId"): _operation("AbortMultipartUpload", abort_multipart_upload.run),
 }
 _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
 
@@ -130,20 +167,34 @@ def find(
     return operation
 
 
-def require_form(
+def find_unsigned(
     method: str, bucket: str, key: str, query: Mapping[str, str], headers: Mapping[str, str]
-) -> None:
-    """Let pass what is posted to a bucket as a form: of what is not signed before its body, only
-    that can be signed in it.
+) -> Operation | None:
+    """The operation that a request without a signature asks for; None for a form, whose fields may
+    be signed.
 
     Raises:
         S3Error: PreconditionFailed for what else is posted to a bucket, AccessDenied for
-            everything else.
+            whatever ``find`` refuses: what is not served is no business of the unknown.
     """
-    if method != "POST" or not bucket or key or query_names.sub_resource(query):
-        raise s3_error.make("AccessDenied")
+    try:
+        is_post = method == "POST" and bucket and not key and not query_names.sub_resource(query)
+        if not is_post:
+            return find(method, bucket, key, query, headers)
+    except s3_error.S3Error as exc:
+        raise s3_error.make("AccessDenied") from exc
     if not form_headers.is_form(headers.get("Content-Type", "")):
         raise _refused_post(headers)
+    return None
+
+
+def refused_preflight(headers: Mapping[str, str]) -> s3_error.S3Error:
+    """The answer to OPTIONS, which browsers send unsigned before a request to another site."""
+    if "Origin" not in headers:
+        return s3_error.make(
+            "BadRequest", "Insufficient information. Origin request header needed."
+        )
+    return s3_error.make("AccessForbidden", Method="OPTIONS", ResourceType="BUCKET")
 
 
 def _require_plain(query: Mapping[str, str]) -> None:

@@ -35,7 +35,13 @@ from couchestor_gateway.ports import caller_context as caller_port
 from couchestor_gateway.ports import clock as clock_port
 from couchestor_gateway.ports import credentials as credentials_port
 from couchestor_gateway.ports import object_store, offloading
-from couchestor_gateway.protocol import s3_error, sigv4, sigv4_signatures, unsupported_headers
+from couchestor_gateway.protocol import (
+    operation_needs,
+    s3_error,
+    sigv4,
+    sigv4_signatures,
+    unsupported_headers,
+)
 
 LOG: Final = logging.getLogger("couchestor.gateway")
 
@@ -114,6 +120,7 @@ class Gateway:
         self._buckets = buckets
         self._objects = objects
         self._uploads = uploads
+        self._users = credentials
         self._verifier = sigv4.Verifier(credentials, region)
         self._signatures = sigv4_signatures.Signatures(credentials)
         self._region = region
@@ -219,6 +226,8 @@ class Gateway:
     async def _run(self, request: web.BaseRequest, trace: request_records.Trace) -> responses.Reply:
         headers: Mapping[str, str] = request.headers
         method = request.method
+        if method == "OPTIONS":
+            raise routing.refused_preflight(headers)
         target = addressing.resolve(request.raw_path, headers.get("Host", ""), self._domain)
         query = addressing.parse_query(target.raw_query) if target.raw_query else _NO_QUERY
         identity = self._verifier.verify(
@@ -228,26 +237,33 @@ class Gateway:
             headers=headers,
             now_seconds=self._clock.now_ns() / units.NS_PER_SECOND,
         )
-        if identity.credential is None:
-            if target.bucket:
-                # As S3: that a bucket does not exist is told before who may use it.
-                await self._buckets.get_bucket(target.bucket)
-            routing.require_form(method, target.bucket, target.key, query, headers)
-            return await self._post(request, target, query, trace)
-        trace.access_key = identity.credential.access_key
         amz_names = identity.amz_names
-        if "X-Amz-Signature" in query:
-            headers = presigned_headers.merged(headers, query)
-            amz_names = [name.lower() for name in headers]
-        operation = routing.find(method, target.bucket, target.key, query, headers)
+        if identity.credential is None:
+            try:
+                found = routing.find_unsigned(method, target.bucket, target.key, query, headers)
+            except s3_error.S3Error:
+                if target.bucket:
+                    # As S3: that a bucket does not exist is told before who may use it.
+                    await self._buckets.get_bucket(target.bucket)
+                raise
+            if found is None:
+                return await self._post(request, target, query, trace)
+            operation = found
+        else:
+            trace.access_key = identity.credential.access_key
+            if "X-Amz-Signature" in query:
+                headers = presigned_headers.merged(headers, query)
+                amz_names = [name.lower() for name in headers]
+            operation = routing.find(method, target.bucket, target.key, query, headers)
         trace.operation = operation.name
-        unsupported_headers.refuse(headers, amz_names)
         context = s3_request.S3Request(
             request,
             target=target,
             headers=headers,
+            amz_names=amz_names,
             query=query,
             identity=identity,
+            users=self._users,
             region=self._region,
             buckets=self._buckets,
             objects=self._objects,
@@ -257,8 +273,8 @@ class Gateway:
             body_bytes_max=self._limits.body_bytes_max,
         )
         trace.reception = context
-        if target.bucket and operation is not routing.CREATE_BUCKET:
-            await context.require_own_bucket(target.bucket)
+        await context.authorize(operation.need)
+        unsupported_headers.refuse(headers, amz_names)
         return await operation.run(context)
 
     async def _post(
@@ -270,6 +286,8 @@ class Gateway:
     ) -> responses.Reply:
         """A form: its fields say who signed it, and what in place of headers."""
         trace.operation = post_object.NAME
+        # Told before the form is read.
+        await self._buckets.get_bucket(target.bucket)
         body = form_body.FormBody(
             request,
             file_bytes_max=self._limits.body_bytes_max,
@@ -288,6 +306,7 @@ class Gateway:
             request,
             form,
             query=query,
+            users=self._users,
             region=self._region,
             buckets=self._buckets,
             objects=self._objects,
@@ -297,8 +316,8 @@ class Gateway:
             body_bytes_max=self._limits.body_bytes_max,
         )
         trace.access_key = form.access_key
+        await context.authorize(operation_needs.NEEDS[post_object.NAME])
         unsupported_headers.refuse(form.headers, form.headers)
-        await context.require_own_bucket(target.bucket)
         return await post_object.run(context)
 
     async def _send(

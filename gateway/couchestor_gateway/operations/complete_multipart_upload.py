@@ -15,9 +15,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     """Make the named parts one object; repeating it answers the same."""
     document = await request.document(required=True, is_checksummed=False)
     parts = xml_reading.complete_multipart_upload(document)
-    upload = await request.uploads.get_upload(
-        bucket=request.bucket, key=request.key, upload_id=request.query["uploadId"]
-    )
+    upload = await request.find_upload()
     record = await request.uploads.complete_upload(
         upload,
         parts=parts,

@@ -7,7 +7,7 @@ from typing import Final
 from couchestor_domain import objects, units
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
-from couchestor_gateway.operations import copy_source, object_headers, versions
+from couchestor_gateway.operations import copy_source, new_object, object_headers, versions
 from couchestor_gateway.protocol import (
     conditions,
     digests,
@@ -37,6 +37,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     if tagging not in ("COPY", "REPLACE"):
         raise s3_error.make("InvalidArgument", "Unknown tagging directive.")
     replaced_tags = tags.of_header(headers.get("x-amz-tagging"))
+    new = new_object.of_request(request)
     source = await copy_source.find(request)
     is_itself = (source.bucket, source.key) == (request.bucket, request.key)
     # A version that is named is brought back by copying it over the newer ones.
@@ -67,7 +68,9 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         metadata=object_headers.metadata(headers) if replace else source.metadata,
         tags=replaced_tags if tagging == "REPLACE" else source.tags,
         conditions=conditions.of_write(headers),
-        owner=request.owner,
+        owner=new.owner,
+        acl=new.acl,
+        bucket_owner=request.bucket_record.owner,
     )
     asked = headers.get("x-amz-checksum-algorithm", "").lower()
     if asked and asked not in digests.ALGORITHMS:

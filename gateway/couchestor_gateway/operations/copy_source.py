@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
-from couchestor_domain import errors, objects
+from couchestor_domain import access, errors, objects
 from couchestor_gateway.edge import addressing, request_body
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.operations import versions
@@ -16,7 +16,7 @@ _HEADER: Final = "x-amz-copy-source"
 
 
 async def find(request: s3_request.S3Request) -> objects.ObjectRecord:
-    """The source's current version, its owner and ``x-amz-copy-source-if-*`` checked.
+    """The source's version, if the caller may read it; ``x-amz-copy-source-if-*`` checked.
 
     Raises:
         S3Error: InvalidArgument, AccessDenied, PreconditionFailed.
@@ -35,12 +35,15 @@ async def find(request: s3_request.S3Request) -> objects.ObjectRecord:
                 "ArgumentValue": text,
             },
         )
+    source = request.bucket_record
     if bucket != request.bucket:
-        await request.require_own_bucket(bucket)
+        source = await request.buckets.get_bucket(bucket)
     expected = request.headers.get("x-amz-source-expected-bucket-owner")
-    if expected is not None and expected != request.owner:
+    if expected is not None and expected != source.owner:
         raise s3_error.make("AccessDenied")
-    record = await request.objects.get_object(bucket=bucket, key=key, version_id=version_id)
+    record = await request.readable_object(
+        source, key, version_id=version_id, permission=access.Permission.READ
+    )
     conditions.check_copy_source(request.headers, etag=record.etag, modified_ns=record.modified_ns)
     return record
 

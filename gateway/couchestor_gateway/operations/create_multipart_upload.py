@@ -7,7 +7,7 @@ from typing import Final
 from couchestor_domain import objects
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
-from couchestor_gateway.operations import object_headers
+from couchestor_gateway.operations import new_object, object_headers
 from couchestor_gateway.protocol import s3_error, tags, xml_writing
 
 _TYPES: Final = {
@@ -27,13 +27,19 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         headers.get("x-amz-checksum-algorithm", "").lower(),
         headers.get("x-amz-checksum-type", "").upper(),
     )
+    # As S3: what nobody signed for could be gone on with by nobody.
+    initiator = request.account()
+    new = new_object.of_request(request)
     put = objects.PutRequest(
         bucket=request.bucket,
         key=request.key,
         headers=object_headers.standard(headers),
         metadata=object_headers.metadata(headers),
         tags=tags.of_header(headers.get("x-amz-tagging")),
-        owner=request.owner,
+        owner=new.owner,
+        acl=new.acl,
+        bucket_owner=request.bucket_record.owner,
+        initiator=initiator,
     )
     upload = await request.uploads.create_upload(
         put, checksum_algorithm=algorithm, checksum_type=kind

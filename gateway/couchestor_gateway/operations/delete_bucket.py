@@ -25,5 +25,5 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
                 )
         if not under_way.truncated:
             break
-    await request.buckets.delete_bucket(name=bucket)
+    await request.buckets.delete_bucket(name=bucket, bucket_owner=request.bucket_record.owner)
     return responses.Reply(204)

@@ -10,6 +10,9 @@ from couchestor_gateway.edge import responses
 async def run(request: s3_request.S3Request) -> responses.Reply:
     """Leave a bucket without tags."""
     await request.buckets.put_setting(
-        bucket=request.bucket, setting=objects.Setting.TAGS, value=None
+        bucket=request.bucket,
+        setting=objects.Setting.TAGS,
+        value=None,
+        bucket_owner=request.bucket_record.owner,
     )
     return responses.Reply(204)

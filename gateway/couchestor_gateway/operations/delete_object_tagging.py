@@ -15,5 +15,6 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         key=request.key,
         version_id=versions.named(request.query),
         tags=objects.EMPTY_MAP,
+        bucket_owner=request.bucket_record.owner,
     )
     return responses.Reply(204, versions.of_record(record))

@@ -6,25 +6,32 @@ from couchestor_domain import objects
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import versions
-from couchestor_gateway.protocol import object_keys, xml_reading, xml_writing
+from couchestor_gateway.protocol import object_keys, operation_needs, xml_reading, xml_writing
 
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
     """Remove up to 1,000 keys or versions in one commit; refusals are listed in the answer."""
     asked = xml_reading.delete(await request.document(required=True))
+    owner = request.bucket_record.owner
     doomed: list[objects.Doomed] = []
     refused: list[tuple[xml_reading.DeleteItem, str, str]] = []
+    deletes_versions = request.may(operation_needs.NEEDS[operation_needs.DELETE_VERSION])
     for item in asked.objects:
         if item.version_id and not versions.is_well_formed(item.version_id):
             refused.append((item, "NoSuchVersion", "The specified version does not exist."))
         elif len(item.key.encode()) > object_keys.BYTES_MAX:
             refused.append((item, "KeyTooLongError", "Your key is too long"))
+        elif item.version_id and not deletes_versions:
+            refused.append((item, "AccessDenied", "Access Denied"))
         else:
             doomed.append(objects.Doomed(key=item.key, version_id=item.version_id or None))
     xml = xml_writing.Document("DeleteResult")
     if doomed:
         done = await request.objects.delete_objects(
-            bucket=request.bucket, doomed=doomed, owner=request.owner
+            bucket=request.bucket,
+            doomed=doomed,
+            owner=request.caller or owner,
+            bucket_owner=owner,
         )
         if not asked.quiet:
             for each, deletion in zip(doomed, done, strict=True):

@@ -16,10 +16,8 @@ _ATTRIBUTES: Final = frozenset({"ETag", "Checksum", "ObjectParts", "StorageClass
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
     """What the client names about an object: ETag, checksum, parts, size, storage class."""
+    record = await request.find_object(versions.named(request.query))
     wanted = _wanted(request)
-    record = await request.objects.get_object(
-        bucket=request.bucket, key=request.key, version_id=versions.named(request.query)
-    )
     xml = xml_writing.Document("GetObjectAttributesResponse")
     if "ETag" in wanted:
         xml.text("ETag", record.etag)

@@ -14,6 +14,7 @@ _PAGE_LIMIT_MAX: Final = 10_000
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
     """Buckets by name, filtered by ``prefix`` and ``bucket-region``, paged by ``max-buckets``."""
+    owner = request.account()
     query = request.query
     prefix = query.get("prefix", "")
     token = query.get("continuation-token", "")
@@ -23,14 +24,14 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     found = [
         bucket
         for bucket in await request.buckets.list_buckets()
-        if bucket.owner == request.owner
+        if bucket.owner == owner
         and bucket.name.startswith(prefix)
         and bucket.name > after
         and region in ("", bucket.region)
     ]
     page = found[:limit]
     xml = xml_writing.Document("ListAllMyBucketsResult")
-    xml.owner(request.owner).open("Buckets")
+    xml.owner(owner, request.display_name(owner)).open("Buckets")
     for bucket in page:
         xml.open("Bucket").text("Name", bucket.name)
         xml.text("CreationDate", timestamps.iso8601(bucket.created_ns)).close("Bucket")

@@ -39,7 +39,9 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     xml.text("MaxUploads", query.limit).flag("IsTruncated", page.truncated)
     for upload in page.uploads:
         xml.open("Upload").text("Key", encode(upload.key)).text("UploadId", upload.upload_id)
-        xml.owner(upload.owner, name="Initiator").owner(upload.owner)
+        initiator = upload.initiator
+        xml.owner(initiator, request.display_name(initiator), name="Initiator")
+        xml.owner(upload.owner, request.display_name(upload.owner))
         xml.text("StorageClass", "STANDARD")
         xml.text("Initiated", timestamps.iso8601(upload.initiated_ns))
         if upload.checksum_algorithm:

@@ -6,7 +6,13 @@ from couchestor_domain import objects
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import listing
-from couchestor_gateway.protocol import list_encoding, s3_error, timestamps, xml_writing
+from couchestor_gateway.protocol import (
+    list_encoding,
+    permissions,
+    s3_error,
+    timestamps,
+    xml_writing,
+)
 
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
@@ -46,7 +52,8 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         xml.text("LastModified", timestamps.iso8601(record.modified_ns))
         if not record.is_delete_marker:
             xml.text("ETag", f'"{record.etag}"').text("Size", record.size_bytes)
-        xml.owner(record.owner)
+        owner = permissions.owner_of(request.bucket_record, record)
+        xml.owner(owner, request.display_name(owner))
         if not record.is_delete_marker:
             xml.text("StorageClass", "STANDARD")
         xml.close(kind)

@@ -28,7 +28,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     if parameters.get("encoding-type"):
         xml.text("EncodingType", "url")
     xml.flag("IsTruncated", truncated)
-    listing.write_contents(xml, page, encode, with_owner=True)
+    listing.write_contents(xml, page, encode, request=request, with_owner=True)
     listing.write_prefixes(xml, page.common_prefixes, encode)
     return responses.document(xml.finish())
 

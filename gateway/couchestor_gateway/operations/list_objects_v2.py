@@ -35,6 +35,6 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     if start_after:
         xml.text("StartAfter", encode(start_after))
     with_owner = parameters.get("fetch-owner", "").lower() == "true"
-    listing.write_contents(xml, page, encode, with_owner=with_owner)
+    listing.write_contents(xml, page, encode, request=request, with_owner=with_owner)
     listing.write_prefixes(xml, page.common_prefixes, encode)
     return responses.document(xml.finish())

@@ -14,14 +14,14 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     # The client knows the key: without an encoding it is no reason to refuse the page.
     encode = list_encoding.key_encoder(query) if query.get("encoding-type") else str
     marker = list_encoding.part_marker(query, "part-number-marker")
-    upload = await request.uploads.get_upload(
-        bucket=request.bucket, key=request.key, upload_id=query["uploadId"]
-    )
+    upload = await request.find_upload()
     page = await request.uploads.list_parts(upload, after_part=marker, limit=limit)
     xml = xml_writing.Document("ListPartsResult")
     xml.text("Bucket", request.bucket).text("Key", encode(request.key))
     xml.text("UploadId", upload.upload_id)
-    xml.owner(upload.owner, name="Initiator").owner(upload.owner)
+    initiator = upload.initiator
+    xml.owner(initiator, request.display_name(initiator), name="Initiator")
+    xml.owner(upload.owner, request.display_name(upload.owner))
     xml.text("StorageClass", "STANDARD").text("PartNumberMarker", marker)
     if page.truncated:
         xml.text("NextPartNumberMarker", page.next_part_marker)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from couchestor_domain import objects
-from couchestor_gateway.protocol import list_encoding, timestamps, xml_writing
+from couchestor_gateway.edge import request as s3_request
+from couchestor_gateway.protocol import list_encoding, permissions, timestamps, xml_writing
 
 
 def query(bucket: str, parameters: Mapping[str, str], *, after: str) -> objects.ListQuery:
@@ -24,9 +25,11 @@ def write_contents(
     page: objects.ListPage,
     encode: Callable[[str], str],
     *,
+    request: s3_request.S3Request,
     with_owner: bool,
 ) -> None:
     """``Contents`` of every object of a page."""
+    bucket = request.bucket_record
     for record in page.objects:
         xml.open("Contents").text("Key", encode(record.key))
         xml.text("LastModified", timestamps.iso8601(record.modified_ns))
@@ -37,7 +40,8 @@ def write_contents(
             xml.text("ChecksumType", record.checksum_type)
         xml.text("Size", record.size_bytes)
         if with_owner:
-            xml.owner(record.owner)
+            owner = permissions.owner_of(bucket, record)
+            xml.owner(owner, request.display_name(owner))
         xml.text("StorageClass", "STANDARD").close("Contents")
 
 

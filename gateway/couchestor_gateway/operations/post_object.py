@@ -8,7 +8,7 @@ from typing import Final
 
 from couchestor_domain import objects
 from couchestor_gateway.edge import form_request, responses
-from couchestor_gateway.operations import object_headers, versions
+from couchestor_gateway.operations import new_object, object_headers, versions
 from couchestor_gateway.protocol import post_fields, s3_error, tags, xml_reading, xml_writing
 
 NAME: Final = "PostObject"
@@ -17,13 +17,16 @@ NAME: Final = "PostObject"
 async def run(request: form_request.FormRequest) -> responses.Reply:
     """Store the file; a success is durable."""
     headers = request.headers
+    new = new_object.of_request(request)
     put = objects.PutRequest(
         bucket=request.bucket,
         key=request.key,
         headers=object_headers.standard(headers),
         metadata=object_headers.metadata(headers),
         tags=_tags(request.fields),
-        owner=request.owner,
+        owner=new.owner,
+        acl=new.acl,
+        bucket_owner=request.bucket_record.owner,
     )
     record = await request.objects.put_object(put, await request.body())
     place = post_fields.ascii_url(request.location().rstrip("/"))

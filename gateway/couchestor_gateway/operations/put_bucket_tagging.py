@@ -15,6 +15,9 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     )
     document = tags.document(tags.checked(pairs, count_max=tags.BUCKET_TAGS_MAX))
     await request.buckets.put_setting(
-        bucket=request.bucket, setting=objects.Setting.TAGS, value=document
+        bucket=request.bucket,
+        setting=objects.Setting.TAGS,
+        value=document,
+        bucket_owner=request.bucket_record.owner,
     )
     return responses.Reply(204)

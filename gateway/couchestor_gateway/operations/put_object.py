@@ -5,13 +5,14 @@ from __future__ import annotations
 from couchestor_domain import objects
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
-from couchestor_gateway.operations import object_headers, versions
+from couchestor_gateway.operations import new_object, object_headers, versions
 from couchestor_gateway.protocol import conditions, tags
 
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
     """Store the body; 200 means durable."""
     headers = request.headers
+    new = new_object.of_request(request)
     put = objects.PutRequest(
         bucket=request.bucket,
         key=request.key,
@@ -19,7 +20,9 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         metadata=object_headers.metadata(headers),
         tags=tags.of_header(headers.get("x-amz-tagging")),
         conditions=conditions.of_write(headers),
-        owner=request.owner,
+        owner=new.owner,
+        acl=new.acl,
+        bucket_owner=request.bucket_record.owner,
     )
     record = await request.objects.put_object(put, await request.body())
     answer = object_headers.of_checksums(record.checksums, record.checksum_type)

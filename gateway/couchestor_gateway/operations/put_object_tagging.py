@@ -19,5 +19,6 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         key=request.key,
         version_id=version_id,
         tags=tags.checked(pairs, count_max=tags.OBJECT_TAGS_MAX),
+        bucket_owner=request.bucket_record.owner,
     )
     return responses.Reply(200, versions.of_record(record))

@@ -28,12 +28,17 @@ async def select(request: s3_request.S3Request) -> Selection:
         NoSuchKeyError, NoSuchVersionError, DeleteMarkerError
     """
     headers, query = request.headers, request.query
-    record = await request.objects.get_object(
-        bucket=request.bucket,
-        key=request.key,
-        version_id=versions.named(query) if query else None,
-    )
-    kept = {**record.headers, **object_headers.overrides(query)} if query else record.headers
+    record = await request.find_object(versions.named(query) if query else None)
+    kept = record.headers
+    if query:
+        changed = object_headers.overrides(query)
+        if changed and request.caller is None:
+            # As S3: else anybody could make a link that shows a public file as a page.
+            raise s3_error.make(
+                "InvalidRequest",
+                "Request specific response headers cannot be used for anonymous GET requests.",
+            )
+        kept = {**kept, **changed}
     conditions.check_read(headers, etag=record.etag, modified_ns=record.modified_ns, kept=kept)
     with_checksums = headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
     part_text = query.get("partNumber") if query else None

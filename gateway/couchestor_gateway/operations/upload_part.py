@@ -11,9 +11,7 @@ from couchestor_gateway.protocol import digests, s3_error
 async def run(request: s3_request.S3Request) -> responses.Reply:
     """Store or replace one part."""
     number = versions.part_number(request.query.get("partNumber", ""))
-    upload = await request.uploads.get_upload(
-        bucket=request.bucket, key=request.key, upload_id=request.query["uploadId"]
-    )
+    upload = await request.find_upload()
     wanted = upload.checksum_algorithm
     given = digests.announced(request.headers)
     if wanted and given and wanted not in given:

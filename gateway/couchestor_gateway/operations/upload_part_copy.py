@@ -11,9 +11,7 @@ from couchestor_gateway.protocol import ranges, s3_error, timestamps, xml_writin
 async def run(request: s3_request.S3Request) -> responses.Reply:
     """Store a part from a range of an existing object."""
     number = versions.part_number(request.query.get("partNumber", ""))
-    upload = await request.uploads.get_upload(
-        bucket=request.bucket, key=request.key, upload_id=request.query["uploadId"]
-    )
+    upload = await request.find_upload()
     source = await copy_source.find(request)
     start, length = 0, source.size_bytes
     range_text = request.headers.get("x-amz-copy-source-range")

@@ -5,13 +5,18 @@ Every method may raise ``errors.UnavailableError`` (a needed part is broken), an
 A write that returns is durable: it survives power loss and the loss of any m devices, and every
 later call, through any worker process of the node, sees it. A write that raises
 or is cancelled has either taken effect whole or not at all.
+
+``bucket_owner`` of a write names whose bucket the caller was allowed to write to: since then it may
+have been deleted, and created again by somebody who allowed nothing. A bucket that is another
+owner's counts as missing; empty: not checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
+from couchestor_domain import access as access_control
 from couchestor_domain import objects
 
 
@@ -62,11 +67,18 @@ class BodySource(Protocol):
 class BucketStore(Protocol):
     """Buckets."""
 
-    async def create_bucket(self, *, name: str, owner: str, region: str) -> objects.BucketRecord:
-        """Raises BucketAlreadyExistsError with ``context['owner']``."""
+    async def create_bucket(
+        self,
+        *,
+        name: str,
+        owner: str,
+        region: str,
+        access: access_control.BucketAccess = access_control.PRIVATE,
+    ) -> objects.BucketRecord:
+        """Raises BucketAlreadyExistsError with ``context['owner']`` and ``context['access']``."""
         ...
 
-    async def delete_bucket(self, *, name: str) -> None:
+    async def delete_bucket(self, *, name: str, bucket_owner: str = "") -> None:
         """Raises NoSuchBucketError, BucketNotEmptyError (objects, versions or uploads remain)."""
         ...
 
@@ -74,8 +86,27 @@ class BucketStore(Protocol):
         """Raises NoSuchBucketError."""
         ...
 
-    async def set_versioning(self, *, bucket: str, versioning: objects.Versioning) -> None:
+    async def set_versioning(
+        self, *, bucket: str, versioning: objects.Versioning, bucket_owner: str = ""
+    ) -> None:
         """Enable or suspend versioning. Raises NoSuchBucketError."""
+        ...
+
+    async def change_access(
+        self,
+        *,
+        bucket: str,
+        change: Callable[[access_control.BucketAccess], access_control.BucketAccess],
+        bucket_owner: str = "",
+    ) -> None:
+        """Replace who may use a bucket by what ``change`` makes of it, atomically.
+
+        Args:
+            change: Pure; called on another thread, perhaps more than once. A ClientError that it
+                raises leaves all as it was.
+
+        Raises NoSuchBucketError and whatever ``change`` raises.
+        """
         ...
 
     async def get_setting(self, *, bucket: str, setting: objects.Setting) -> bytes:
@@ -83,7 +114,12 @@ class BucketStore(Protocol):
         ...
 
     async def put_setting(
-        self, *, bucket: str, setting: objects.Setting, value: bytes | None
+        self,
+        *,
+        bucket: str,
+        setting: objects.Setting,
+        value: bytes | None,
+        bucket_owner: str = "",
     ) -> None:
         """Set or, with None, remove a setting. Raises NoSuchBucketError."""
         ...
@@ -120,9 +156,27 @@ class ObjectStore(Protocol):
         ...
 
     async def set_tags(
-        self, *, bucket: str, key: str, version_id: str | None, tags: Mapping[str, str]
+        self,
+        *,
+        bucket: str,
+        key: str,
+        version_id: str | None,
+        tags: Mapping[str, str],
+        bucket_owner: str = "",
     ) -> objects.ObjectRecord:
         """Replace the tags of a version, the current one by default. Raises as ``get_object``."""
+        ...
+
+    async def set_acl(self, judged: objects.ObjectRecord, acl: access_control.Acl | None) -> None:
+        """Replace the ACL of a version; its time stays.
+
+        Args:
+            judged: The version, whose ACL allowed that.
+
+        Raises:
+            As ``get_object``.
+            VersionGoneError: another version has its place by now.
+        """
         ...
 
     async def fetch(
@@ -152,6 +206,7 @@ class ObjectStore(Protocol):
         conditions: objects.WriteConditions,
         version_id: str | None = None,
         owner: str = "",
+        bucket_owner: str = "",
     ) -> objects.Deletion:
         """Remove the key, hide it behind a delete marker, or remove one version for good.
 
@@ -165,7 +220,12 @@ class ObjectStore(Protocol):
         ...
 
     async def delete_objects(
-        self, *, bucket: str, doomed: Sequence[objects.Doomed], owner: str = ""
+        self,
+        *,
+        bucket: str,
+        doomed: Sequence[objects.Doomed],
+        owner: str = "",
+        bucket_owner: str = "",
     ) -> Sequence[objects.Deletion]:
         """The same for up to 1,000 keys or versions, in one commit. Raises NoSuchBucketError."""
         ...

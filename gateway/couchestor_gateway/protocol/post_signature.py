@@ -33,22 +33,22 @@ FIELDS: Final = frozenset((*_VERSION_4, *_VERSION_2))
 
 def signer(
     fields: Mapping[str, str], *, signatures: sigv4_signatures.Signatures, region: str
-) -> credential_port.Credential:
-    """Whose policy the form's is.
+) -> credential_port.Credential | None:
+    """Whose policy the form's is; None for a form without policy and signature, which may come into
+    a bucket that everybody may write to.
 
     Args:
         fields: Values by field name in lower case.
         region: The only region accepted in a credential's scope.
 
     Raises:
-        S3Error: AccessDenied for a form without policy and signature, InvalidArgument for one
-            that lacks a field or whose fields are malformed, InvalidAccessKeyId,
-            SignatureDoesNotMatch.
+        S3Error: InvalidArgument for a form that lacks a field or whose fields are malformed,
+            InvalidAccessKeyId, SignatureDoesNotMatch.
     """
     given = FIELDS & fields.keys()
     if "policy" not in fields:
         if not given:
-            raise s3_error.make("AccessDenied")
+            return None
         raise missing("policy")
     if given <= _VERSION_2.keys():
         _require(fields, _VERSION_2)

@@ -50,7 +50,7 @@ class Identity:
     seed_signature: str = ""
     """The request's own signature: the first link of the chunks' chain."""
     amz_names: Sequence[str] = ()
-    """Names of the request's ``x-amz-`` headers, lower-case; set when ``credential`` is."""
+    """Names of the request's ``x-amz-`` headers, lower-case."""
 
 
 def signed_sha256(kind: PayloadKind, content_sha256: str) -> str:

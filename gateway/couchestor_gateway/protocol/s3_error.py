@@ -50,7 +50,9 @@ class S3Error(errors.ClientError):
 
 CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
     {
+        "AccessControlListNotSupported": (400, "The bucket does not allow ACLs"),
         "AccessDenied": (403, "Access Denied"),
+        "AccessForbidden": (403, "CORSResponse: CORS is not enabled for this bucket."),
         "AuthorizationHeaderMalformed": (400, "The authorization header is malformed."),
         "AuthorizationQueryParametersError": (
             400,
@@ -105,6 +107,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             "The AWS Access Key Id you provided does not exist in our records.",
         ),
         "InvalidArgument": (400, "Invalid Argument"),
+        "InvalidBucketAclWithObjectOwnership": (
+            400,
+            "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting",
+        ),
         "InvalidBucketName": (400, "The specified bucket is not valid."),
         "InvalidDigest": (400, "The Content-MD5 you specified is not valid."),
         "InvalidLocationConstraint": (400, "The specified location constraint is not valid."),
@@ -130,6 +136,11 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "InvalidToken": (400, "The provided token is malformed or otherwise not valid."),
         "InvalidURI": (400, "Couldn't parse the specified URI."),
         "KeyTooLongError": (400, "Your key is too long"),
+        "MalformedACLError": (
+            400,
+            "The XML you provided was not well-formed or did not validate against our published"
+            " schema",
+        ),
         "MalformedPOSTRequest": (
             400,
             "The body of your POST request is not well-formed multipart/form-data.",
@@ -165,6 +176,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             " have been aborted or completed.",
         ),
         "InvalidTag": (400, "The tag provided was not a valid tag."),
+        "NoSuchPublicAccessBlockConfiguration": (
+            404,
+            "The public access block configuration was not found",
+        ),
         "NoSuchTagSet": (404, "The TagSet does not exist"),
         "NoSuchVersion": (404, "The specified version does not exist."),
         "NotImplemented": (
@@ -176,6 +191,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             409,
             "A conflicting conditional operation is currently in progress against this resource."
             " Try again.",
+        ),
+        "OwnershipControlsNotFoundError": (
+            404,
+            "The bucket ownership controls were not found",
         ),
         "PermanentRedirect": (301, "The bucket must be addressed using another endpoint."),
         "PreconditionFailed": (
@@ -204,6 +223,11 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         ),
         "SlowDown": (503, "Please reduce your request rate."),
         "TooManyBuckets": (400, "You have attempted to create more buckets than allowed."),
+        "UnexpectedContent": (400, "This request does not support content"),
+        "UnresolvableGrantByEmailAddress": (
+            400,
+            "The e-mail address you provided does not match any account on record.",
+        ),
         "XAmzContentSHA256Mismatch": (
             400,
             "The provided 'x-amz-content-sha256' header does not match what was computed.",

@@ -105,7 +105,7 @@ class Verifier:
         if authorization is None:
             if "Signature=" in raw_query and "AWSAccessKeyId=" in raw_query:
                 raise sigv4_claim.version_2_refused()
-            return _anonymous(values)
+            return _anonymous(values, amz_names)
         return self._header_signed(
             method, raw_path, raw_query, authorization, values, amz_names, now_seconds
         )
@@ -199,10 +199,12 @@ class Verifier:
         )
 
 
-def _anonymous(values: dict[str, str]) -> request_identity.Identity:
+def _anonymous(values: dict[str, str], amz_names: list[str]) -> request_identity.Identity:
     content_sha256 = values.get("x-amz-content-sha256", request_identity.UNSIGNED_PAYLOAD)
     kind = request_identity.payload_kind(content_sha256)
     if kind in request_identity.SIGNED_CHUNKS:
         raise s3_error.make("AccessDenied", "An anonymous request cannot have signed chunks.")
     digest = request_identity.signed_sha256(kind, content_sha256)
-    return request_identity.Identity(credential=None, payload=kind, payload_sha256=digest)
+    return request_identity.Identity(
+        credential=None, payload=kind, payload_sha256=digest, amz_names=amz_names
+    )

@@ -1,7 +1,7 @@
 """Headers that ask for what this store does not do.
 
 Ignoring one would answer 200 to a promise that is not kept: an object that the client believes to
-be encrypted, locked or public, or a fragment in place of the object it was to be appended to. So
+be encrypted or locked, or a fragment in place of the object it was to be appended to. So
 they are refused by name, whatever the operation. Headers that change nothing here (a payer, a code
 for deletions that nobody protects) are ignored as AWS ignores them.
 """
@@ -25,13 +25,6 @@ _ENCRYPTION: Final = (
     "x-amz-server-side-encryption-customer-key",
     "x-amz-server-side-encryption-customer-key-md5",
 )
-_GRANTS: Final = (
-    "x-amz-grant-full-control",
-    "x-amz-grant-read",
-    "x-amz-grant-read-acp",
-    "x-amz-grant-write",
-    "x-amz-grant-write-acp",
-)
 _LOCKS: Final = (
     "x-amz-object-lock-event-hold-duration-days",
     "x-amz-object-lock-event-hold-duration-years",
@@ -47,10 +40,7 @@ _OTHERS: Final = ("x-amz-website-redirect-location", "x-amz-write-offset-bytes")
 
 HARMLESS_VALUES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        **dict.fromkeys((*_ENCRYPTION, *_GRANTS, *_LOCKS, *_CONDITIONS, *_OTHERS), ()),
-        # A bucket and all in it belong to one account, and to nobody else.
-        "x-amz-acl": ("private", "bucket-owner-full-control", "bucket-owner-read"),
-        "x-amz-object-ownership": ("bucketownerenforced",),
+        **dict.fromkeys((*_ENCRYPTION, *_LOCKS, *_CONDITIONS, *_OTHERS), ()),
         "x-amz-bucket-namespace": ("global",),
         "x-amz-bucket-object-lock-enabled": ("false",),
         "x-amz-object-lock-event-hold": ("off",),

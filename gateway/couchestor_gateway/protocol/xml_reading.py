@@ -1,16 +1,11 @@
-"""Reading the XML documents of requests, within bounds.
-
-Document types and entities are refused before anything expands; depth, elements and bytes are
-limited; names are compared without their namespace, as AWS does.
-"""
+"""Reading the XML documents of requests, within the bounds of ``xml_tree``."""
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, NoReturn
-from xml.parsers import expat
+from typing import Final, NamedTuple
 
 from couchestor_domain import objects, units
-from couchestor_gateway.protocol import conditions, s3_error
+from couchestor_gateway.protocol import conditions, s3_error, xml_tree
 
 DOCUMENT_BYTES_MAX: Final = 8 * units.MIB
 """Longest document read: 10,000 parts with checksums, or 1,000 keys of 1,024 characters, each of
@@ -21,7 +16,6 @@ SMALL_DOCUMENT_BYTES_MAX: Final = 64 * units.KIB
 DELETE_KEYS_MAX: Final = 1_000
 PARTS_MAX: Final = 10_000
 
-_DEPTH_MAX: Final = 6
 _CHECKSUMS: Final = {
     "ChecksumCRC32": "crc32",
     "ChecksumCRC32C": "crc32c",
@@ -45,29 +39,13 @@ class DeleteRequest(NamedTuple):
     quiet: bool
 
 
-class _Element:
-    __slots__ = ("children", "name", "text")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.children: list[_Element] = []
-        self.text = ""
-
-    def find(self, name: str) -> str | None:
-        """Text of the first child of that name."""
-        for child in self.children:
-            if child.name == name:
-                return child.text
-        return None
-
-
 def create_bucket_configuration(document: bytes) -> str:
     """The LocationConstraint asked for, or an empty string.
 
     Raises:
         S3Error: MalformedXML, NotImplemented for whatever else a bucket is to have or be.
     """
-    root = _parse(
+    root = xml_tree.parse(
         document,
         "CreateBucketConfiguration",
         bytes_max=SMALL_DOCUMENT_BYTES_MAX,
@@ -89,12 +67,12 @@ def versioning_configuration(document: bytes) -> objects.Versioning:
         S3Error: MalformedXML, IllegalVersioningConfigurationException (no status, or an unknown
             one), NotImplemented for deletes that need a second factor.
     """
-    root = _parse(
+    root = xml_tree.parse(
         document, "VersioningConfiguration", bytes_max=SMALL_DOCUMENT_BYTES_MAX, elements_max=64
     )
     for child in root.children:
         if child.name not in ("Status", "MfaDelete", "MFADelete"):
-            _refuse(f"Unexpected element {child.name[:64]}.")
+            xml_tree.refuse(f"Unexpected element {child.name[:64]}.")
     factor = (root.find("MfaDelete") or root.find("MFADelete") or "").strip()
     if factor == "Enabled":
         raise s3_error.make("NotImplemented", "Deletes that need a second factor.")
@@ -111,7 +89,7 @@ def tagging(document: bytes, *, tags_max: int) -> tuple[tuple[str, str], ...]:
     Raises:
         S3Error: MalformedXML.
     """
-    root = _parse(
+    root = xml_tree.parse(
         document,
         "Tagging",
         bytes_max=SMALL_DOCUMENT_BYTES_MAX,
@@ -119,12 +97,12 @@ def tagging(document: bytes, *, tags_max: int) -> tuple[tuple[str, str], ...]:
     )
     sets = root.children
     if len(sets) != 1 or sets[0].name != "TagSet":
-        _refuse()
+        xml_tree.refuse()
     pairs: list[tuple[str, str]] = []
     for child in sets[0].children:
         key, value = child.find("Key"), child.find("Value")
         if child.name != "Tag" or len(child.children) != 2 or key is None or value is None:
-            _refuse()
+            xml_tree.refuse()
         pairs.append((key, value))
     return tuple(pairs)
 
@@ -136,7 +114,7 @@ def delete(document: bytes) -> DeleteRequest:
         S3Error: MalformedXML (also for no object or too many), NotImplemented for conditions on
             single objects, which must not be ignored.
     """
-    root = _parse(
+    root = xml_tree.parse(
         document, "Delete", bytes_max=DOCUMENT_BYTES_MAX, elements_max=6 * DELETE_KEYS_MAX + 16
     )
     items: list[DeleteItem] = []
@@ -147,9 +125,9 @@ def delete(document: bytes) -> DeleteRequest:
         elif child.name == "Object":
             items.append(_delete_item(child))
         else:
-            _refuse(f"Unexpected element {child.name[:64]}.")
+            xml_tree.refuse(f"Unexpected element {child.name[:64]}.")
     if not 1 <= len(items) <= DELETE_KEYS_MAX:
-        _refuse()
+        xml_tree.refuse()
     return DeleteRequest(tuple(items), quiet)
 
 
@@ -160,7 +138,7 @@ def complete_multipart_upload(document: bytes) -> tuple[objects.CompletedPart, .
         S3Error: MalformedXML (also for no part or too many), InvalidArgument for a part number
             outside 1 to ``PARTS_MAX``.
     """
-    root = _parse(
+    root = xml_tree.parse(
         document,
         "CompleteMultipartUpload",
         bytes_max=DOCUMENT_BYTES_MAX,
@@ -168,11 +146,11 @@ def complete_multipart_upload(document: bytes) -> tuple[objects.CompletedPart, .
     )
     parts = tuple(_part(child) for child in root.children if child.name == "Part")
     if not 1 <= len(parts) <= PARTS_MAX or len(parts) != len(root.children):
-        _refuse()
+        xml_tree.refuse()
     return parts
 
 
-def _delete_item(element: _Element) -> DeleteItem:
+def _delete_item(element: xml_tree.Element) -> DeleteItem:
     key: str | None = None
     version_id: str | None = None
     for child in element.children:
@@ -185,13 +163,13 @@ def _delete_item(element: _Element) -> DeleteItem:
                 "NotImplemented", "Conditions on single objects of a DeleteObjects request."
             )
         else:
-            _refuse(f"Unexpected element {child.name[:64]}.")
+            xml_tree.refuse(f"Unexpected element {child.name[:64]}.")
     if not key:
-        _refuse()
+        xml_tree.refuse()
     return DeleteItem(key, version_id)
 
 
-def _part(element: _Element) -> objects.CompletedPart:
+def _part(element: xml_tree.Element) -> objects.CompletedPart:
     number_text: str | None = None
     etag: str | None = None
     checksums: dict[str, str] = {}
@@ -204,9 +182,9 @@ def _part(element: _Element) -> objects.CompletedPart:
         elif name in _CHECKSUMS:
             checksums[_CHECKSUMS[name]] = child.text.strip()
     if not number_text or not etag:
-        _refuse()
+        xml_tree.refuse()
     if not (number_text.isascii() and number_text.lstrip("-").isdigit()):
-        _refuse()
+        xml_tree.refuse()
     if len(number_text) > 6 or not 1 <= int(number_text) <= PARTS_MAX:
         raise s3_error.make(
             "InvalidArgument",
@@ -217,51 +195,3 @@ def _part(element: _Element) -> objects.CompletedPart:
     return objects.CompletedPart(
         number=int(number_text), etag=etag, checksums=checksums or objects.EMPTY_MAP
     )
-
-
-def _refuse(message: str | None = None) -> NoReturn:
-    raise s3_error.make("MalformedXML", message)
-
-
-def _parse(document: bytes, root_name: str, *, bytes_max: int, elements_max: int) -> _Element:
-    if not document or len(document) > bytes_max:
-        _refuse()
-    # The encoding is fixed: a document in another one is refused rather than guessed.
-    parser = expat.ParserCreate("utf-8", "}")
-    parser.buffer_text = True
-    stack: list[_Element] = []
-    roots: list[_Element] = []
-    pieces: list[str] = []
-    count = 0
-
-    def start(name: str, attributes: dict[str, str]) -> None:
-        nonlocal count
-        count += 1
-        if count > elements_max or len(stack) >= _DEPTH_MAX:
-            _refuse()
-        element = _Element(name.rpartition("}")[2])
-        (stack[-1].children if stack else roots).append(element)
-        stack.append(element)
-        pieces.clear()
-
-    def end(name: str) -> None:
-        element = stack.pop()
-        if not element.children:
-            element.text = "".join(pieces)
-        pieces.clear()
-
-    def forbidden(*declaration: object) -> None:
-        _refuse("Document types and entities are not accepted.")
-
-    parser.StartElementHandler = start
-    parser.EndElementHandler = end
-    parser.CharacterDataHandler = pieces.append
-    parser.StartDoctypeDeclHandler = forbidden
-    parser.EntityDeclHandler = forbidden
-    try:
-        parser.Parse(document, True)
-    except (expat.ExpatError, ValueError) as exc:
-        raise s3_error.make("MalformedXML") from exc
-    if len(roots) != 1 or roots[0].name != root_name:
-        _refuse()
-    return roots[0]

@@ -55,9 +55,13 @@ class Document:
         self._parts.append(f"<{name}>{'true' if value else 'false'}</{name}>")
         return self
 
-    def open(self, name: str) -> Self:
-        """Start an element with children; ``close`` must follow."""
-        self._parts.append(f"<{name}>")
+    def open(self, name: str, attributes: str = "") -> Self:
+        """Start an element with children; ``close`` must follow.
+
+        Args:
+            attributes: As they stand in the document.
+        """
+        self._parts.append(f"<{name} {attributes}>" if attributes else f"<{name}>")
         return self
 
     def close(self, name: str) -> Self:
@@ -65,9 +69,9 @@ class Document:
         self._parts.append(f"</{name}>")
         return self
 
-    def owner(self, owner: str, *, name: str = "Owner") -> Self:
-        """The owner element; the display name is the canonical id, as newer AWS regions do."""
-        return self.open(name).text("ID", owner).text("DisplayName", owner).close(name)
+    def owner(self, owner: str, display_name: str, *, name: str = "Owner") -> Self:
+        """The element that tells a user: the canonical id and the name shown for it."""
+        return self.open(name).text("ID", owner).text("DisplayName", display_name).close(name)
 
     def finish(self) -> bytes:
         """The document as UTF-8."""

@@ -31,6 +31,12 @@ class Store:
     def find(self, access_key: str) -> credentials.Credential | None:
         return CREDENTIAL if access_key == CREDENTIAL.access_key else None
 
+    def user(self, user_id: str) -> credentials.User | None:
+        return None
+
+    def user_by_email(self, email: str) -> credentials.User | None:
+        return None
+
 
 def _verify(
     method: str,

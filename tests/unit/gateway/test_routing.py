@@ -9,7 +9,8 @@ import botocore.session
 import pytest
 
 from couchestor_gateway.edge import addressing, query_names, routing
-from couchestor_gateway.protocol import s3_error
+from couchestor_gateway.operations import post_object
+from couchestor_gateway.protocol import operation_needs, s3_error
 
 _UNTELLABLE = {"ListDirectoryBuckets"}
 """Asked of another endpoint by the very request that asks for ListBuckets here."""
@@ -125,14 +126,14 @@ def test_a_form_is_not_signed_by_its_request() -> None:
         ("POST", "books", "", {}, _FORM, ""),
         ("POST", "books", "", {"x-id": "PostObject"}, _FORM, ""),
         ("POST", "books", "", {}, {}, "PreconditionFailed"),
-        ("POST", "books", "", {"delete": ""}, _FORM, "AccessDenied"),
         ("POST", "books", "k", {}, _FORM, "AccessDenied"),
         ("POST", "", "", {}, _FORM, "AccessDenied"),
-        ("PUT", "books", "", {}, _FORM, "AccessDenied"),
-        ("GET", "books", "k", {}, {}, "AccessDenied"),
+        ("PUT", "", "", {}, {}, "AccessDenied"),
+        ("OPTIONS", "books", "k", {}, {}, "AccessDenied"),
+        ("GET", "books", "", {"policy": ""}, {}, "AccessDenied"),
     ],
 )
-def test_without_a_signature_only_forms_come_in(
+def test_without_a_signature_forms_come_in_and_what_is_not_served_is_denied(
     method: str,
     bucket: str,
     key: str,
@@ -141,11 +142,23 @@ def test_without_a_signature_only_forms_come_in(
     code: str,
 ) -> None:
     if not code:
-        routing.require_form(method, bucket, key, query, headers)
+        assert routing.find_unsigned(method, bucket, key, query, headers) is None
         return
     with pytest.raises(s3_error.S3Error) as failure:
-        routing.require_form(method, bucket, key, query, headers)
+        routing.find_unsigned(method, bucket, key, query, headers)
     assert failure.value.code == code
+
+
+def test_without_a_signature_the_same_operations_are_meant() -> None:
+    for operation in ("GetObject", "PutObject", "CreateBucket", "ListBuckets", "DeleteObjects"):
+        asked = _asked(operation)
+        assert routing.find_unsigned(*asked) == routing.find(*asked)
+
+
+def test_the_table_of_needs_is_that_of_the_operations() -> None:
+    others = {post_object.NAME, operation_needs.DELETE_VERSION}
+    names = {operation.name for operation in routing.served()}
+    assert set(operation_needs.NEEDS) == names | others
 
 
 def test_versions_of_the_listing() -> None:

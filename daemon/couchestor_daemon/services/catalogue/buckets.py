@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
 
-from couchestor_daemon.formats import index_keys, index_records, media_records
+from couchestor_daemon.formats import access_records, index_keys, index_records, media_records
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services.catalogue import key_space
+from couchestor_domain import access as access_control
 from couchestor_domain import errors, objects
 
 _KEPT_COUNT: Final = 1024
@@ -18,26 +19,36 @@ _KEPT_COUNT: Final = 1024
 
 
 def create_bucket(
-    txn: index_port.IndexWriter, *, name: str, owner: str, region: str, now_ns: int
+    txn: index_port.IndexWriter,
+    *,
+    name: str,
+    owner: str,
+    region: str,
+    now_ns: int,
+    access: access_control.BucketAccess = access_control.PRIVATE,
 ) -> objects.BucketRecord:
-    """Raises BucketAlreadyExistsError with ``context['owner']``."""
+    """Raises BucketAlreadyExistsError with ``context['owner']`` and ``context['access']``."""
     key = index_keys.bucket(name)
     value = txn.get(key)
     if value is not None:
-        existing = index_records.unpack(index_records.Bucket, value)
+        existing = _to_domain(name, _decoded(value))
         raise errors.BucketAlreadyExistsError(
-            f"bucket {name} exists already", bucket=name, owner=existing.owner
+            f"bucket {name} exists already",
+            bucket=name,
+            owner=existing.owner,
+            access=existing.access,
         )
     stored = index_records.Bucket(
         bucket_id=key_space.new_namespace(txn), owner=owner, created_ns=now_ns, region=region
     )
+    stored = _with_access(stored, access)
     txn.put(key, index_records.pack(stored))
     return _to_domain(name, stored)
 
 
-def delete_bucket(txn: index_port.IndexWriter, name: str) -> None:
+def delete_bucket(txn: index_port.IndexWriter, name: str, *, owner: str = "") -> None:
     """Raises NoSuchBucketError, BucketNotEmptyError (objects or uploads remain)."""
-    bucket_id = find(txn, name).bucket_id
+    bucket_id = find(txn, name, owner=owner).bucket_id
     for table, what in (
         (index_keys.OBJECTS, "objects"),
         (index_keys.HISTORY_KEYS, "versions of objects"),
@@ -55,11 +66,29 @@ def get_bucket(reader: index_port.IndexReader, name: str) -> objects.BucketRecor
     return _to_domain(name, find(reader, name))
 
 
-def set_versioning(txn: index_port.IndexWriter, name: str, versioning: objects.Versioning) -> None:
+def set_versioning(
+    txn: index_port.IndexWriter, name: str, versioning: objects.Versioning, *, owner: str = ""
+) -> None:
     """Enable or suspend versioning. Raises NoSuchBucketError."""
     assert versioning is not objects.Versioning.NEVER, "what was enabled leaves traces"
-    stored = find(txn, name)
+    stored = find(txn, name, owner=owner)
     changed = msgspec.structs.replace(stored, versioning=versioning.value)
+    txn.put(index_keys.bucket(name), index_records.pack(changed))
+
+
+def change_access(
+    txn: index_port.IndexWriter,
+    name: str,
+    change: Callable[[access_control.BucketAccess], access_control.BucketAccess],
+    *,
+    owner: str = "",
+) -> None:
+    """Replace who may use a bucket by what ``change`` makes of it.
+
+    Raises NoSuchBucketError and whatever ``change`` raises.
+    """
+    stored = find(txn, name, owner=owner)
+    changed = _with_access(stored, change(_to_domain(name, stored).access))
     txn.put(index_keys.bucket(name), index_records.pack(changed))
 
 
@@ -74,10 +103,15 @@ def get_setting(reader: index_port.IndexReader, name: str, setting: objects.Sett
 
 
 def put_setting(
-    txn: index_port.IndexWriter, name: str, setting: objects.Setting, value: bytes | None
+    txn: index_port.IndexWriter,
+    name: str,
+    setting: objects.Setting,
+    value: bytes | None,
+    *,
+    owner: str = "",
 ) -> None:
     """Set or, with None, remove a setting. Raises NoSuchBucketError."""
-    key = index_keys.setting(find(txn, name).bucket_id, setting.value)
+    key = index_keys.setting(find(txn, name, owner=owner).bucket_id, setting.value)
     if value is None:
         txn.delete(key)
     else:
@@ -90,12 +124,33 @@ def list_buckets(reader: index_port.IndexReader) -> Iterator[objects.BucketRecor
         yield _to_domain(key[1:].decode(), index_records.unpack(index_records.Bucket, value))
 
 
-def find(reader: index_port.IndexReader, name: str) -> index_records.Bucket:
-    """The stored bucket. Raises NoSuchBucketError."""
+def find(reader: index_port.IndexReader, name: str, *, owner: str = "") -> index_records.Bucket:
+    """The stored bucket.
+
+    Args:
+        owner: Whose it was when the caller was allowed to use it. It may have been deleted since,
+            and created again by somebody who allowed nothing. Empty: not checked.
+
+    Raises:
+        NoSuchBucketError: also when the bucket is another owner's.
+    """
     value = reader.get(index_keys.bucket(name))
-    if value is None:
-        raise errors.NoSuchBucketError(f"there is no bucket {name}", bucket=name)
-    return _decoded(value)
+    if value is not None:
+        stored = _decoded(value)
+        if not owner or stored.owner == owner:
+            return stored
+    raise errors.NoSuchBucketError(f"there is no bucket {name}", bucket=name)
+
+
+def _with_access(
+    stored: index_records.Bucket, access: access_control.BucketAccess
+) -> index_records.Bucket:
+    return msgspec.structs.replace(
+        stored,
+        acl=access_records.acl_to_stored(access.acl),
+        ownership=access.ownership.value,
+        public_access=access_records.block_to_stored(access.public_access),
+    )
 
 
 def _settings_range(bucket_id: int) -> tuple[bytes, bytes]:
@@ -118,4 +173,9 @@ def _to_domain(name: str, stored: index_records.Bucket) -> objects.BucketRecord:
         created_ns=stored.created_ns,
         region=stored.region,
         versioning=objects.Versioning(stored.versioning),
+        access=access_control.BucketAccess(
+            acl=access_records.acl_to_domain(stored.acl),
+            ownership=access_control.Ownership(stored.ownership),
+            public_access=access_records.block_to_domain(stored.public_access),
+        ),
     )

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from couchestor_daemon.formats import index_keys, index_records, l2p_record
+from couchestor_daemon.formats import access_records, index_keys, index_records, l2p_record
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services.catalogue import (
     buckets,
@@ -24,9 +24,11 @@ PART_BYTES_MIN: Final = 5 * units.MIB
 list_uploads = upload_listing.list_uploads
 
 
-def create_upload(txn: index_port.IndexWriter, upload: objects.UploadRecord) -> None:
-    """Raises NoSuchBucketError."""
-    bucket_id = buckets.find(txn, upload.bucket).bucket_id
+def create_upload(
+    txn: index_port.IndexWriter, upload: objects.UploadRecord, *, bucket_owner: str = ""
+) -> None:
+    """Raises NoSuchBucketError, see ``buckets.find``."""
+    bucket_id = buckets.find(txn, upload.bucket, owner=bucket_owner).bucket_id
     key = upload.key.encode()
     value = key_space.get(txn, index_keys.UPLOAD_KEYS, bucket_id, key)
     if value is None:
@@ -41,6 +43,8 @@ def create_upload(txn: index_port.IndexWriter, upload: objects.UploadRecord) -> 
         metadata=dict(upload.metadata),
         tags=dict(upload.tags),
         owner=upload.owner,
+        acl=access_records.acl_to_stored(upload.acl),
+        initiator=upload.initiator,
         checksum_algorithm=upload.checksum_algorithm,
         checksum_type=upload.checksum_type,
         bucket_id=bucket_id,
@@ -63,7 +67,11 @@ def get_upload(
     done = _completed(reader, bucket, key, upload_id)
     if done is not None:
         return objects.UploadRecord(
-            upload_id=upload_id, bucket=bucket, key=key, initiated_ns=done.initiated_ns
+            upload_id=upload_id,
+            bucket=bucket,
+            key=key,
+            initiated_ns=done.initiated_ns,
+            initiator=done.initiator,
         )
     return index_records.upload_to_domain(upload_id, _find(reader, bucket, key, upload_id))
 
@@ -153,6 +161,7 @@ def complete_upload(
         part_sizes_bytes=tuple(part.size_bytes for part in chosen),
         part_checksums=part_checksums.of_parts(chosen),
         owner=stored.owner,
+        acl=access_records.acl_to_domain(stored.acl),
         extents=tuple(extent for part in chosen for extent in part.extents),
     )
     _require(record, expected)
@@ -169,6 +178,7 @@ def complete_upload(
         initiated_ns=stored.initiated_ns,
         asked=asked,
         version_id=record.version_id,
+        initiator=stored.initiator or stored.owner,
     )
     txn.put(index_keys.completed(upload.upload_id), index_records.pack(receipt))
     return record

@@ -17,10 +17,10 @@ from typing import Final
 
 import msgspec
 
-from couchestor_daemon.formats import index_keys, index_records, l2p_record
+from couchestor_daemon.formats import access_records, index_keys, index_records, l2p_record
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services.catalogue import buckets, history, key_space, l2p
-from couchestor_domain import errors, ids, objects, version_ids
+from couchestor_domain import access, errors, ids, objects, version_ids
 
 INLINE_PARTS_MAX: Final = 16
 """Parts an object's own record holds; more of them, or parts with checksums, are stored apart, so
@@ -41,6 +41,7 @@ def put_version(
     *,
     draw: DrawRandom,
     upload_id: str = "",
+    bucket_owner: str = "",
 ) -> objects.ObjectRecord:
     """Make ``record`` the current version of its key; the one before is dropped, or kept.
 
@@ -51,11 +52,12 @@ def put_version(
         locations: Where the fresh extents lie; empty for parts that are mapped already.
         parts: The parts of a multipart object, whose extents, in order, are the record's.
         upload_id: The upload it was completed from.
+        bucket_owner: See ``buckets.find``.
 
     Raises:
         NoSuchBucketError, NoSuchKeyError (If-Match on a missing key), PreconditionFailedError.
     """
-    bucket = buckets.find(txn, record.bucket)
+    bucket = buckets.find(txn, record.bucket, owner=bucket_owner)
     bucket_id = bucket.bucket_id
     key = record.key.encode()
     old = find(txn, bucket_id, key)
@@ -87,6 +89,7 @@ def put_version(
         parts_id=parts_id,
         upload_id=upload_id,
         order=order,
+        acl=access_records.acl_to_stored(record.acl),
     )
     if stored_apart:
         for page_index, start in enumerate(range(0, len(parts), PAGE_PARTS_COUNT)):
@@ -139,6 +142,8 @@ def set_tags(
     key: str,
     version_id: str | None,
     tags: Mapping[str, str],
+    *,
+    bucket_owner: str = "",
 ) -> objects.ObjectRecord:
     """Replace the tags of a version, the current one by default.
 
@@ -148,17 +153,54 @@ def set_tags(
     Raises:
         As ``get_version``.
     """
-    found = buckets.find(txn, bucket)
+    found = buckets.find(txn, bucket, owner=bucket_owner)
     stored, is_current = _find_version(txn, found, bucket, key, version_id)
     stored = msgspec.structs.replace(stored, tags=dict(tags))
-    if is_current:
-        value = index_records.pack(stored)
-        key_space.put(txn, index_keys.OBJECTS, found.bucket_id, key.encode(), value)
-    else:
-        history.add(txn, found.bucket_id, key.encode(), stored)
+    _put_again(txn, found, key, stored, is_current=is_current)
     return index_records.object_to_domain(
         bucket, key, stored, is_named=_is_named(found), is_latest=is_current
     )
+
+
+def set_acl(
+    txn: index_port.IndexWriter, judged: objects.ObjectRecord, acl: access.Acl | None
+) -> None:
+    """Replace the ACL of a version.
+
+    Args:
+        judged: The version whose ACL allowed that.
+
+    Raises:
+        NoSuchBucketError, NoSuchKeyError, NoSuchVersionError.
+        VersionGoneError: another version has its place by now, whose owner allowed nothing.
+    """
+    found = buckets.find(txn, judged.bucket)
+    stored, is_current = _find_version(txn, found, judged.bucket, judged.key, judged.version_id)
+    if (stored.owner, stored.modified_ns) != (judged.owner, judged.modified_ns):
+        raise errors.VersionGoneError(
+            f"key {judged.key} in bucket {judged.bucket} was written while its access control list"
+            " was being replaced; try again",
+            bucket=judged.bucket,
+            key=judged.key,
+        )
+    stored = msgspec.structs.replace(stored, acl=access_records.acl_to_stored(acl))
+    _put_again(txn, found, judged.key, stored, is_current=is_current)
+
+
+def _put_again(
+    txn: index_port.IndexWriter,
+    bucket: index_records.Bucket,
+    key: str,
+    changed: index_records.Object,
+    *,
+    is_current: bool,
+) -> None:
+    """Store a version that is there already, changed."""
+    if is_current:
+        value = index_records.pack(changed)
+        key_space.put(txn, index_keys.OBJECTS, bucket.bucket_id, key.encode(), value)
+    else:
+        history.add(txn, bucket.bucket_id, key.encode(), changed)
 
 
 def _find_version(
@@ -205,6 +247,7 @@ def delete_version(
     *,
     version_id: str | None = None,
     owner: str = "",
+    bucket_owner: str = "",
     now_ns: int,
     draw: DrawRandom,
 ) -> objects.Deletion:
@@ -214,11 +257,12 @@ def delete_version(
 
     Args:
         owner: Of a delete marker.
+        bucket_owner: See ``buckets.find``.
 
     Raises:
         NoSuchBucketError, PreconditionFailedError (also If-Match on what is missing).
     """
-    found = buckets.find(txn, bucket)
+    found = buckets.find(txn, bucket, owner=bucket_owner)
     name = key.encode()
     current = find(txn, found.bucket_id, name)
     if version_id is not None:

@@ -1,0 +1,23 @@
+"""PUT /bucket?publicAccessBlock."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from couchestor_domain import access
+from couchestor_gateway.edge import request as s3_request
+from couchestor_gateway.edge import responses
+from couchestor_gateway.protocol import access_documents
+
+
+async def run(request: s3_request.S3Request) -> responses.Reply:
+    """Keep the public from a bucket. There are no policies here for two of the four to act on."""
+    block = access_documents.parse_block(await request.document(required=True))
+
+    def change(rules: access.BucketAccess) -> access.BucketAccess:
+        return dataclasses.replace(rules, public_access=block)
+
+    await request.buckets.change_access(
+        bucket=request.bucket, change=change, bucket_owner=request.bucket_record.owner
+    )
+    return responses.Reply(200)
