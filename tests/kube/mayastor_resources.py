@@ -184,8 +184,12 @@ class Cluster:
         """Have the replica in a pool fault."""
         self._set_child(name, pool_name, "CHILD_FAULTED")
 
-    def settle(self, name: str) -> None:
-        """Take one step towards what is wanted: make a replica, sync one, take one away."""
+    def settle(self, name: str) -> bool:
+        """Take one step towards what is wanted: make a replica, sync one, take one away.
+
+        Returns:
+            Whether there was one to take.
+        """
         document = self.volume(name)
         status, wanted_count = document["status"], document["spec"]["replicaCount"]
         annotations = document["metadata"].get("annotations", {})
@@ -210,6 +214,9 @@ class Cluster:
                 one["pool"] for one in status["replicas"] if one["uri"] == syncing[0]["uri"]
             )
             self._set_child(name, home, "CHILD_ONLINE")
+        else:
+            return False
+        return True
 
     def _set_child(self, name: str, pool_name: str, state: str) -> None:
         status = self.volume(name)["status"]

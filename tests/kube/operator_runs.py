@@ -29,6 +29,7 @@ POLICIES: Final = f"/apis/{field_types.API_VERSION}/{definition.STORAGE_POLICY.p
 LEASES: Final = f"/apis/{lease_document.GROUP}/v1/namespaces/default/{lease_document.PLURAL}"
 STARTED_SECONDS_MAX: Final = 30.0
 STOPPED_SECONDS_MAX: Final = 20.0
+WATCHED_SECONDS_MAX: Final = 180
 _POLL_SECONDS: Final = 0.05
 
 
@@ -211,21 +212,40 @@ def free_lease(plane: control_plane.ControlPlane, name: str) -> None:
     assert status in (200, 201), answer
 
 
+def remove_policies(plane: control_plane.ControlPlane) -> None:
+    """Leave an operator that begins now no policy of tests before: it serves the whole cluster."""
+    status, found = plane.request("GET", POLICIES)
+    assert status == 200, found
+    for each in found["items"]:
+        path = f"{POLICIES}/{each['metadata']['name']}"
+        # Nobody who would see to its migrations runs any more.
+        plane.request("PATCH", path, {"metadata": {"finalizers": None}})
+        status, answer = plane.request("DELETE", path)
+        assert status == 200, answer
+
+
 class Steps:
     """The steps that the status of a policy goes through, as whoever watches it sees them."""
 
     def __init__(self, plane: control_plane.ControlPlane, policy_name: str) -> None:
-        self.seen: list[str] = []
-        self._path = (
-            f"{POLICIES}?watch=1&timeoutSeconds=120&fieldSelector=metadata.name={policy_name}"
-        )
+        self._seen: list[str] = []
+        self._fault: Exception | None = None
+        self._path = f"{POLICIES}?watch=1&fieldSelector=metadata.name={policy_name}"
         self._plane = plane
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
+    def seen(self) -> list[str]:
+        """Those so far, each once in a row. Raises whatever the watch ended with."""
+        if self._fault is not None:
+            raise self._fault
+        return list(self._seen)
+
     def _follow(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            for event in self._plane.events(self._path):
+        try:
+            for event in self._plane.events(self._path, seconds_max=WATCHED_SECONDS_MAX):
                 for record in event["object"].get("status", {}).get("migrations", []):
-                    if not self.seen or self.seen[-1] != record["step"]:
-                        self.seen.append(record["step"])
+                    if not self._seen or self._seen[-1] != record["step"]:
+                        self._seen.append(record["step"])
+        except Exception as exc:
+            self._fault = exc
