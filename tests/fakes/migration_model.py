@@ -28,11 +28,13 @@ import collections
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeAlias
 
 import migration_cluster
+import migration_objects
 import migration_promises
 import migration_rules
+import migration_world
+from migration_world import DOING, GONE, LOOK, READ, Act, Event, World
 
 from couchestor_domain import tiers
 from couchestor_operator.control import migration, migration_machine, sight
@@ -40,43 +42,6 @@ from couchestor_operator.control import migration, migration_machine, sight
 DEADLINE_SECONDS = 50.0
 EARLY_SECONDS, LATE_SECONDS = 0.0, 100.0
 UNDISTURBED_LOOKS_COUNT_MAX = 8
-
-LOOK, DOING, READ = range(3)
-GONE = -1
-OUTDATED_SEAL = "m.outdated"
-
-
-Act: TypeAlias = tuple[int, bool, int]
-"""Kind, whether what it is conditional on is unchanged, and index of what it holds."""
-
-
-class World(NamedTuple):
-    """Everything at one moment; clusters, records and verdicts by index."""
-
-    cluster: int
-    record: int
-    """GONE once the migration has ended."""
-    acts: tuple[Act, ...] = ()
-    policy_wants: bool = True
-    preservation: bool = False
-    faults_left: int = 0
-    meddling_left: int = 0
-    cache: int = GONE
-    cache_is_fresh: bool = False
-
-
-class Event(NamedTuple):
-    """Something that changes the world."""
-
-    after: World
-    """Its acts are yet to be filled in."""
-    acts: tuple[Act, ...] = ()
-    """Those from before that the event leaves."""
-    free_count: int = 0
-    """How many more may have been under way."""
-    volume_changed: bool = False
-    policy_changed: bool = False
-    record_changed: bool = False
 
 
 class Model:
@@ -90,14 +55,12 @@ class Model:
     ) -> None:
         self._bounds = bounds
         self._rules = rules
-        self._indices: dict[object, int] = {}
-        self._objects: list[object] = []
-        self._shown: dict[int, int] = {}
+        self._objects = migration_objects.Objects(outdated_seals_matter=rules.any_seal_will_do)
         self._moves: dict[tuple[int, bool, bool], list[tuple[int, migration_cluster.Move]]] = {}
         self._decisions: dict[tuple[int, int, bool, bool], tuple[int, ...]] = {}
-        self._after_writing: dict[int, int] = {}
         self._known_prospects: dict[
-            tuple[Act, int, int, bool, bool], tuple[tuple[int, ...], tuple[Act, ...]]
+            tuple[Act, int, int, bool, bool],
+            tuple[tuple[int, ...], tuple[Act, ...]],
         ] = {}
         self._parents: dict[World, World | None] = {}
         self._following: dict[World, tuple[World, ...]] = {}
@@ -139,12 +102,14 @@ class Model:
     def _story(self, world: World | None) -> str:
         lines: list[str] = []
         while world is not None:
-            step = "ended" if world.record == GONE else self._record(world.record).step.value
+            step = (
+                "ended" if world.record == GONE else self._objects.record(world.record).step.value
+            )
             acts = [
                 (("look", "doing", "read")[kind], fresh, self._objects[index])
                 for kind, fresh, index in world.acts
             ]
-            lines.append(f"{step}: {self._cluster(world.cluster)} acts={acts}")
+            lines.append(f"{step}: {self._objects.cluster(world.cluster)} acts={acts}")
             world = self._parents[world]
         return "\n".join(reversed(lines))
 
@@ -163,45 +128,20 @@ class Model:
             trigger_iops=9000.0,
         )
         return World(
-            cluster=self._index(migration_cluster.start(self._bounds.replicas_count)),
-            record=self._index(record),
+            cluster=self._objects.index(migration_cluster.start(self._bounds.replicas_count)),
+            record=self._objects.index(record),
             faults_left=self._bounds.faults_count,
             meddling_left=self._bounds.meddling_count,
         )
-
-    def _index(self, thing: object) -> int:
-        found = self._indices.get(thing)
-        if found is None:
-            found = self._indices[thing] = len(self._objects)
-            self._objects.append(thing)
-        return found
-
-    def _cluster(self, index: int) -> migration_cluster.Cluster:
-        found = self._objects[index]
-        assert isinstance(found, migration_cluster.Cluster), found
-        return found
-
-    def _record(self, index: int) -> migration.Record:
-        found = self._objects[index]
-        assert isinstance(found, migration.Record), found
-        return found
-
-    def _is_write(self, index: int) -> bool:
-        return isinstance(self._objects[index], migration.Advance | migration.End)
-
-    def _shown_of(self, cluster: int) -> int:
-        found = self._shown.get(cluster)
-        if found is None:
-            shown = migration_cluster.shown(self._cluster(cluster))
-            found = self._shown[cluster] = self._index(shown)
-        return found
 
     # -- what may happen next -------------------------------------------------------------------
 
     def _successors(self, world: World) -> Iterator[World]:
         if self._rules.kills_are_moves:
             for position in range(len(world.acts)):
-                yield _acting(world, world.acts[:position] + world.acts[position + 1 :])
+                yield migration_world.acting(
+                    world, world.acts[:position] + world.acts[position + 1 :]
+                )
         for event in self._events(world):
             yield from self._followed(world, event)
 
@@ -225,8 +165,10 @@ class Model:
         if self._rules.record_read_first:
             return READ, True, world.record
         if not self._rules.looks_are_cached:
-            return LOOK, True, self._shown_of(world.cluster)
-        cached = self._index(migration_cluster.UNKNOWN) if world.cache == GONE else world.cache
+            return LOOK, True, self._objects.shown_of(world.cluster)
+        cached = (
+            self._objects.index(migration_cluster.UNKNOWN) if world.cache == GONE else world.cache
+        )
         return LOOK, world.cache_is_fresh, cached
 
     def _accepted(self, world: World, act: Act) -> tuple[int, ...]:
@@ -246,27 +188,27 @@ class Model:
             commands: tuple[Act, ...] = ()
             if act[0] != DOING:
                 commands = tuple(
-                    (DOING, True, index) for index in accepted if not self._is_write(index)
+                    (DOING, True, index) for index in accepted if not self._objects.is_write(index)
                 )
             found = self._known_prospects[key] = (accepted, (act, *commands))
         return found
 
     def _accepting(self, world: World, act: Act) -> Iterator[int]:
         kind, fresh, index = act
-        exists = self._cluster(world.cluster).exists
+        exists = self._objects.cluster(world.cluster).exists
         if kind == DOING:
             if exists:
                 yield index
             return
         if kind == READ:
-            record, seen = index, self._shown_of(world.cluster)
+            record, seen = index, self._objects.shown_of(world.cluster)
             volume_fresh, record_fresh = True, fresh
         else:
             record, seen = world.record, index
             volume_fresh, record_fresh = fresh, True
         commands = exists and (volume_fresh or not self._rules.versions_checked)
         for verdict in self._verdicts(world, record, seen=seen):
-            if record_fresh if self._is_write(verdict) else commands:
+            if record_fresh if self._objects.is_write(verdict) else commands:
                 yield verdict
 
     def _possible(self, world: World) -> tuple[Act, ...]:
@@ -290,13 +232,18 @@ class Model:
             for count in range(event.free_count + 1):
                 for new in itertools.combinations_with_replacement(begun, count):
                     acts = [act for act in (*old, *new) if act is not None]
-                    yield _acting(event.after, tuple(sorted(acts)))
+                    yield migration_world.acting(event.after, tuple(sorted(acts)))
 
-    def _aged(self, act: Act, event: Event, nothing_new: Sequence[Act]) -> Act | None:
+    def _aged(
+        self,
+        act: Act,
+        event: Event,
+        nothing_new: Sequence[Act],
+    ) -> Act | None:
         """An act after an event; None if it can have no effect that one begun now has not."""
         kind, fresh, index = act
         if event.record_changed and kind != READ:
-            index = self._outdated(index)
+            index = self._objects.outdated(index)
         stale = event.volume_changed and self._rules.versions_checked
         if kind == LOOK:
             if event.after.record == GONE or (LOOK, True, index) in nothing_new:
@@ -319,19 +266,23 @@ class Model:
             for now_seconds in (EARLY_SECONDS, LATE_SECONDS):
                 verdict = self._verdict(world, record, seen=seen, now_seconds=now_seconds)
                 if not isinstance(verdict, migration.Wait):
-                    indices[self._index(verdict)] = None
+                    indices[self._objects.index(verdict)] = None
                 if self._rules.acts_before_writing and isinstance(verdict, migration.Advance):
-                    written = self._index(verdict.record)
+                    written = self._objects.index(verdict.record)
                     early = self._verdict(world, written, seen=seen, now_seconds=now_seconds)
                     if isinstance(early, migration.Command):
-                        indices[self._index(early)] = None
+                        indices[self._objects.index(early)] = None
             found = self._decisions[key] = tuple(indices)
         return found
 
     def _verdict(
         self, world: World, record: int, *, seen: int, now_seconds: float
     ) -> migration.Verdict:
-        held, cluster, rules = self._record(record), self._cluster(seen), self._rules
+        held, cluster, rules = (
+            self._objects.record(record),
+            self._objects.cluster(seen),
+            self._rules,
+        )
         seals = cluster.seals
         if rules.seal_not_awaited or (rules.any_seal_will_do and seals):
             seals = (held.seal,)
@@ -359,18 +310,18 @@ class Model:
 
     def _carried_out(self, world: World, index: int) -> Event:
         verdict = self._objects[index]
-        cluster = self._cluster(world.cluster)
+        cluster = self._objects.cluster(world.cluster)
         judged = self._rules.history_judged
         if isinstance(verdict, migration.Advance):
-            world = world._replace(cluster=self._outdated(world.cluster))
-            record = self._index(verdict.record)
-            return _written(world, record=record)._replace(record_changed=True)
+            world = world._replace(cluster=self._objects.outdated(world.cluster))
+            record = self._objects.index(verdict.record)
+            return migration_world.written(world, record=record)._replace(record_changed=True)
         if isinstance(verdict, migration.End):
             self.ends[verdict] += 1
             if judged:
                 migration_promises.history_is_true(cluster, verdict)
-            world = world._replace(cluster=self._outdated(world.cluster))
-            return _written(world, record=GONE)._replace(record_changed=True)
+            world = world._replace(cluster=self._objects.outdated(world.cluster))
+            return migration_world.written(world, record=GONE)._replace(record_changed=True)
         assert isinstance(verdict, migration.Command)
         if world.record == GONE and judged:
             migration_promises.nothing_after_the_end(verdict)
@@ -386,30 +337,12 @@ class Model:
                     start_count = self._bounds.replicas_count
                     migration_promises.removal(cluster, verdict, start_count=start_count)
                     after = after._replace(leaving=replica_id)
-        return _changed(world, self._settled(after))
+        return migration_world.changed(world, self._settled(after))
 
     def _settled(self, cluster: migration_cluster.Cluster) -> int:
         # More than all that there were at the start need not be counted.
         lost = min(cluster.lost, self._bounds.replicas_count)
-        return self._index(migration_cluster.forgets(cluster._replace(lost=lost)))
-
-    def _outdated(self, index: int) -> int:
-        """A cluster, or a command, once the record has changed: no seal is of its revision then.
-
-        Which earlier revision one is of makes no difference, so all revisions are one here.
-        """
-        found = self._after_writing.get(index)
-        if found is None:
-            thing = self._objects[index]
-            if isinstance(thing, migration_cluster.Cluster):
-                thing = thing._replace(seals=self._outdated_seals(thing.seals))
-            elif isinstance(thing, migration.Seal):
-                thing = dataclasses.replace(thing, seals=self._outdated_seals(thing.seals))
-            found = self._after_writing[index] = self._index(thing)
-        return found
-
-    def _outdated_seals(self, seals: tuple[str, ...]) -> tuple[str, ...]:
-        return (OUTDATED_SEAL,) if seals and self._rules.any_seal_will_do else ()
+        return self._objects.index(migration_cluster.forgets(cluster._replace(lost=lost)))
 
     # -- what others do -------------------------------------------------------------------------
 
@@ -418,7 +351,7 @@ class Model:
         moves = self._moves.get(key)
         if moves is None:
             found = migration_cluster.moves(
-                self._cluster(world.cluster),
+                self._objects.cluster(world.cluster),
                 may_fault=key[1],
                 may_meddle=key[2],
                 manager_chooses=self._rules.manager_chooses,
@@ -430,7 +363,7 @@ class Model:
                 meddling_left=world.meddling_left - move.meddling,
             )
             if move.bumps_version:
-                yield _changed(spent, after)
+                yield migration_world.changed(spent, after)
             else:
                 yield Event(spent._replace(cluster=after))
         if world.meddling_left > 0:
@@ -439,18 +372,18 @@ class Model:
                 spent._replace(policy_wants=not world.policy_wants),
                 spent._replace(preservation=not world.preservation),
             ):
-                yield _written(other, record=world.record)
+                yield migration_world.written(other, record=world.record)
         if self._rules.looks_are_cached and not world.cache_is_fresh:
-            cache = self._shown_of(world.cluster)
+            cache = self._objects.shown_of(world.cluster)
             yield Event(world._replace(cache=cache, cache_is_fresh=True))
 
     # -- what must hold -------------------------------------------------------------------------
 
     def _check(self, world: World) -> None:
-        cluster = self._cluster(world.cluster)
+        cluster = self._objects.cluster(world.cluster)
         migration_promises.copies(cluster, start_count=self._bounds.replicas_count)
         if world.record != GONE and self._rules.history_judged:
-            migration_promises.record_tells(cluster, self._record(world.record))
+            migration_promises.record_tells(cluster, self._objects.record(world.record))
 
     def _check_that_all_end(self) -> None:
         """One operator, undisturbed and past the deadline, ends what it finds, whatever that is."""
@@ -458,7 +391,7 @@ class Model:
         for world in self._parents:
             if world.record == GONE:
                 continue
-            shown = self._shown_of(world.cluster)
+            shown = self._objects.shown_of(world.cluster)
             key = (world.record, shown, world.policy_wants, world.preservation)
             if key not in seen:
                 seen.add(key)
@@ -471,13 +404,13 @@ class Model:
                 case migration.End():
                     return
                 case migration.Advance(record=written):
-                    record, shown = self._index(written), self._outdated(shown)
+                    record, shown = self._objects.index(written), self._objects.outdated(shown)
                 case migration.Seal(seals=seals):
-                    shown = self._index(self._cluster(shown)._replace(seals=seals))
+                    shown = self._objects.index(self._objects.cluster(shown)._replace(seals=seals))
                 case verdict:
                     raise migration_promises.Violation(f"past the deadline still {verdict}")
         raise migration_promises.Violation(
-            f"does not end: {self._record(record)} over {self._cluster(shown)}"
+            f"does not end: {self._objects.record(record)} over {self._objects.cluster(shown)}"
         )
 
     def _check_that_nothing_returns(self) -> None:
@@ -494,22 +427,6 @@ class Model:
         if len(waiting) < len(self._following):
             world = next(each for each in self._following if before_count[each] > 0)
             raise migration_promises.Violation(f"goes round in circles: {self._story(world)}")
-
-
-def _acting(world: World, acts: tuple[Act, ...]) -> World:
-    # By position: most of the time goes into this, and `_replace` takes twice as long.
-    return World(world[0], world[1], acts, *world[3:])
-
-
-def _written(world: World, *, record: int) -> Event:
-    """The policy has another version: whatever else was to be written there is refused."""
-    return Event(world._replace(record=record), policy_changed=True)
-
-
-def _changed(world: World, cluster: int) -> Event:
-    """The volume has another version: commands decided on the old one are refused."""
-    after = world._replace(cluster=cluster, cache_is_fresh=False)
-    return Event(after, volume_changed=True)
 
 
 def _without_prose(verdict: migration.Verdict) -> migration.Verdict:
