@@ -1,8 +1,8 @@
 """Dockerfiles without a container runtime: read, and their commands run in a temporary folder.
 
 What is run are the very lines of the Dockerfile, with its paths moved below the folder, and
-offline: what ``make setup`` and ``make test-kube`` have installed is in uv's cache. Left out is what
-brings the tools, which are here: the Debian packages, pip's uv, the build backend.
+offline: what ``make setup`` and ``make test-kube`` have installed is in uv's cache. Left out is
+what brings the tools, which are here: the Debian packages, pip's uv, the build backend.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 ROOT: Final = pathlib.Path(__file__).resolve().parents[2]
 PREFIX: Final = "/opt/couchestor"
 TOOLS: Final = "/tools/bin/"
-_RUN_SECONDS_MAX: Final = 100.0
+_RUN_SECONDS_MAX: Final = 200.0
 
 
 class Instruction(NamedTuple):

@@ -10,6 +10,9 @@ import pytest
 
 from couchestor_operator.app import command
 
+# Everything is compiled anew, as the Dockerfile says.
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:

@@ -174,6 +174,6 @@ def _of(target: registry.CollectorRegistry) -> dict[str, set[str]]:
         if not isinstance(each, prometheus_client.metrics.MetricWrapperBase):
             continue
         ends = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
-        for end in ends.get(each._type, ("",)):
+        for end in ends.get(each._type or "", ("",)):
             found[each._name + end] = set(each._labelnames)
     return found
