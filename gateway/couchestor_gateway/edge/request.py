@@ -1,4 +1,4 @@
-"""An S3 request as operations see it: who sent it, what it names, what that allows."""
+"""An S3 request as operations see it: its head, its body, and what its sender may do."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from aiohttp import web
 
 from couchestor_domain import access, errors
 from couchestor_domain import objects as records
-from couchestor_gateway.edge import addressing, request_body
-from couchestor_gateway.ports import credentials as credential_port
-from couchestor_gateway.ports import object_store, offloading
+from couchestor_gateway.edge import addressing, request_body, request_head
+from couchestor_gateway.ports import offloading
 from couchestor_gateway.protocol import (
     chunked,
     digests,
@@ -33,30 +32,10 @@ _STREAMING: Final = frozenset(
 _NOTHING: Final = operation_needs.Need(operation_needs.Place.SERVICE)
 
 
-class S3Request:
-    """One request with its stores. A plain slotted class: one is made per request."""
+class S3Request(request_head.RequestHead):
+    """One request with its stores."""
 
-    __slots__ = (
-        "_body",
-        "_bucket_record",
-        "_need",
-        "_offload",
-        "_raw",
-        "_stall_seconds",
-        "amz_names",
-        "body_bytes_max",
-        "bucket",
-        "buckets",
-        "caller",
-        "headers",
-        "identity",
-        "key",
-        "objects",
-        "query",
-        "region",
-        "uploads",
-        "users",
-    )
+    __slots__ = ("_body", "_bucket_record", "_need", "buckets", "objects", "uploads")
 
     def __init__(
         self,
@@ -67,42 +46,33 @@ class S3Request:
         amz_names: Collection[str],
         query: Mapping[str, str],
         identity: request_identity.Identity,
-        users: credential_port.CredentialStore,
-        region: str,
-        buckets: object_store.BucketStore,
-        objects: object_store.ObjectStore,
-        uploads: object_store.UploadStore,
-        offload: offloading.Offload,
-        stall_seconds: float,
-        body_bytes_max: int,
+        services: request_head.Services,
     ) -> None:
-        self._raw = raw
-        self._offload = offload
-        self._stall_seconds = stall_seconds
+        super().__init__(
+            raw,
+            target=target,
+            headers=headers,
+            amz_names=amz_names,
+            query=query,
+            identity=identity,
+            services=services,
+        )
         self._body: request_body.RequestBody | None = None
-        self.body_bytes_max = body_bytes_max
-        self.bucket = target.bucket
-        self.key = target.key
-        self.query = query
-        self.headers = headers
-        """Case-insensitive."""
-        self.amz_names = amz_names
-        """Names of the headers that start with ``x-amz-``, and perhaps others; lower-case."""
-        self.identity = identity
-        credential = identity.credential
-        self.caller: access.Caller = None if credential is None else credential.owner
-        self.users = users
         self._bucket_record: records.BucketRecord | None = None
         self._need = _NOTHING
-        self.region = region
-        self.buckets = buckets
-        self.objects = objects
-        self.uploads = uploads
+        self.buckets = services.buckets
+        self.objects = services.objects
+        self.uploads = services.uploads
 
     @property
     def offload(self) -> offloading.Offload:
         """Where long buffers are hashed."""
-        return self._offload
+        return self._services.offload
+
+    @property
+    def body_bytes_max(self) -> int:
+        """Longest body."""
+        return self._services.body_bytes_max
 
     async def body(self, *, algorithms: tuple[str, ...] = ()) -> request_body.RequestBody:
         """The body as a BodySource; a client that waits for 100 Continue gets it now.
@@ -128,7 +98,7 @@ class S3Request:
                 ``required`` and empty.
         """
         content = b""
-        if self._raw.body_exists:
+        if self.raw.body_exists:
             body = await self._open(
                 xml_reading.DOCUMENT_BYTES_MAX,
                 too_long_code="MaxMessageLengthExceeded",
@@ -138,11 +108,6 @@ class S3Request:
         if required and not content:
             raise s3_error.make("MalformedXML")
         return content
-
-    def location(self) -> str:
-        """The object's address as the client reached it."""
-        raw = self._raw
-        return f"{raw.scheme}://{raw.host}{raw.raw_path.partition('?')[0]}"
 
     @property
     def received_bytes(self) -> int:
@@ -154,17 +119,6 @@ class S3Request:
         """The bucket as it was when ``authorize`` looked at it."""
         assert self._bucket_record is not None, "this operation names no bucket"
         return self._bucket_record
-
-    def account(self) -> str:
-        """Who signed the request. Raises S3Error: AccessDenied if nobody did."""
-        if self.caller is None:
-            raise s3_error.make("AccessDenied")
-        return self.caller
-
-    def display_name(self, user_id: str) -> str:
-        """The name shown for a user: the id of one who is not here any more."""
-        user = self.users.user(user_id)
-        return user_id if user is None else user.display_name
 
     async def authorize(self, need: operation_needs.Need) -> None:
         """Look the bucket up, and stop whoever may not do what an operation needs.
@@ -266,7 +220,7 @@ class S3Request:
         algorithms: tuple[str, ...] = (),
         is_checksummed: bool = True,
     ) -> request_body.RequestBody:
-        headers, raw = self.headers, self._raw
+        headers, raw = self.headers, self.raw
         identity = self.identity
         streaming = identity.payload in _STREAMING
         size_bytes = request_body.announced_bytes(
@@ -287,8 +241,8 @@ class S3Request:
             size_bytes=size_bytes,
             decoder=decoder,
             digester=digester,
-            offload=self._offload,
-            stall_seconds=self._stall_seconds,
+            offload=self._services.offload,
+            stall_seconds=self._services.stall_seconds,
         )
         return self._body
 
