@@ -7,19 +7,25 @@ from typing import Final
 
 from aiohttp import web
 
-from couchestor_domain import access, errors
+from couchestor_domain import errors
 from couchestor_domain import objects as records
-from couchestor_gateway.edge import addressing, request_body, request_head
+from couchestor_gateway.edge import (
+    addressing,
+    authority,
+    request_body,
+    request_facts,
+    request_head,
+)
 from couchestor_gateway.ports import offloading
 from couchestor_gateway.protocol import (
     chunked,
     digests,
     operation_needs,
-    permissions,
     request_identity,
     s3_error,
     xml_reading,
 )
+from couchestor_gateway.protocol.operation_needs import Place
 
 _STREAMING: Final = frozenset(
     {
@@ -29,7 +35,9 @@ _STREAMING: Final = frozenset(
     }
 )
 
-_NOTHING: Final = operation_needs.Need(operation_needs.Place.SERVICE)
+_NOTHING: Final = operation_needs.Need(Place.SERVICE)
+_JUDGED_LATER: Final = (Place.OBJECT, Place.OWN_OBJECT, Place.KEYS)
+"""Of what conditions of a policy ask what is not known before a version or a body is read."""
 
 
 class S3Request(request_head.RequestHead):
@@ -124,14 +132,17 @@ class S3Request(request_head.RequestHead):
         """Look the bucket up, and stop whoever may not do what an operation needs.
 
         What is needed of a version or an upload is judged by ``find_object`` and ``find_upload``,
-        once that has been read.
+        once that has been read, and what of keys in a body by the operation.
 
         Raises:
             NoSuchBucketError
             S3Error: AccessDenied, also where the bucket is not of the owner that is expected.
         """
+        if need.versioned is not None and "versionId" in self.query:
+            need = need.versioned
         self._need = need
-        if need.place is operation_needs.Place.SERVICE:
+        place = need.place
+        if place is Place.SERVICE:
             self.account()
             return
         bucket = await self.buckets.get_bucket(self.bucket)
@@ -139,47 +150,97 @@ class S3Request(request_head.RequestHead):
         expected = self.headers.get("x-amz-expected-bucket-owner")
         if expected is not None and expected != bucket.owner:
             raise s3_error.make("AccessDenied")
-        self.require(need)
+        if bucket.access.policy is None:
+            if not authority.by_lists(bucket, self.caller, need):
+                raise s3_error.make("AccessDenied")
+        elif place not in _JUDGED_LATER and not self.may_all(need):
+            raise s3_error.make("AccessDenied")
 
-    def may(self, need: operation_needs.Need) -> bool:
-        """Whether the caller has what of a need the bucket alone decides."""
-        place, permission = need
-        if place is operation_needs.Place.OWN_BUCKET:
-            return self.caller == self.bucket_record.owner
-        if place is operation_needs.Place.OBJECT or permission is None:
-            return True
-        return permissions.on_bucket(self.bucket_record, self.caller, permission)
+    def may(
+        self,
+        need: operation_needs.Need,
+        *,
+        bucket: records.BucketRecord | None = None,
+        key: str | None = None,
+        version_id: str | None = None,
+        record: records.ObjectRecord | None = None,
+        upload: records.UploadRecord | None = None,
+        prefix: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Whether the caller has what is needed, as far as it can be judged yet.
+
+        Args:
+            bucket: Of what it is needed; the request's own if None. So the key.
+            version_id: The one that is needed by name.
+            record: The version that it is needed of.
+            upload: The upload that it is needed of.
+            prefix: What a listing would be asked for.
+            tags: Those that the request's body gives.
+        """
+        bucket = bucket or self.bucket_record
+        if bucket.access.policy is None:
+            return authority.by_lists(bucket, self.caller, need, record=record, upload=upload)
+        return authority.may(
+            self,
+            bucket,
+            need,
+            key=self.key if key is None else key,
+            facts=request_facts.RequestFacts(
+                self, bucket, record=record, version_id=version_id, prefix=prefix, tags=tags
+            ),
+            record=record,
+            upload=upload,
+        )
+
+    def may_all(
+        self,
+        need: operation_needs.Need,
+        *,
+        key: str | None = None,
+        version_id: str | None = None,
+    ) -> bool:
+        """Whether the caller has what is needed, also for what else the request asks for."""
+        if version_id is None:
+            version_id = self.query.get("versionId")
+        return self.may(need, key=key, version_id=version_id) and all(
+            self.may(further, key=key, version_id=version_id)
+            for asked, further in need.further
+            if request_facts.asks_for(self, asked)
+        )
 
     def require(self, need: operation_needs.Need) -> None:
         """Stop whoever has not what ``may`` judges. Raises S3Error: AccessDenied."""
         if not self.may(need):
             raise s3_error.make("AccessDenied")
 
-    async def find_object(self, version_id: str | None = None) -> records.ObjectRecord:
+    async def find_object(
+        self, version_id: str | None = None, *, tags: Mapping[str, str] | None = None
+    ) -> records.ObjectRecord:
         """The version that the request names, the current one by default, if the operation may
         have it.
+
+        Args:
+            tags: Those that the request's body gives it.
 
         Raises:
             NoSuchKeyError, NoSuchVersionError, DeleteMarkerError
             S3Error: AccessDenied, also for what is missing where the caller may not list.
         """
-        assert self._need.permission is not None, "the operation needs no version"
-        return await self.readable_object(
-            self.bucket_record,
-            self.key,
-            version_id=version_id,
-            permission=self._need.permission,
+        return await self.usable_object(
+            self.bucket_record, self.key, version_id=version_id, need=self._need, tags=tags
         )
 
-    async def readable_object(
+    async def usable_object(
         self,
         bucket: records.BucketRecord,
         key: str,
         *,
         version_id: str | None,
-        permission: access.Permission,
+        need: operation_needs.Need,
+        tags: Mapping[str, str] | None = None,
     ) -> records.ObjectRecord:
-        """A version in any bucket, if the caller has a permission on it.
+        """A version in any bucket, if the caller has what is needed of it.
 
         Raises:
             As ``find_object``.
@@ -190,10 +251,15 @@ class S3Request(request_head.RequestHead):
             )
         except (errors.NoSuchKeyError, errors.NoSuchVersionError, errors.DeleteMarkerError):
             # As S3: what there is not is told to those who could list what there is.
-            if permissions.on_bucket(bucket, self.caller, access.Permission.READ):
+            facts = request_facts.RequestFacts(self, bucket, version_id=version_id, tags=tags)
+            if not authority.is_denied(self, bucket, need, key=key, facts=facts) and self.may(
+                operation_needs.FIND, bucket=bucket, prefix=key
+            ):
                 raise
             raise s3_error.make("AccessDenied") from None
-        if not permissions.on_object(bucket, record, self.caller, permission):
+        if not self.may(
+            need, bucket=bucket, key=key, version_id=version_id, record=record, tags=tags
+        ):
             raise s3_error.make("AccessDenied")
         return record
 
@@ -207,8 +273,15 @@ class S3Request(request_head.RequestHead):
         upload = await self.uploads.get_upload(
             bucket=self.bucket, key=self.key, upload_id=self.query["uploadId"]
         )
-        caller = self.caller
-        if caller is None or caller not in (upload.initiator, self.bucket_record.owner):
+        need, bucket = self._need, self.bucket_record
+        # Whoever goes on with one is its initiator or the bucket's owner, whom a policy also has to
+        # let write; the others are whom it lets, too.
+        may = (
+            self.may(need, upload=upload)
+            if need.permission is None
+            else authority.by_lists(bucket, self.caller, need, upload=upload)
+        )
+        if not may:
             raise s3_error.make("AccessDenied")
         return upload
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from couchestor_domain import access
-from couchestor_gateway.edge import addressing
+from couchestor_domain import access, objects
+from couchestor_gateway.edge import addressing, copy_header
 from couchestor_gateway.ports import clock as clock_port
 from couchestor_gateway.ports import credentials as credential_port
 from couchestor_gateway.ports import object_store, offloading
-from couchestor_gateway.protocol import request_identity, s3_error
+from couchestor_gateway.protocol import request_identity, s3_error, sigv4_claim, tags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,27 @@ class RequestHead:
         self.caller: access.Caller = None if credential is None else credential.owner
         self.users = services.users
         self.region = services.region
+
+    def written_tags(self) -> Mapping[str, str]:
+        """The tags that the request's headers give what it writes.
+
+        Raises:
+            S3Error: InvalidArgument, InvalidTag.
+        """
+        headers = self.headers
+        directive = headers.get("x-amz-tagging-directive", "").upper()
+        if directive != "REPLACE" and copy_header.NAME in headers:
+            # A copy has its source's tags unless it says otherwise.
+            return objects.EMPTY_MAP
+        return tags.of_header(headers.get("x-amz-tagging"))
+
+    def auth_type(self) -> str:
+        """How a signature came, as conditions of policies name it."""
+        return "REST-QUERY-STRING" if "X-Amz-Signature" in self.query else "REST-HEADER"
+
+    def signature_version(self) -> str:
+        """Which it is, as conditions of policies name it."""
+        return sigv4_claim.ALGORITHM
 
     def now_ns(self) -> int:
         """Wall clock, since the Unix epoch."""
