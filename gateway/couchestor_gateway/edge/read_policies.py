@@ -11,8 +11,8 @@ from couchestor_gateway.protocol import s3_error
 from couchestor_gateway.protocol.policy import bucket_policy
 
 LOG: Final = logging.getLogger("couchestor.gateway")
-KEPT_CHARACTERS_MAX: Final = 2 * units.MIB
-"""Of documents. What is made of one takes some 50 times its length at worst, 5 times usually."""
+KEPT_CHARACTERS_MAX: Final = units.MIB
+"""Of documents. What is made of one takes sixty times its length at worst."""
 
 _CLOSED: Final = (
     b'{"Statement": {"Effect": "Deny", "Principal": "*", "Action": "*", "Resource": "*"}}'

@@ -243,7 +243,7 @@ HOSTILE = {
     ),
     "actions": lambda n: document(statement(Action=["s3:*a*e*?*t*"] * n)),
     "statements": lambda n: document(
-        *[statement(Condition={"StringLike": {"aws:Referer": "*a?"}})] * n
+        *[statement(Effect="Deny", Condition={"StringLike": {"aws:Referer": "*a?b"}})] * n
     ),
     "conditions": lambda n: document(
         statement(Condition={"StringLike": {"aws:Referer": ["*a*a*a*b"] * n}})
@@ -254,6 +254,9 @@ HOSTILE = {
     "variables in patterns": lambda n: document(
         statement(Condition={"StringLike": {"aws:Referer": ["*${aws:Referer}?b"] * n}}),
     ),
+    "variables in statements": lambda n: document(
+        *[statement(Effect="Deny", Condition={"StringLike": {"aws:Referer": "*${aws:u}?b"}})] * n
+    ),
 }  # fmt: skip
 
 
@@ -263,7 +266,7 @@ def test_a_policy_written_to_be_slow_is_not(name: str) -> None:
     started = time.process_time()
     asked = bucket_policy.parse(content, bucket=policy_questions.BUCKET)
     parsed = time.process_time()
-    ask(asked, key="a" * 1024, aws__Referer="a" * 4096)
+    ask(asked, key="a" * 1024, aws__Referer="a" * 4096, aws__u="a")
     # On an idle machine 0.1 s at most; trying everything would take years.
     assert parsed - started < 0.7
     assert time.process_time() - parsed < 0.7
