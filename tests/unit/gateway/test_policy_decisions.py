@@ -200,6 +200,12 @@ def test_what_a_key_says_of_one_action_it_does_not_say_of_another() -> None:
     assert ask(tagged, facts={"s3:ExistingObjectTag/open": "yes"}) is OPEN
 
 
+def test_what_is_no_key_fills_nothing_in() -> None:
+    """Else any header of a request would."""
+    asked = policy(statement(Resource=f"{ARN}/${{s3:x-amz-meta-user}}/${{referer}}"))
+    assert ask(asked, key="a/b", facts={"s3:x-amz-meta-user": "a", "referer": "b"}) is OPEN
+
+
 def test_what_goes_beyond_the_bounds_is_denied() -> None:
     asked = policy(statement(Condition={"StringLikeIfExists": {"aws:Referer": "*"}}))
     longest = "x" * evaluation.VALUE_CHARACTERS_MAX

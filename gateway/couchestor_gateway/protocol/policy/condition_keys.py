@@ -116,13 +116,13 @@ def is_known(key: str) -> bool:
 
 
 def applies(key: str, action: str) -> bool:
-    """Whether a key says something of requests for an action."""
+    """Whether a key says something of requests for an action; an unknown one does of none."""
     found = _APPLYING.get(_name(key))
-    return found is None or action in found
+    return is_known(key) if found is None else action in found
 
 
 def applies_to_any(key: str, of: Iterable[str]) -> bool:
-    """Whether it does of any of these actions."""
+    """Whether a known key does of any of these actions."""
     found = _APPLYING.get(_name(key))
     return found is None or not found.isdisjoint(of)
 
