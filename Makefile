@@ -41,7 +41,8 @@ test: setup
 
 # Against a real kube-apiserver: built with Go when it is not in the cache yet, which takes long. In
 # an environment of its own: the Kubernetes client and the S3 clients of the other tests want
-# different versions of python-dateutil.
+# different versions of python-dateutil. Each job has servers of its own, and mostly waits.
+KUBE_JOBS ?= 2
 KUBE_VENV := .venv-kube
 KUBE_STAMP := $(KUBE_VENV)/.installed
 $(KUBE_STAMP): requirements/kube.txt pyproject.toml | python-is-new-enough
@@ -55,7 +56,8 @@ $(KUBE_STAMP): requirements/kube.txt pyproject.toml | python-is-new-enough
 
 test-kube: $(KUBE_STAMP)
 	servers=$$(tests/kube/build_servers.sh) && \
-	  COUCHESTOR_KUBE_SERVERS=$$servers $(KUBE_VENV)/bin/python -m pytest -q tests/kube
+	  COUCHESTOR_KUBE_SERVERS=$$servers $(KUBE_VENV)/bin/python -m pytest -q \
+	  -n $(KUBE_JOBS) --dist loadfile tests/kube
 
 # Crash simulations: SEEDS of each, from FIRST on, of ONLY one (log or node) if that is given, in
 # JOBS processes.

@@ -24,7 +24,7 @@ CouchestorError
 |-- CompressionError      Compression Decompression
 |-- ControlPlaneError     KubernetesApi PrometheusConnection PrometheusQuery PrometheusParse
 |                         DurationParse QuantityParse InvalidSelector InvalidPolicy
-|                         VersionConflict LeaseLost
+|                         VersionConflict LeaseLost MayastorApi
 `-- MigrationError        MigrationInProgress MigrationFailed MigrationTimeout ReplicaSyncFailed
                           NoSuitablePool
 
@@ -403,6 +403,10 @@ class ControlPlaneError(CouchestorError):
 
 class KubernetesApiError(ControlPlaneError, TransientError):
     """The Kubernetes API refused or failed a call; ``context['status']`` is the HTTP status."""
+
+
+class MayastorApiError(ControlPlaneError, TransientError):
+    """Mayastor's REST API refused or failed a call; ``context['status']`` is the HTTP status."""
 
 
 class PrometheusConnectionError(ControlPlaneError, TransientError):

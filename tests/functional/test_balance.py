@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable
 
 import pytest
-from tests.functional import daemon_process, node_command
+from tests.functional import daemon_process, node_command, zone_files
 
 from couchestor_bench import server_process
 
@@ -51,7 +51,7 @@ def test_a_new_device_takes_its_part_and_a_retiring_one_is_emptied(tmp_path: pat
         server.restart()
         _verify(server, objects)
         _wait(server, _is_level)
-        assert len(_shard_zones(seventh)) >= 5
+        assert len(zone_files.with_shards(seventh)) >= 5
         _verify(server, objects)
         assert server.terminate() == 0
 
@@ -61,7 +61,7 @@ def test_a_new_device_takes_its_part_and_a_retiring_one_is_emptied(tmp_path: pat
         # Groups of before that are still open are given up at the next write.
         objects |= _write(server, "after", 2)
         _wait(server, lambda node: "d1" in _balance(node).get("draining", {}))
-        _wait(server, lambda _: not _shard_zones(data_dir / "devices" / "d1"))
+        _wait(server, lambda _: not zone_files.with_shards(data_dir / "devices" / "d1"))
         _verify(server, objects)
         # Nothing depends on it: with two others away as well all is there.
         for name in ("d1", "d0", "d4"):
@@ -84,14 +84,6 @@ def _verify(server: server_process.ServerProcess, objects: dict[str, bytes]) -> 
     for key, body in objects.items():
         read = client.get_object(Bucket=daemon_process.BUCKET, Key=key)["Body"].read()
         assert read == body, f"{key} of {len(body)} bytes differs"
-
-
-def _shard_zones(device: pathlib.Path) -> list[pathlib.Path]:
-    return [
-        path
-        for path in (device / "zones").glob("*.zone")
-        if b"CSTSHARD" in path.read_bytes()[:8192]
-    ]
 
 
 def _balance(node: dict[str, typing.Any]) -> dict[str, typing.Any]:

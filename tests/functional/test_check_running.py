@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterator
 
 import pytest
-from tests.functional import daemon_process, node_command
+from tests.functional import daemon_process, node_command, zone_files
 
 from couchestor_bench import server_process
 
@@ -110,13 +110,14 @@ def _overwriting(server: server_process.ServerProcess) -> Iterator[_Written]:
 
 def _rot_oldest_group(device: pathlib.Path) -> bool:
     """Flip a byte of the first shard of the group that was written first: nothing of it moves."""
-    for path in sorted((device / "zones").glob("*.zone"), key=lambda each: each.stat().st_mtime):
+    shards = zone_files.with_shards(device)
+    found = zone_files.status_of(device)
+    for path in sorted(found.keys() & shards, key=lambda each: found[each].st_mtime):
         with path.open("r+b") as file:
-            content = file.read(16384)
-            at = content.find(b"CSTSHARD")
-            if at < 0:
-                continue
+            at = file.read(16384).find(b"CSTSHARD")
             file.seek(at + 5000)
-            file.write(bytes([content[at + 5000] ^ 0xFF]))
+            byte = file.read(1)[0]
+            file.seek(at + 5000)
+            file.write(bytes([byte ^ 0xFF]))
             return True
     return False

@@ -9,7 +9,7 @@ import shutil
 import typing
 
 import pytest
-from tests.functional import daemon_process, node_command
+from tests.functional import daemon_process, node_command, zone_files
 
 from couchestor_bench import server_process
 
@@ -35,7 +35,8 @@ def _told(words: typing.Mapping[str, str]) -> dict[str, str]:
 
 
 def _zones(device: pathlib.Path) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in (device / "zones").iterdir()}
+    found = zone_files.status_of(device)
+    return {path.name: status.st_size for path, status in found.items()}
 
 
 def _write(server: server_process.ServerProcess, prefix: str) -> dict[str, bytes]:

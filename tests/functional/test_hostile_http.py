@@ -75,8 +75,8 @@ def test_framing_that_two_servers_could_read_differently(
 def test_a_chunk_that_is_none_after_a_refusal(victim: hostile_client.Victim) -> None:
     content = _put(victim, b"Transfer-Encoding: chunked\r\n", b"5\r\nhel")
     with victim.connection() as connection:
-        connection.send(content)
-        assert connection.answer().outcome == ("MissingContentLength", 411)
+        connection.send(content.replace(b"Signature=", b"Signature=0"))
+        assert connection.answer().status == 403
         connection.send(b"lo\r\nzz\r\n" + victim.request("DELETE", "old"))
         assert connection.is_closed()
 

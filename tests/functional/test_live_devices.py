@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Callable
 
 import pytest
-from tests.functional import daemon_process, node_command
+from tests.functional import daemon_process, node_command, zone_files
 
 from couchestor_bench import server_process
 
@@ -78,8 +78,8 @@ def _rows(server: server_process.ServerProcess) -> dict[str, dict[str, typing.An
 def _zones(device: pathlib.Path) -> set[tuple[int, int]]:
     """Of each zone the file that it is, as an emptied one that is written to again is another, and
     its length."""
-    found = (path.stat() for path in (device / "zones").iterdir())
-    return {(status.st_ino, status.st_size) for status in found}
+    found = zone_files.status_of(device)
+    return {(status.st_ino, status.st_size) for status in found.values()}
 
 
 def _wait(what: Callable[[], object], said: Callable[[], object], *, seconds: float = 30.0) -> None:

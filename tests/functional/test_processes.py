@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -18,8 +19,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 _NODE = """
-import asyncio, os, pathlib
+import asyncio, os, pathlib, time
 from couchestor_domain import errors
+
+def load(role):
+    if "LOADED" in os.environ:
+        pathlib.Path(os.environ["LOADED"], role + str(os.getpid())).touch()
 
 def lock_devices(settings):
     return []
@@ -27,6 +32,9 @@ def lock_devices(settings):
 def prepare(settings):
     if settings.region == "refuse":
         raise errors.ForeignDeviceError("device d0 belongs to another node")
+    if settings.region == "long":
+        while not (settings.data_dir / "go-on").exists():
+            time.sleep(0.05)
     return {"devices": 6}
 
 async def run_worker(settings, *, slot, credentials, inbox, ready, stop):
@@ -216,6 +224,39 @@ def test_a_refusal_to_prepare_is_one_line_and_ends(start: Callable[..., Node]) -
     last = json.loads(node.log.read_text().splitlines()[-1])
     assert (last["level"], last["message"]) == ("error", "device d0 belongs to another node")
     assert "Traceback" not in node.log.read_text()
+
+
+@pytest.mark.parametrize("ends", ["goes on", "is stopped", "fails"])
+def test_children_load_while_the_node_is_prepared(
+    start: Callable[..., Node], tmp_path: pathlib.Path, ends: str
+) -> None:
+    loaded = tmp_path / "loaded"
+    loaded.mkdir()
+    node = start(COUCHESTOR_REGION="long", LOADED=str(loaded))
+    pids: dict[str, int] = {}
+    until(lambda: len(list(loaded.iterdir())) == 4, node.log)
+    for path in loaded.iterdir():
+        found = re.fullmatch(r"(\D+)(\d+)", path.name)
+        assert found
+        pids.setdefault(found[1], int(found[2]))
+    assert sorted(pids) == ["maintenance", "prepare", "worker"]
+    assert node.get("/readyz")[1]["reasons"] == ["the node is preparing"]
+    if ends == "goes on":
+        (node.data_dir / "go-on").touch()
+        node.wait_ready()
+        served_by = [child["pid"] for child in node.children().values()]
+        assert pids["worker"] in served_by
+        assert pids["maintenance"] in served_by
+        return
+    if ends == "is stopped":
+        node.process.terminate()
+        assert node.process.wait(10) == 0, node.log.read_text()
+    else:
+        os.kill(pids["prepare"], signal.SIGKILL)
+        assert node.process.wait(10) != 0
+        assert "preparing the store failed (SIGKILL)" in node.log.read_text()
+    assert "Traceback" not in node.log.read_text()
+    assert all(is_gone(int(re.sub(r"\D", "", path.name))) for path in loaded.iterdir())
 
 
 def test_a_crash_storm_is_visible_and_backs_off(start: Callable[..., Node]) -> None:

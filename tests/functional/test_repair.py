@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Callable
 
 import pytest
-from tests.functional import daemon_process, mounted_device, node_command
+from tests.functional import daemon_process, mounted_device, node_command, zone_files
 
 from couchestor_bench import server_process
 
@@ -65,7 +65,7 @@ def test_rot_below_the_page_cache_is_found(tmp_path: pathlib.Path) -> None:
         objects = _write(server, "before", 12)
         mounted_device.run("sync", "-f", str(device))
         # Data or parity, as the device has it; cached from now on.
-        path = _shard_zones(server, "d1")[0]
+        path = zone_files.with_shards(device)[0]
         block = path.read_bytes()[4 * _BLOCK_BYTES : 5 * _BLOCK_BYTES]
         with image.open("r+b") as file, mmap.mmap(file.fileno(), 0) as medium:
             at = medium.find(block)
@@ -169,15 +169,8 @@ def _verify(server: server_process.ServerProcess, objects: dict[str, bytes]) -> 
         assert read == body, f"{key} of {len(body)} bytes differs"
 
 
-def _shard_zones(server: server_process.ServerProcess, device: str) -> list[pathlib.Path]:
-    folder = server.data_dir / "devices" / device / "zones"
-    return [
-        path for path in sorted(folder.glob("*.zone")) if b"CSTSHARD" in path.read_bytes()[:8192]
-    ]
-
-
 def _lose_zones(server: server_process.ServerProcess, device: str) -> int:
-    paths = _shard_zones(server, device)
+    paths = zone_files.with_shards(server.data_dir / "devices" / device)
     for path in paths:
         path.unlink()
     return len(paths)
@@ -186,7 +179,7 @@ def _lose_zones(server: server_process.ServerProcess, device: str) -> int:
 def _rot_blocks(server: server_process.ServerProcess, device: str, rng: random.Random) -> int:
     """Flip a byte in one of a hundred blocks, and in one of every zone at least."""
     count = 0
-    for path in _shard_zones(server, device):
+    for path in zone_files.with_shards(server.data_dir / "devices" / device):
         content = bytearray(path.read_bytes())
         blocks = range(1, len(content) // 4096)
         for block in rng.sample(blocks, max(1, len(blocks) // 100)):

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, TextIO
 
 from couchestor_daemon.adapters import system_clock
 from couchestor_daemon.app import (
+    data_dir_lock,
     device_listing,
     device_set,
     node_check,
@@ -17,7 +18,6 @@ from couchestor_daemon.app import (
     node_file,
     preparation,
     settings,
-    supervisor,
 )
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.services import checkpoint_check, full_check, log_check, pacing
@@ -65,7 +65,7 @@ def check(
             return _of_stopped(
                 told_all, repair=repair, quick=quick, bytes_per_second=bytes_per_second or 0
             )
-    except supervisor.DataDirInUseError as exc:
+    except data_dir_lock.DataDirInUseError as exc:
         if repair:
             raise errors.ConfigurationError(
                 f"the node under {told.data_dir} is running, and repairs by itself what can be "

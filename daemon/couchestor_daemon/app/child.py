@@ -1,7 +1,9 @@
 """A process below the supervisor: prepare, a gateway worker, maintenance, or conclude.
 
 Two inherited pipes of lines: orders (JSON, first the settings; end of file: the supervisor is
-gone), reports (``ready``, ``beat``, ``summary ...``). Errors go to standard error in one line.
+gone, or does without this process), reports (``ready``, ``beat``, ``summary ...``). Errors go to
+standard error in one line. What the role needs is imported before the first order is read: it may
+come much later, once the node is prepared.
 """
 
 from __future__ import annotations
@@ -73,13 +75,17 @@ def main() -> int:
     # The terminal sends Ctrl-C to all; draining in order is the supervisor's work.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the loop handles it
+    node = importlib.import_module(arguments.node_module)
+    node.load(arguments.role)
     orders = os.fdopen(arguments.orders_fd, "rb")
-    first: dict[str, Any] = json.loads(orders.readline())
+    line = orders.readline()
+    if not line:
+        return 0
+    first: dict[str, Any] = json.loads(line)
     told = settings.Settings.from_json(first["settings"])
     logs.configure(json_lines=told.log_json, level=told.log_level)
     reports = _Reports(arguments.reports_fd)
     try:
-        node = importlib.import_module(arguments.node_module)
         if arguments.role == "prepare":
             reports.send("summary " + json.dumps(_plain(node.prepare(told)), default=str))
             return 0

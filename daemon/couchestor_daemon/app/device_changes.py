@@ -14,6 +14,7 @@ from typing import Final
 
 from couchestor_daemon.adapters import directory_device
 from couchestor_daemon.app import (
+    data_dir_lock,
     device_joining,
     device_leaving,
     device_set,
@@ -21,7 +22,6 @@ from couchestor_daemon.app import (
     node_file,
     preparation,
     settings,
-    supervisor,
 )
 from couchestor_daemon.services import device_use
 from couchestor_domain import errors, ids
@@ -53,7 +53,7 @@ def stopped_node(
             "once with `couchestor serve`"
         )
     with contextlib.ExitStack() as stack:
-        stack.callback(os.close, supervisor.lock_data_dir(told, advice=_STOP_FIRST))
+        stack.callback(os.close, data_dir_lock.take(told, advice=_STOP_FIRST))
         told = node_file.with_added_devices(told)
         locked = [path for path in told.device_paths if path != without]
         for fd in device_set.lock_all(locked):

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 from couchestor_daemon.adapters import directory_layout
 from couchestor_daemon.app import (
+    data_dir_lock,
     device_set,
     node_file,
     preparation,
     settings,
-    supervisor,
 )
 from couchestor_domain import errors
 
@@ -33,7 +33,7 @@ def stopped(told: settings.Settings) -> Iterator[settings.Settings]:
         )
     node_file.check_user(told)
     with contextlib.ExitStack() as stack:
-        stack.callback(os.close, supervisor.lock_data_dir(told, advice="stop it first"))
+        stack.callback(os.close, data_dir_lock.take(told, advice="stop it first"))
         told = node_file.with_added_devices(told)
         for fd in device_set.lock_all(told.device_paths):
             stack.callback(os.close, fd)

@@ -17,6 +17,7 @@ from typing import Final
 from couchestor_daemon.app import (
     child_status,
     credentials_file,
+    data_dir_lock,
     descriptors,
     health_server,
     logs,
@@ -57,7 +58,7 @@ def run(
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(reserve_port(told.host, told.port))
         told = dataclasses.replace(told, port=port.getsockname()[1])
-        data_lock = supervisor.lock_data_dir(told)
+        data_lock = data_dir_lock.take(told)
         stack.callback(os.close, data_lock)
         told = node_file.with_added_devices(told)
         device_locks = list(importlib.import_module(child_module).lock_devices(told))

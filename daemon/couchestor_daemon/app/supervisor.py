@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import collections.abc
-import fcntl
 import json
 import logging
 import os
@@ -62,8 +61,9 @@ class Supervisor:
         on_ready: Called once, when every child serves for the first time.
         on_child_exit: Called with the name of a child that ended.
         reload: Gives the log level to use from now on (SIGHUP).
-        child_module: Module holding ``prepare``, ``run_worker``, ``run_maintenance`` and
-            ``conclude``, which runs once no other child is left after an orderly stop.
+        child_module: Module holding ``load``, which imports what a role needs, ``prepare``,
+            ``run_worker``, ``run_maintenance`` and ``conclude``, which runs once no other child is
+            left after an orderly stop.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class Supervisor:
         self._was_ready = False
         self._manager_knows = False
         self._phase = "preparing"
+        self._prepared = asyncio.Event()
         self._devices = live_devices.LiveDevices(
             told,
             self._ask,
@@ -114,14 +115,23 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, hangup)
         ticker = loop.create_task(self._tick())
         try:
-            if not await self._prepare():
-                return 0 if self._stop.is_set() else 1
-            self._phase = "starting"
-            self._children = [
-                child_place.ChildPlace("worker", i) for i in range(self._told.worker_count)
+            preparing = child_place.ChildPlace("prepare", 0)
+            serving = [
+                *(child_place.ChildPlace("worker", i) for i in range(self._told.worker_count)),
+                child_place.ChildPlace("maintenance", 0),
             ]
-            self._children.append(child_place.ChildPlace("maintenance", 0))
-            keepers = [loop.create_task(self._keep(each)) for each in self._children]
+            self._children = [preparing, *serving]
+            # They load while the node is prepared, and get their first order after it.
+            keepers = [loop.create_task(self._keep(each)) for each in serving]
+            try:
+                if not await self._prepare(preparing):
+                    return 0 if self._stop.is_set() else 1
+                self._children = serving
+                self._phase = "starting"
+                self._prepared.set()
+            finally:
+                if not self._prepared.is_set():
+                    await _abandon(serving, keepers)
             stopping = loop.create_task(self._stop.wait())
             async with control_socket.serving(self._told.data_dir, self._control):
                 await asyncio.wait([stopping, *keepers], return_when=asyncio.FIRST_COMPLETED)
@@ -140,9 +150,7 @@ class Supervisor:
             for each in self._children:
                 each.signal(signal.SIGKILL)
 
-    async def _prepare(self) -> bool:
-        preparing = child_place.ChildPlace("prepare", 0)
-        self._children = [preparing]
+    async def _prepare(self, preparing: child_place.ChildPlace) -> bool:
         code = await self._run_once(preparing)
         self._board.describe(preparing.summary)
         if code not in (0, child.REFUSED_EXIT) and not self._stop.is_set():
@@ -166,10 +174,8 @@ class Supervisor:
             )
 
     async def _keep(self, each: child_place.ChildPlace) -> None:
-        loop = asyncio.get_running_loop()
         while not self._stop.is_set():
             each.state = "starting"
-            each.began = loop.time()
             code = await self._run_once(each)
             self._on_child_exit(each.name)
             each.state = "stopped"
@@ -221,19 +227,12 @@ class Supervisor:
             os.close(orders_read)
             os.close(reports_write)
         each.orders_fd = orders_write
-        each.last_beat = asyncio.get_running_loop().time()
-        # Through a pipe: an environment or command line can be read by others.
-        first = {
-            "settings": self._devices.told.to_json(),
-            "held_devices": sorted(self._devices.held),
-            "access_key": self._root.access_key,
-            "secret_key": self._root.secret_key,
-        }
         reports = asyncio.create_task(self._read_reports(each, reports_read))
-        if self._stop.is_set() and each.role != "conclude":
-            each.signal(signal.SIGTERM)  # the order to stop came while this one was being started
         try:
-            each.order(first)
+            if each.role in ("worker", "maintenance"):
+                await self._prepared.wait()
+            each.began = each.last_beat = asyncio.get_running_loop().time()
+            self._give_first_order(each)
             code = await each.process.wait()
             await reports
             return code
@@ -241,6 +240,18 @@ class Supervisor:
             reports.cancel()
             each.ended()
             os.close(orders_write)
+
+    def _give_first_order(self, each: child_place.ChildPlace) -> None:
+        if self._stop.is_set() and each.role != "conclude":
+            each.signal(signal.SIGTERM)  # the order to stop came while this one was being started
+        # Through a pipe: an environment or command line can be read by others.
+        first = {
+            "settings": self._devices.told.to_json(),
+            "held_devices": sorted(self._devices.held),
+            "access_key": self._root.access_key,
+            "secret_key": self._root.secret_key,
+        }
+        each.order(first)
 
     async def _read_reports(self, each: child_place.ChildPlace, fd: int) -> None:
         loop = asyncio.get_running_loop()
@@ -307,7 +318,7 @@ class Supervisor:
             silent = False
             for each in self._children:
                 quiet_seconds = loop.time() - each.last_beat
-                if each.process is None or each.role == "prepare" or self._stop.is_set():
+                if each.process is None or not self._prepared.is_set() or self._stop.is_set():
                     continue
                 if quiet_seconds > SILENT_SECONDS_MAX:
                     _log.error("child hangs, killing it", extra={"child": each.name})
@@ -347,10 +358,11 @@ class Supervisor:
             _log.error("reload refused, the old settings stay", extra={"reason": exc.message})
             return
         logging.getLogger().setLevel(level.upper())
+        if not self._prepared.is_set():
+            return
         for each in self._children:
-            if each.role != "prepare":
-                each.order({"log_level": level})
-                each.signal(signal.SIGHUP)
+            each.order({"log_level": level})
+            each.signal(signal.SIGHUP)
 
     async def _drain(self, keepers: list[asyncio.Task[None]]) -> bool:
         """True when every child ended by itself."""
@@ -368,33 +380,13 @@ class Supervisor:
         return not late and not self._forced
 
 
-class DataDirInUseError(errors.ConfigurationError):
-    """A daemon holds the data directory: it runs, or is about to."""
-
-
-def lock_data_dir(
-    told: settings.Settings, *, advice: str = "choose another with --data-dir"
-) -> int:
-    """Take the data directory for this node alone; the lock lives as long as the descriptor.
-
-    Args:
-        advice: What the refusal tells a person to do when another daemon has it.
-
-    Raises:
-        DataDirInUseError: another daemon has it.
-        ConfigurationError: it cannot be made or opened.
-    """
-    path = told.data_dir / "couchestord.lock"
-    try:
-        told.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as exc:
-        raise errors.ConfigurationError(f"cannot use {told.data_dir}: {exc.strerror}") from exc
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        os.close(fd)
-        raise DataDirInUseError(
-            f"another couchestor daemon uses {told.data_dir}; {advice}"
-        ) from exc
-    return fd
+async def _abandon(
+    children: list[child_place.ChildPlace], keepers: list[asyncio.Task[None]]
+) -> None:
+    """End children that have been given nothing to do, and those who keep them."""
+    for each in children:
+        each.signal(signal.SIGKILL)
+    await asyncio.gather(*(each.process.wait() for each in children if each.process))
+    for keeper in keepers:
+        keeper.cancel()
+    await asyncio.gather(*keepers, return_exceptions=True)

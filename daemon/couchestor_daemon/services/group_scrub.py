@@ -57,7 +57,9 @@ class GroupScrub:
         self._codec = tools.codecs(
             geometry.StripeGeometry(record.data_shards, record.parity_shards), record.codec_id
         )
-        self._plan = run_plan.RunPlan(tools.media, record, end_bytes=end_bytes, run_bytes=RUN_BYTES)
+        self._plan = run_plan.RunPlan(
+            tools.media, record, end_bytes=end_bytes, run_bytes=RUN_BYTES, past_cache=True
+        )
         self._turns = [asyncio.Lock() for _ in self._zones]
         self._planned: list[group_walk.FoundStripe] = []
         self._suspects: list[Suspect] = []
@@ -127,9 +129,8 @@ class GroupScrub:
             if not self._planned:
                 self.ended = True
                 return False
-        wanted_bytes = run_shards.length_bytes(self._planned) * len(
-            self._zones
-        ) + run_shards.scratch_bytes(self._planned, self.record)
+        scratch_bytes = run_shards.scratch_bytes(self._planned, self.record)
+        wanted_bytes = run_shards.length_bytes(self._planned) * len(self._zones) + scratch_bytes
         memory = (
             self._tools.acquire(wanted_bytes)
             if is_first
@@ -137,29 +138,34 @@ class GroupScrub:
         )
         if memory is None:
             return False
-        verifying.begin(self._verify(self._planned, memory.view), memory)
+        shards = run_shards.RunShards(
+            self._tools,
+            self.record,
+            self._planned,
+            memory=memory.view[: wanted_bytes - scratch_bytes],
+            turns=self._turns,
+            past_cache=True,
+        )
+        start_bytes = self._planned[0].location.stripe_offset_bytes
+        for index, zone in enumerate(self._zones):
+            if self._plan.fill(zone, start_bytes, shards.piece(index)):
+                shards.has_been_read(index)
+        scratch = memory.view[wanted_bytes - scratch_bytes : wanted_bytes]
+        verifying.begin(self._verify(self._planned, shards, scratch), memory)
         self._planned = []
         return True
 
     async def _verify(
-        self, stripes: list[group_walk.FoundStripe], memory: memoryview
+        self,
+        stripes: list[group_walk.FoundStripe],
+        shards: run_shards.RunShards,
+        scratch: memoryview,
     ) -> list[Suspect]:
-        length = run_shards.length_bytes(stripes)
-        shards = run_shards.RunShards(
-            self._tools,
-            self.record,
-            stripes,
-            memory=memory[: length * len(self._zones)],
-            turns=self._turns,
-            past_cache=True,
-        )
         here = self._in_service()
         await shards.fetch(here)
-        wrong = await self._tools.run_codec(
-            self._verdict, shards, here, memory[length * len(self._zones) :]
-        )
+        wrong = await self._tools.run_codec(self._verdict, shards, here, scratch)
         self.found += stripes
-        self.read_bytes += len(here) * length
+        self.read_bytes += len(here) * run_shards.length_bytes(stripes)
         suspects = []
         for number, found in enumerate(stripes):
             headers, offset = shards.headers[number], found.location.stripe_offset_bytes

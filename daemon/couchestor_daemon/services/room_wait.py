@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from couchestor_daemon.ports import clock as clock_port
-from couchestor_daemon.services import room_outlook
 from couchestor_domain import errors
+
+if TYPE_CHECKING:
+    # Leads to the codecs, which what takes only the times above does without.
+    from couchestor_daemon.services import room_outlook
 
 T = TypeVar("T")
 

@@ -102,6 +102,7 @@ class RunShards:
         self._turns = turns
         self._past_cache = past_cache
         self._untried = [index for index in range(len(self._zones)) if index not in absent]
+        self._read_already: set[int] = set()
 
     def piece(self, index: int) -> memoryview:
         """A member's part of all stripes."""
@@ -123,6 +124,10 @@ class RunShards:
 
     # -- reading --------------------------------------------------------------------------------
 
+    def has_been_read(self, index: int) -> None:
+        """The ``piece`` of a member was filled from elsewhere: it needs no read of its own."""
+        self._read_already.add(index)
+
     async def read(self, indexes: Iterable[int]) -> None:
         """Read members that were not tried yet; ``headers`` tells afterwards what verified."""
         chosen = await self.fetch(indexes)
@@ -139,10 +144,11 @@ class RunShards:
             return []
         self._untried = [index for index in self._untried if index not in chosen]
         await self._tools.pace(self._length_bytes * len(chosen))
+        wanted = [index for index in chosen if index not in self._read_already]
         ended = await asyncio.gather(
-            *(self._read_in_turn(index) for index in chosen), return_exceptions=True
+            *(self._read_in_turn(index) for index in wanted), return_exceptions=True
         )
-        for index, outcome in zip(chosen, ended, strict=True):
+        for index, outcome in zip(wanted, ended, strict=True):
             if isinstance(outcome, errors.DeviceStalledError):
                 # The device may fill the member's place yet, when another shard is made there.
                 self._aside[index] = memoryview(mmap.mmap(-1, self._length_bytes))

@@ -41,8 +41,6 @@ class FormBody(request_body.RequestBody):
         "_raw",
     )
 
-    may_end_early = True
-
     def __init__(
         self,
         raw: web.BaseRequest,
@@ -71,6 +69,7 @@ class FormBody(request_body.RequestBody):
             digester=digests.BodyDigester(),
             offload=offload,
             stall_seconds=stall_seconds,
+            may_end_early=True,
         )
 
     async def read_fields(self) -> form_data.FormParser:

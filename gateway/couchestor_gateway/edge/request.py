@@ -85,6 +85,8 @@ class S3Request(request_head.RequestHead):
     async def body(self, *, algorithms: tuple[str, ...] = ()) -> request_body.RequestBody:
         """The body as a BodySource; a client that waits for 100 Continue gets it now.
 
+        Its length may be unknown before its last chunk, as ``Transfer-Encoding: chunked`` allows.
+
         Args:
             algorithms: Checksums to compute even if the client gives none.
 
@@ -92,7 +94,7 @@ class S3Request(request_head.RequestHead):
             S3Error: MissingContentLength, EntityTooLarge, InvalidArgument for a bad length,
                 InvalidDigest and the like for bad digest headers.
         """
-        return await self._open(self.body_bytes_max, algorithms=algorithms)
+        return await self._open(self.body_bytes_max, algorithms=algorithms, needs_length=False)
 
     async def document(self, *, required: bool = False, is_checksummed: bool = True) -> bytes:
         """The whole body of a request that carries an XML document; empty when there is none.
@@ -292,15 +294,21 @@ class S3Request(request_head.RequestHead):
         too_long_code: str = "EntityTooLarge",
         algorithms: tuple[str, ...] = (),
         is_checksummed: bool = True,
+        needs_length: bool = True,
     ) -> request_body.RequestBody:
         headers, raw = self.headers, self.raw
         identity = self.identity
         streaming = identity.payload in _STREAMING
-        size_bytes = request_body.announced_bytes(
-            headers.get("x-amz-decoded-content-length" if streaming else "content-length"),
-            limit_bytes,
-            too_long_code=too_long_code,
-        )
+        length = headers.get("x-amz-decoded-content-length" if streaming else "content-length")
+        # With neither header a request has no body, which is not what its sender meant.
+        is_unknown = length is None and not streaming and "transfer-encoding" in headers
+        if is_unknown and not needs_length:
+            size_bytes = limit_bytes
+        else:
+            is_unknown = False
+            size_bytes = request_body.announced_bytes(
+                length, limit_bytes, too_long_code=too_long_code
+            )
         decoder = None
         if streaming:
             decoder = chunked.ChunkedDecoder(identity, size_bytes, _trailer_names(headers))
@@ -316,6 +324,7 @@ class S3Request(request_head.RequestHead):
             digester=digester,
             offload=self._services.offload,
             stall_seconds=self._services.stall_seconds,
+            may_end_early=is_unknown,
         )
         return self._body
 

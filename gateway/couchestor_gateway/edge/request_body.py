@@ -96,15 +96,16 @@ class Decoder(Protocol):
 class RequestBody:
     """Implements ``ports.object_store.BodySource`` over one aiohttp request.
 
-    ``size_bytes`` is what it must hold to the byte.
+    ``size_bytes`` is what it must hold to the byte, unless it may end early.
 
     Args:
         content: aiohttp's stream of the body as framed by HTTP.
-        size_bytes: Decoded length the client announced.
+        size_bytes: Decoded length the client announced, or the longest that is taken.
         decoder: Removes framing within HTTP's; None for a plain body.
         digester: Receives every decoded byte once, in order.
         offload: Where long views are hashed.
         stall_seconds: Longest wait for the next byte.
+        may_end_early: Whether HTTP's framing alone tells where it ends.
     """
 
     __slots__ = (
@@ -115,11 +116,10 @@ class RequestBody:
         "_offload",
         "_pieces",
         "_stall_seconds",
+        "may_end_early",
         "received_bytes",
         "size_bytes",
     )
-
-    may_end_early = False
 
     def __init__(
         self,
@@ -130,7 +130,9 @@ class RequestBody:
         digester: digests.BodyDigester,
         offload: offloading.Offload,
         stall_seconds: float,
+        may_end_early: bool = False,
     ) -> None:
+        self.may_end_early = may_end_early
         self._content = content
         self.size_bytes = size_bytes
         self._left_bytes = size_bytes
@@ -152,7 +154,7 @@ class RequestBody:
         """
         filled = [view[: await self._fill(view)] for view in views]
         total = sum(map(len, filled))
-        if total < sum(map(len, views)) and self._left_bytes:
+        if total < sum(map(len, views)) and self._left_bytes and not self.may_end_early:
             raise errors.BodyTruncatedError(f"body ended {self._left_bytes} bytes early")
         await digest(self._digester, filled, self._offload)
         return total
@@ -182,7 +184,7 @@ class RequestBody:
 
     async def finish(self) -> objects.BodyDigests:
         """See ``BodySource.finish``."""
-        if self._left_bytes:
+        if self._left_bytes and not self.may_end_early:
             raise errors.BodyTruncatedError(f"{self._left_bytes} bytes of the body are missing")
         decoder = self._decoder
         while not self._content.at_eof():

@@ -36,8 +36,9 @@ class BodySource(Protocol):
     def may_end_early(self) -> bool:
         """Whether the body may be shorter than ``size_bytes`` and whole nevertheless.
 
-        So is a file in a form: what follows it is known only once it has come. The object is as
-        long as what ``readinto`` gave. Elsewhere a body that ends early is truncated.
+        So is a file in a form, what follows it is known only once it has come, and a body of HTTP
+        chunks whose length nothing announces. The object is as long as what ``readinto`` gave.
+        Elsewhere a body that ends early is truncated.
         """
         ...
 

@@ -21,6 +21,7 @@ from couchestor_daemon.adapters import lmdb_index, log_events
 from couchestor_daemon.app import (
     child_status,
     command,
+    data_dir_lock,
     health_server,
     logs,
     metrics,
@@ -227,7 +228,7 @@ def test_metrics_are_counted_by_operation_and_status() -> None:
 def test_what_may_pass_by_itself_is_not_the_exit_status_of_a_mistake(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lock_fd = supervisor.lock_data_dir(settings.Settings(data_dir=tmp_path))
+    lock_fd = data_dir_lock.take(settings.Settings(data_dir=tmp_path))
     words = ["serve", "--port", "0", "--data-dir", str(tmp_path)]
     assert command.main(words) == 1
     assert "another couchestor daemon uses" in capsys.readouterr().err

@@ -10,11 +10,11 @@ import pytest
 
 from couchestor_daemon.app import (
     check_command,
+    data_dir_lock,
     node_check,
     preparation,
     settings,
     stop_mark,
-    supervisor,
 )
 from couchestor_domain import errors, units
 
@@ -34,7 +34,7 @@ def told(tmp_path: pathlib.Path) -> settings.Settings:
 @pytest.fixture
 def running(told: settings.Settings) -> Iterator[settings.Settings]:
     """The same, with its data directory taken as a supervisor does."""
-    fd = supervisor.lock_data_dir(told)
+    fd = data_dir_lock.take(told)
     yield told
     os.close(fd)
 
@@ -81,8 +81,8 @@ def test_a_stopped_node_is_locked_during_the_look(
     honest = node_check.findings
 
     def look(*words: object, **named: object) -> object:
-        with pytest.raises(supervisor.DataDirInUseError):
-            supervisor.lock_data_dir(told)
+        with pytest.raises(data_dir_lock.DataDirInUseError):
+            data_dir_lock.take(told)
         return honest(*words, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(node_check, "findings", look)

@@ -14,6 +14,7 @@ import pytest
 from couchestor_daemon.adapters import directory_layout
 from couchestor_daemon.app import (
     check_command,
+    data_dir_lock,
     device_changes,
     device_listing,
     device_set,
@@ -23,7 +24,6 @@ from couchestor_daemon.app import (
     preparation,
     settings,
     stop_mark,
-    supervisor,
 )
 from couchestor_daemon.formats import media_records
 from couchestor_domain import errors, ids, units
@@ -194,7 +194,7 @@ def test_a_running_node_is_refused_and_unchanged(
     told: settings.Settings, tmp_path: pathlib.Path
 ) -> None:
     before = node_file.path_of(told).read_bytes()
-    lock = supervisor.lock_data_dir(told)
+    lock = data_dir_lock.take(told)
     try:
         with pytest.raises(errors.ConfigurationError, match="stop it, then repeat"):
             device_changes.add(told, _folder(tmp_path / "disk6"))
