@@ -1,7 +1,8 @@
 """What a request says of the keys that conditions of a policy ask for.
 
-Nothing is looked up before it is asked for. A header that comes twice where one is asked for is
-not taken for either: the request is denied.
+Nothing is looked up before it is asked for. A header counts as operations take it, whose reading
+of it a policy is to judge: an empty one is none. One that comes twice where one is asked for is not
+taken for either: the request is denied.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class RequestFacts:
         return None if value is None else (value,)
 
     def _header(self, name: str) -> str | None:
-        return _only(self._head.headers, name)
+        value = _only(self._head.headers, name)
+        return acl_headers.bare(value) if value and name in acl_headers.NAMES else value
 
     def _tags_of(self, name: str) -> Mapping[str, str]:
         if name == "s3:existingobjecttag":
@@ -133,6 +135,10 @@ class RequestFacts:
         source = copy_header.parse(text)
         return f"{source.bucket}/{source.key}"
 
+    def _metadata_directive(self) -> str | None:
+        directive = self._header("x-amz-metadata-directive")
+        return None if directive is None else directive.upper()
+
     def _prefix_asked(self) -> str | None:
         return self._head.query.get("prefix") if self._prefix is None else self._prefix
 
@@ -169,7 +175,7 @@ def _only(headers: Mapping[str, str], name: str) -> str | None:
     found = [value for each, value in headers.items() if each.lower() == name]
     if len(found) > 1:
         raise evaluation.UndecidedError(name)
-    return found[0] if found else None
+    return (found[0].strip() or None) if found else None
 
 
 _READERS: Final[Mapping[str, Callable[[RequestFacts], str | None]]] = MappingProxyType(
@@ -192,7 +198,7 @@ _READERS: Final[Mapping[str, Callable[[RequestFacts], str | None]]] = MappingPro
         "s3:delimiter": lambda facts: facts._head.query.get("delimiter"),
         "s3:if-match": lambda facts: facts._header("if-match"),
         "s3:if-none-match": lambda facts: facts._header("if-none-match"),
-        "s3:max-keys": lambda facts: facts._head.query.get("max-keys"),
+        "s3:max-keys": lambda facts: facts._head.query.get("max-keys") or None,
         "s3:object-lock-legal-hold": lambda facts: facts._header(f"{_LOCK}legal-hold"),
         "s3:object-lock-mode": lambda facts: facts._header(f"{_LOCK}mode"),
         "s3:object-lock-remaining-retention-days": RequestFacts._remaining_days,
@@ -208,6 +214,7 @@ _READERS: Final[Mapping[str, Callable[[RequestFacts], str | None]]] = MappingPro
         "s3:versionid": lambda facts: facts._version_id,
         "s3:x-amz-content-sha256": RequestFacts._content_sha256,
         "s3:x-amz-copy-source": RequestFacts._copy_source,
+        "s3:x-amz-metadata-directive": RequestFacts._metadata_directive,
     }
 )
 """Keys that are not the name of a header or a tag."""

@@ -15,11 +15,11 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         await request.document(required=True), tags_max=tags.OBJECT_TAGS_MAX
     )
     given = tags.checked(pairs, count_max=tags.OBJECT_TAGS_MAX)
-    await request.find_object(version_id, tags=given)
+    judged = await request.find_object(version_id, tags=given)
     record = await request.objects.set_tags(
         bucket=request.bucket,
         key=request.key,
-        version_id=version_id,
+        version_id=versions.judged(judged, version_id),
         tags=given,
         bucket_owner=request.bucket_record.owner,
     )

@@ -159,7 +159,7 @@ NEEDS: Final[Mapping[str, Need]] = MappingProxyType(
         # And READ_SOURCE of the source.
         "CopyObject": _WRITE,
         "DeleteObject": DELETE_KEY,
-        "DeleteObjects": DELETE_KEY._replace(place=Place.KEYS),
+        "DeleteObjects": DELETE_KEY._replace(place=Place.KEYS, versioned=None),
         "CreateMultipartUpload": _WRITE,
         "UploadPart": _upload(Permission.WRITE, "PutObject"),
         # And READ_SOURCE of the source.

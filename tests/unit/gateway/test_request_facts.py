@@ -198,6 +198,30 @@ def test_tags() -> None:
     assert _values("s3:x-amz-copy-source", _head(copying)) == ["books/é"]
 
 
+def test_a_header_counts_as_operations_take_it() -> None:
+    head = _head(
+        {
+            "x-amz-acl": "public-read, ",
+            "x-amz-grant-read": " id=ada,",
+            "x-amz-metadata-directive": "replace",
+            "If-None-Match": "",
+            "Referer": " ",
+            "x-amz-storage-class": "",
+        },
+        query={"max-keys": ""},
+    )
+    for key, values in (
+        ("s3:x-amz-acl", ["public-read"]),
+        ("s3:x-amz-grant-read", ["id=ada"]),
+        ("s3:x-amz-metadata-directive", ["REPLACE"]),
+        ("s3:if-none-match", None),
+        ("aws:Referer", None),
+        ("s3:x-amz-storage-class", None),
+        ("s3:max-keys", None),
+    ):
+        assert _values(key, head) == values, key
+
+
 def test_a_header_that_comes_twice_is_not_taken_for_either() -> None:
     twice = multidict.CIMultiDict([("x-amz-acl", "private"), ("X-Amz-Acl", "public-read")])
     with pytest.raises(evaluation.UndecidedError):

@@ -7,11 +7,13 @@ id, alone or in ARNs:
     "arn:aws:iam:::user/<id>"       what ``aws:PrincipalArn`` says of a user
     "arn:aws:iam::<id>:root"
 
-Users of other accounts, roles and services may be named and are nobody here.
+Other accounts, by their twelve digits or in ARNs, their users and roles, and services may be named
+and are nobody here.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
@@ -20,7 +22,8 @@ from couchestor_gateway.protocol.policy import policy_json
 
 _IAM: Final = "arn:aws:iam:"
 _STS: Final = "arn:aws:sts:"
-_ELSEWHERE: Final = ("user/", "role/", "group/", "federated-user/", "assumed-role/", "root")
+_NAMED: Final = ("user/", "role/", "federated-user/", "assumed-role/")
+_ACCOUNT: Final = re.compile("[0-9]{12}")
 
 IsUser = Callable[[str], bool]
 
@@ -79,12 +82,14 @@ def invalid() -> Exception:
 
 
 def _of_aws(text: str, is_user: IsUser | None) -> set[str]:
+    if _ACCOUNT.fullmatch(text):
+        return {text}
     if not text.startswith("arn:"):
         return {_known(text, is_user)}
     if not text.startswith((_IAM, _STS)) or "*" in text or "?" in text:
         raise invalid()
     _, _, service, region, account, resource = (text.split(":", 5) + [""] * 5)[:6]
-    if region or not resource.startswith(_ELSEWHERE):
+    if region or not (resource == "root" or resource.startswith(_NAMED)):
         raise invalid()
     if service == "iam" and not account and resource.startswith("user/"):
         return {_known(resource.removeprefix("user/"), is_user)}
