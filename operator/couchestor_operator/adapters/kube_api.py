@@ -273,7 +273,7 @@ def _client(access: kube_access.Access | kube_config.Access) -> Any:
         ) from exc
 
 
-class _AnyGroupClient(kube_client.ApiClient):  # type: ignore[misc]
+class _AnyGroupClient(kube_client.ApiClient):  # type: ignore[misc]  # it has no types
     """The client, whose calls for custom objects reach those of the core, too."""
 
     async def param_serialize(self, **request: Any) -> Any:
