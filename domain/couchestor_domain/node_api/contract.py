@@ -1,0 +1,138 @@
+"""The HTTP contract of the node API: paths, headers, what each status means.
+
+================================================  =====================  ==========================
+request                                           body                   answers of success
+================================================  =====================  ==========================
+``GET /couchestor/node/v1/state``                                        200 NodeRecord; 304
+``GET /couchestor/node/v1/shards?since=R``                               200 ShardPage
+``PUT /couchestor/node/v1/groups/STRIPE``         Assignment             201 taken, 200 as it was
+``DELETE /couchestor/node/v1/groups/STRIPE?``                            204 released, or not there
+``generation=G``
+``PUT /couchestor/node/v1/encodings/VOLUME``      EncodingRequest        201 taken, 200 as it was:
+                                                                         EncodingState
+``GET /couchestor/node/v1/encodings/VOLUME``                             200 EncodingState
+================================================  =====================  ==========================
+
+Every request names the node that is meant (``Couchestor-Node``) and, where the node wants it, a
+bearer token. The state carries its revision as a strong ETag; ``If-None-Match`` with it is answered
+by 304 as long as nothing has changed. What was answered by 200, 201 or 204 is durable on the node.
+
+Everything may be sent again: a PUT is what it was the first time if generation and content are
+those that the node has (``usable`` may only become true within a generation), and replaces what is
+of a lower generation. A refusal is a Complaint; an answer of another kind is none of a node.
+"""
+
+from __future__ import annotations
+
+import enum
+import urllib.parse
+from dataclasses import dataclass
+from typing import Final
+
+from couchestor_domain import units
+from couchestor_domain.node_api import fields
+
+ROOT: Final = "/couchestor/node/v1"
+STATE_PATH: Final = f"{ROOT}/state"
+SHARDS_PATH: Final = f"{ROOT}/shards"
+GROUPS_PATH: Final = f"{ROOT}/groups"
+ENCODINGS_PATH: Final = f"{ROOT}/encodings"
+NODE_HEADER: Final = "Couchestor-Node"
+CONTENT_TYPE: Final = "application/json"
+COMPLAINT_BYTES_MAX: Final = 64 * units.KIB
+
+
+class Refusal(enum.Enum):
+    """Why a node did nothing."""
+
+    MALFORMED = "Malformed"
+    """The request does not fit; it never will."""
+    UNAUTHORIZED = "Unauthorized"
+    FORBIDDEN = "Forbidden"
+    UNKNOWN = "Unknown"
+    """It has no such encoding, or no such path."""
+    STALE_GENERATION = "StaleGeneration"
+    """It has a higher one."""
+    DIFFERENT_CONTENT = "DifferentContent"
+    """It has that very generation with another content."""
+    ZONE_TAKEN = "ZoneTaken"
+    """The zone holds something else, or was never offered."""
+    HOLDS_DATA = "HoldsData"
+    """The shard is part of a group that is not whole without it."""
+    SINCE_TOO_OLD = "SinceTooOld"
+    """It no longer knows what was released since: begin at 0."""
+    WRONG_NODE = "WrongNode"
+    """Another node is meant."""
+    NO_ROOM = "NoRoom"
+    BUSY = "Busy"
+    """Later: see Retry-After."""
+
+
+STATUS_OF: Final = {
+    Refusal.MALFORMED: 400,
+    Refusal.UNAUTHORIZED: 401,
+    Refusal.FORBIDDEN: 403,
+    Refusal.UNKNOWN: 404,
+    Refusal.STALE_GENERATION: 409,
+    Refusal.DIFFERENT_CONTENT: 409,
+    Refusal.ZONE_TAKEN: 409,
+    Refusal.HOLDS_DATA: 409,
+    Refusal.SINCE_TOO_OLD: 410,
+    Refusal.WRONG_NODE: 421,
+    Refusal.NO_ROOM: 507,
+    Refusal.BUSY: 503,
+}
+"""The HTTP status of each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complaint:
+    """The body of a refusal."""
+
+    refusal: Refusal
+    message: str
+    """For people: what is wrong, and what to do."""
+
+
+def encode_complaint(complaint: Complaint) -> bytes:
+    """As it is sent."""
+    return fields.written(
+        "Complaint", {"refusal": complaint.refusal.value, "message": complaint.message}
+    )
+
+
+def decode_complaint(body: bytes | bytearray) -> Complaint:
+    """A refusal as another machine sent it.
+
+    Raises:
+        NodeRecordError: it is none of a node.
+    """
+    read = fields.opened(body, kind="Complaint", bytes_max=COMPLAINT_BYTES_MAX)
+    found = Complaint(refusal=read.choice("refusal", Refusal), message=read.text("message"))
+    read.end()
+    return found
+
+
+def shards_path(since: int) -> str:
+    """What changed after a revision; 0: everything."""
+    return f"{SHARDS_PATH}?since={since}"
+
+
+def group_path(stripe: str) -> str:
+    """A stripe group."""
+    return f"{GROUPS_PATH}/{urllib.parse.quote(stripe, safe='')}"
+
+
+def release_path(stripe: str, *, generation: int) -> str:
+    """A stripe group that the node is to let go, if it goes by that generation or a lower one."""
+    return f"{group_path(stripe)}?generation={generation}"
+
+
+def encoding_path(volume: str) -> str:
+    """A volume to encode."""
+    return f"{ENCODINGS_PATH}/{urllib.parse.quote(volume, safe='')}"
+
+
+def etag_of(revision: int) -> str:
+    """Of the state at a revision."""
+    return f'"{revision}"'
