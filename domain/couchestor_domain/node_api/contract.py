@@ -19,7 +19,10 @@ by 304 as long as nothing has changed. What was answered by 200, 201 or 204 is d
 
 Everything may be sent again: a PUT is what it was the first time if generation and content are
 those that the node has (``usable`` may only become true within a generation), and replaces what is
-of a lower generation. A refusal is a Complaint; an answer of another kind is none of a node.
+of a lower generation. Shards that a newer generation has elsewhere stay as they are, of the
+generation that they were assigned by, until a DELETE says that the group is whole at generation G:
+it lets go of all shards of lower generations, and is refused where there is one of G or above. A
+refusal is a Complaint; an answer of another kind is none of a node.
 """
 
 from __future__ import annotations
@@ -58,7 +61,7 @@ class Refusal(enum.Enum):
     ZONE_TAKEN = "ZoneTaken"
     """The zone holds something else, or was never offered."""
     HOLDS_DATA = "HoldsData"
-    """The shard is part of a group that is not whole without it."""
+    """The shard is of that generation, or of a higher one."""
     SINCE_TOO_OLD = "SinceTooOld"
     """It no longer knows what was released since: begin at 0."""
     WRONG_NODE = "WrongNode"
@@ -124,7 +127,7 @@ def group_path(stripe: str) -> str:
 
 
 def release_path(stripe: str, *, generation: int) -> str:
-    """A stripe group that the node is to let go, if it goes by that generation or a lower one."""
+    """A stripe group that is whole at a generation, so that shards of lower ones may go."""
     return f"{group_path(stripe)}?generation={generation}"
 
 

@@ -128,13 +128,6 @@ def count_item(value: object, path: str) -> int:
     return value
 
 
-def name_item(value: object, path: str) -> str:
-    """An item of a list of names."""
-    if not isinstance(value, str) or len(value) > NAME_LENGTH_MAX or _NAME.fullmatch(value) is None:
-        refuse(path, f"must be a lower-case name of at most {NAME_LENGTH_MAX} characters")
-    return value
-
-
 def is_name(text: str) -> bool:
     """Whether a text can be a name in a record."""
     return len(text) <= NAME_LENGTH_MAX and _NAME.fullmatch(text) is not None

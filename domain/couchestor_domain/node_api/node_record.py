@@ -13,7 +13,7 @@ from couchestor_domain.node_api import fields
 DEVICES_COUNT_MAX: Final = 256
 OFFERED_ZONES_COUNT_MAX: Final = 1024
 WRITERS_COUNT_MAX: Final = 256
-OPEN_GROUPS_COUNT_MAX: Final = 256
+WRITER_GROUPS_COUNT_MAX: Final = 256
 WRITER_NAME_LENGTH_MAX: Final = 200
 """So that the names of its groups are names, too."""
 PAGE_GROUPS_COUNT_MAX: Final = 1000
@@ -54,6 +54,20 @@ class DeviceRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WriterGroup:
+    """A stripe group that a writer was given and has not sealed."""
+
+    stripe: str
+    """Name of the group's ECStripe."""
+    generation: int
+    """Of the assignment that the writer goes by."""
+    usable: bool
+    """Whether it was told that all members have taken the group; before, it must not open it."""
+    open: bool
+    """Whether it has begun to write there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WriterRecord:
     """One writer of a node."""
 
@@ -61,8 +75,7 @@ class WriterRecord:
     """Of its logical volume; no other writer of any node has it."""
     stripe_id_next: int
     """Neither this number nor a higher one was ever a group of it; below it all are used up."""
-    open_groups: tuple[str, ...]
-    """Names of the stripe groups that it writes to now."""
+    groups: tuple[WriterGroup, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +125,6 @@ class ShardRecord:
     device_id: ids.DeviceId
     offset_bytes: int
     state: ShardState
-    usable: bool
-    """Whether the node was told that all members have taken the group."""
     written_bytes: int
     revision: int
     """Of the node when this last changed; no other shard has the same."""
@@ -155,7 +166,15 @@ def encode(record: NodeRecord) -> bytes:
                 {
                     "name": writer.name,
                     "stripe_id_next": writer.stripe_id_next,
-                    "open_groups": list(writer.open_groups),
+                    "groups": [
+                        {
+                            "stripe": group.stripe,
+                            "generation": group.generation,
+                            "usable": group.usable,
+                            "open": group.open,
+                        }
+                        for group in writer.groups
+                    ],
                 }
                 for writer in record.writers
             ],
@@ -202,7 +221,6 @@ def encode_page(page: ShardPage) -> bytes:
                     "device_id": shard.device_id,
                     "offset_bytes": shard.offset_bytes,
                     "state": shard.state.value,
-                    "usable": shard.usable,
                     "written_bytes": shard.written_bytes,
                     "revision": shard.revision,
                 }
@@ -266,10 +284,24 @@ def _writer(value: object, path: str) -> WriterRecord:
     writer = WriterRecord(
         name=read.name("name", length_max=WRITER_NAME_LENGTH_MAX),
         stripe_id_next=read.count("stripe_id_next"),
-        open_groups=read.each("open_groups", fields.name_item, most=OPEN_GROUPS_COUNT_MAX),
+        groups=read.each("groups", _writer_group, most=WRITER_GROUPS_COUNT_MAX),
     )
     read.end()
     return writer
+
+
+def _writer_group(value: object, path: str) -> WriterGroup:
+    read = fields.Fields(value, path=path)
+    group = WriterGroup(
+        stripe=read.name("stripe"),
+        generation=read.count("generation"),
+        usable=read.flag("usable"),
+        open=read.flag("open"),
+    )
+    read.end()
+    if group.open and not group.usable:
+        read.refuse("open", "must be false of a group that is not usable")
+    return group
 
 
 def _shard(value: object, path: str) -> ShardRecord:
@@ -281,7 +313,6 @@ def _shard(value: object, path: str) -> ShardRecord:
         device_id=read.device_id("device_id"),
         offset_bytes=read.count("offset_bytes"),
         state=read.choice("state", ShardState),
-        usable=read.flag("usable"),
         written_bytes=read.count("written_bytes"),
         revision=read.count("revision"),
     )

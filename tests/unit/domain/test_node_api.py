@@ -50,9 +50,18 @@ NODE: Final = node_record.NodeRecord(
     ),
     writers=(
         node_record.WriterRecord(
-            name="storage-1-w0", stripe_id_next=13, open_groups=("storage-1-w0-12",)
+            name="storage-1-w0",
+            stripe_id_next=14,
+            groups=(
+                node_record.WriterGroup(
+                    stripe="storage-1-w0-12", generation=1, usable=True, open=True
+                ),
+                node_record.WriterGroup(
+                    stripe="storage-1-w0-13", generation=2, usable=False, open=False
+                ),
+            ),
         ),
-        node_record.WriterRecord(name="storage-1-w1", stripe_id_next=0, open_groups=()),
+        node_record.WriterRecord(name="storage-1-w1", stripe_id_next=0, groups=()),
     ),
 )
 PAGE: Final = node_record.ShardPage(
@@ -67,7 +76,6 @@ PAGE: Final = node_record.ShardPage(
             device_id=DEVICE,
             offset_bytes=268_435_456,
             state=node_record.ShardState.SEALED,
-            usable=True,
             written_bytes=268_431_360,
             revision=4700,
         ),
@@ -78,7 +86,6 @@ PAGE: Final = node_record.ShardPage(
             device_id=DEVICE,
             offset_bytes=536_870_912,
             state=node_record.ShardState.ASSIGNED,
-            usable=False,
             written_bytes=0,
             revision=4711,
         ),
@@ -317,6 +324,11 @@ def _changed(name: str, change: Callable[[Any], object]) -> str:
             "node_record",
             lambda it: it["writers"].append(it["writers"][1]),
             "writers names a writer twice",
+        ),
+        (
+            "node_record",
+            lambda it: it["writers"][0]["groups"][1].update(open=True),
+            "groups[1].open must be false of a group that is not usable",
         ),
         (
             "shard_page",
