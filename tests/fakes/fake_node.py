@@ -88,8 +88,8 @@ class FakeNode:
         match request.method, path:
             case "GET", contract.STATE_PATH if not query:
                 return self._state(request)
-            case "GET", contract.SHARDS_PATH if list(query) == ["since"]:
-                page = self.node.page(int(query["since"]))
+            case "GET", contract.SHARDS_PATH if list(query) == ["since", "begun"]:
+                page = self.node.page(int(query["since"]), begun=int(query["begun"]))
                 return _json(200, node_record.encode_page(page))
             case "PUT", contract.GROUPS_PATH if not query:
                 wanted = assignment.decode(body)

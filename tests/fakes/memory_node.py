@@ -16,6 +16,15 @@ ZONE_BYTES: Final = 1 << 20
 TOMBSTONES_COUNT_MAX: Final = 4
 
 
+ShardKey = tuple[str, int, ids.DeviceId, int]
+"""Group, index, device, offset."""
+
+
+def key_of(stripe: str, index: int, place: assignment.ShardPlace) -> ShardKey:
+    """Of a shard that lies where it is to lie."""
+    return (stripe, index, place.device_id, place.offset_bytes)
+
+
 class Refused(Exception):
     """The node does nothing."""
 
@@ -40,6 +49,7 @@ class Writer:
 
     stripe_id_next: int = 0
     groups: dict[str, node_record.WriterGroup] = dataclasses.field(default_factory=dict)
+    sealed: set[str] = dataclasses.field(default_factory=set)
 
 
 class MemoryNode:
@@ -54,7 +64,7 @@ class MemoryNode:
             for number in range(devices_count)
         }
         self.writers = {f"{name}-w0": Writer()}
-        self.shards: dict[tuple[str, int], node_record.ShardRecord] = {}
+        self.shards: dict[ShardKey, node_record.ShardRecord] = {}
         self.assignments: dict[str, assignment.Assignment] = {}
         self.encodings: dict[str, encoding_request.EncodingState] = {}
         self.requests: dict[str, encoding_request.EncodingRequest] = {}
@@ -93,9 +103,9 @@ class MemoryNode:
             ),
         )
 
-    def page(self, since: int, *, shards_count_max: int = 3) -> node_record.ShardPage:
+    def page(self, since: int, *, begun: int, shards_count_max: int = 3) -> node_record.ShardPage:
         """``GET shards``."""
-        if since and since < self._forgotten_revision:
+        if since and begun < self._forgotten_revision:
             raise Refused(contract.Refusal.SINCE_TOO_OLD, "begin at 0")
         changed = sorted(
             (
@@ -127,8 +137,6 @@ class MemoryNode:
             if dataclasses.replace(known, usable=wanted.usable) != wanted:
                 raise Refused(contract.Refusal.DIFFERENT_CONTENT, f"{wanted.stripe} differs")
             wanted = dataclasses.replace(wanted, usable=known.usable or wanted.usable)
-            if wanted == known:
-                return False
         mine = {
             index: place for index, place in enumerate(wanted.shards) if place.node == self.name
         }
@@ -143,14 +151,22 @@ class MemoryNode:
 
     def release(self, stripe: str, *, generation: int) -> None:
         """``DELETE groups``."""
-        live = [
-            (key, shard)
-            for key, shard in self.shards.items()
-            if key[0] == stripe and shard.state is not node_record.ShardState.RELEASED
-        ]
-        if any(shard.generation >= generation for _, shard in live):
-            raise Refused(contract.Refusal.HOLDS_DATA, f"{stripe} is of generation {generation}")
-        for key, shard in live:
+        known = self.assignments.get(stripe)
+        if known is not None and known.generation < generation:
+            raise Refused(
+                contract.Refusal.HOLDS_DATA, f"{stripe} is at generation {known.generation} here"
+            )
+        for key, shard in list(self.shards.items()):
+            if (
+                known is None
+                or key[0] != stripe
+                or shard.state is node_record.ShardState.RELEASED
+                or shard.generation >= generation
+            ):
+                continue
+            place = known.shards[key[1]]
+            if (place.device_id, place.offset_bytes) == (shard.device_id, shard.offset_bytes):
+                continue
             self.devices[shard.device_id].held_zones.discard(shard.offset_bytes // ZONE_BYTES)
             self._put(key, shard, state=node_record.ShardState.RELEASED, written_bytes=0)
         self._forget()
@@ -193,6 +209,16 @@ class MemoryNode:
             if key[0] == stripe and shard.state is not node_record.ShardState.RELEASED:
                 self._put(key, shard, state=state, written_bytes=written_bytes)
 
+    def put_shard(
+        self,
+        key: ShardKey,
+        state: node_record.ShardState,
+        *,
+        written_bytes: int,
+    ) -> None:
+        """Have one shard be so."""
+        self._put(key, self.shards[key], state=state, written_bytes=written_bytes)
+
     def open_group(self, stripe: str) -> None:
         """Have its writer begin to write there, if it may."""
         for writer in self.writers.values():
@@ -205,8 +231,17 @@ class MemoryNode:
     def seal_group(self, stripe: str) -> None:
         """Have its writer be done with it."""
         for writer in self.writers.values():
-            writer.groups.pop(stripe, None)
+            if writer.groups.pop(stripe, None) is not None:
+                writer.sealed.add(stripe)
         self.revision += 1
+
+    def lose_shards(self) -> None:
+        """Have an empty disk in place of one that was full."""
+        for shard in self.shards.values():
+            self.devices[shard.device_id].held_zones.clear()
+        self.shards.clear()
+        self.revision += 1
+        self._forgotten_revision = self.revision
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -214,17 +249,15 @@ class MemoryNode:
         return tuple(zone for zone in range(device.zones_count) if zone not in device.held_zones)
 
     def _check(self, stripe: str, index: int, place: assignment.ShardPlace) -> None:
-        if self.refuses_zones and (stripe, index) not in self.shards:
+        key = key_of(stripe, index, place)
+        if self.refuses_zones and key not in self.shards:
             raise Refused(contract.Refusal.NO_ROOM, f"no zone is free for {stripe}")
         device = self.devices.get(place.device_id)
         zone, rest = divmod(place.offset_bytes, ZONE_BYTES)
         if device is None or rest or place.size_bytes != ZONE_BYTES:
             raise Refused(contract.Refusal.MALFORMED, f"{stripe} names no zone of a device here")
-        held = self.shards.get((stripe, index))
-        is_there = held is not None and (held.device_id, held.offset_bytes) == (
-            place.device_id,
-            place.offset_bytes,
-        )
+        held = self.shards.get(key)
+        is_there = held is not None and held.state is not node_record.ShardState.RELEASED
         if zone in device.held_zones and not is_there:
             raise Refused(contract.Refusal.ZONE_TAKEN, f"zone {zone} holds something else")
 
@@ -236,9 +269,10 @@ class MemoryNode:
         *,
         is_first: bool,
     ) -> None:
-        key = (wanted.stripe, index)
+        key = key_of(wanted.stripe, index, place)
         held = self.shards.get(key)
-        if held is not None and held.state is not node_record.ShardState.RELEASED:
+        is_there = held is not None and held.state is not node_record.ShardState.RELEASED
+        if held is not None and is_there:
             if held.generation != wanted.generation:
                 self._put(key, held, generation=wanted.generation)
             return
@@ -260,19 +294,20 @@ class MemoryNode:
     def _give(self, wanted: assignment.Assignment) -> None:
         writer = self.writers[wanted.writer]
         known = writer.groups.get(wanted.stripe)
-        if known is None and wanted.stripe_id < writer.stripe_id_next:
-            # Sealed already.
+        if wanted.stripe in writer.sealed:
             return
         writer.stripe_id_next = max(writer.stripe_id_next, wanted.stripe_id + 1)
-        writer.groups[wanted.stripe] = node_record.WriterGroup(
+        given = node_record.WriterGroup(
             stripe=wanted.stripe,
             generation=wanted.generation,
             usable=wanted.usable or (known is not None and known.open),
             open=known is not None and known.open,
         )
-        self.revision += 1
+        if given != known:
+            writer.groups[wanted.stripe] = given
+            self.revision += 1
 
-    def _put(self, key: tuple[str, int], shard: node_record.ShardRecord, **changes: object) -> None:
+    def _put(self, key: ShardKey, shard: node_record.ShardRecord, **changes: object) -> None:
         self.revision += 1
         self.shards[key] = dataclasses.replace(
             shard,

@@ -34,10 +34,12 @@ class MemoryNodes:
         with self._asked(endpoint, "state") as node:
             return node.state()
 
-    async def shards(self, endpoint: node_client.Endpoint, *, since: int) -> node_record.ShardPage:
+    async def shards(
+        self, endpoint: node_client.Endpoint, *, since: int, begun: int
+    ) -> node_record.ShardPage:
         """Three at a time."""
         with self._asked(endpoint, "shards") as node:
-            return node.page(since)
+            return node.page(since, begun=begun)
 
     async def assign(self, endpoint: node_client.Endpoint, wanted: assignment.Assignment) -> None:
         """As the node does."""

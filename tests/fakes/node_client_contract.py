@@ -63,6 +63,16 @@ def assignment_of(
     )
 
 
+def moved_away(old: assignment.Assignment) -> assignment.Assignment:
+    """The same group, one generation on, with its first shard on another node."""
+    elsewhere = dataclasses.replace(
+        old.shards[0], node="storage-3", device_id=ids.DeviceId("e" * 32)
+    )
+    return dataclasses.replace(
+        old, generation=old.generation + 1, shards=(elsewhere, old.shards[1])
+    )
+
+
 REQUEST: Final = encoding_request.EncodingRequest(
     volume="pvc-1",
     generation=2,
@@ -75,10 +85,11 @@ REQUEST: Final = encoding_request.EncodingRequest(
 
 async def _all(harness: Harness) -> list[node_record.ShardRecord]:
     found: list[node_record.ShardRecord] = []
-    page = await harness.client.shards(harness.endpoint, since=0)
+    begun = harness.node.revision
+    page = await harness.client.shards(harness.endpoint, since=0, begun=begun)
     found += page.shards
     while page.more:
-        page = await harness.client.shards(harness.endpoint, since=page.revision)
+        page = await harness.client.shards(harness.endpoint, since=page.revision, begun=begun)
         found += page.shards
     return found
 
@@ -153,10 +164,11 @@ async def shards_are_told_in_pages_and_then_by_what_changed(harness: Harness) ->
     since = harness.node.revision
     sealed = node_record.ShardState.SEALED
     harness.node.move_on(f"{NODE}-w0-5", sealed, written_bytes=4096)
-    page = await harness.client.shards(harness.endpoint, since=since)
+    page = await harness.client.shards(harness.endpoint, since=since, begun=since)
     assert [(shard.stripe, shard.state) for shard in page.shards] == [(f"{NODE}-w0-5", sealed)]
     assert (page.more, page.revision) == (False, harness.node.revision)
-    page = await harness.client.shards(harness.endpoint, since=page.revision)
+    since = page.revision
+    page = await harness.client.shards(harness.endpoint, since=since, begun=since)
     assert page.shards == ()
 
 
@@ -164,12 +176,18 @@ async def only_what_a_newer_generation_has_elsewhere_is_released(harness: Harnes
     old = assignment_of(harness.node)
     await harness.client.assign(harness.endpoint, old)
     with pytest.raises(errors.AssignmentRefusedError) as told:
-        await harness.client.release(harness.endpoint, old.stripe, generation=1)
+        await harness.client.release(harness.endpoint, old.stripe, generation=2)
     assert told.value.context["refusal"] is contract.Refusal.HOLDS_DATA
+    # It lies where it is to lie.
+    await harness.client.release(harness.endpoint, old.stripe, generation=1)
+    assert len(await _all(harness)) == 1
+    await harness.client.assign(harness.endpoint, moved_away(old))
+    # Nobody has said that the group is whole without it.
+    assert len(await _all(harness)) == 1
     since = harness.node.revision
     for _ in range(2):
         await harness.client.release(harness.endpoint, old.stripe, generation=2)
-    (gone,) = (await harness.client.shards(harness.endpoint, since=since)).shards
+    (gone,) = (await harness.client.shards(harness.endpoint, since=since, begun=since)).shards
     assert gone.state is node_record.ShardState.RELEASED
     assert await _all(harness) == []
     assert 0 in (await harness.client.state(harness.endpoint)).devices[0].offered_zones
@@ -177,15 +195,41 @@ async def only_what_a_newer_generation_has_elsewhere_is_released(harness: Harnes
     await harness.client.release(harness.endpoint, "never-heard-of", generation=9)
 
 
+async def what_a_node_has_lost_it_takes_again(harness: Harness) -> None:
+    wanted = assignment_of(harness.node)
+    await harness.client.assign(harness.endpoint, wanted)
+    harness.node.lose_shards()
+    assert await _all(harness) == []
+    await harness.client.assign(harness.endpoint, wanted)
+    (shard,) = await _all(harness)
+    assert shard.state is node_record.ShardState.REBUILDING
+
+
 async def who_asks_for_what_is_forgotten_is_told_to_begin_anew(harness: Harness) -> None:
     since = harness.node.revision
     for number in range(memory_node.TOMBSTONES_COUNT_MAX + 1):
         wanted = assignment_of(harness.node, number=number)
         await harness.client.assign(harness.endpoint, wanted)
+        await harness.client.assign(harness.endpoint, moved_away(wanted))
         await harness.client.release(harness.endpoint, wanted.stripe, generation=2)
     with pytest.raises(errors.VersionConflictError, match="begin at 0"):
-        await harness.client.shards(harness.endpoint, since=since)
+        await harness.client.shards(harness.endpoint, since=since, begun=since)
     assert await _all(harness) == []
+
+
+async def all_shards_are_read_to_the_end_although_others_were_forgotten_before(
+    harness: Harness,
+) -> None:
+    for number in range(8):
+        wanted = assignment_of(harness.node, number=number, zone=number)
+        await harness.client.assign(harness.endpoint, wanted)
+    for number in range(8, 8 + memory_node.TOMBSTONES_COUNT_MAX + 2):
+        wanted = assignment_of(harness.node, number=number, zone=8)
+        await harness.client.assign(harness.endpoint, wanted)
+        await harness.client.assign(harness.endpoint, moved_away(wanted))
+        await harness.client.release(harness.endpoint, wanted.stripe, generation=2)
+    live = [one for one in await _all(harness) if one.state is node_record.ShardState.ASSIGNED]
+    assert [shard.stripe for shard in live] == [f"{NODE}-w0-{number}" for number in range(8)]
 
 
 async def a_volume_is_asked_to_be_encoded_once_for_each_generation(harness: Harness) -> None:
@@ -217,6 +261,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     what_a_node_will_never_take_is_refused_by_name,
     shards_are_told_in_pages_and_then_by_what_changed,
     only_what_a_newer_generation_has_elsewhere_is_released,
+    what_a_node_has_lost_it_takes_again,
     who_asks_for_what_is_forgotten_is_told_to_begin_anew,
+    all_shards_are_read_to_the_end_although_others_were_forgotten_before,
     a_volume_is_asked_to_be_encoded_once_for_each_generation,
 )

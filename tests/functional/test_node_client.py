@@ -143,7 +143,7 @@ async def test_shards_from_before_what_was_asked_for_are_not_believed() -> None:
     answer = fake_node.Answer(200, node_record.encode_page(page))
     async with _asked(answer) as pair:
         with pytest.raises(errors.NodeApiError, match="from before revision 5"):
-            await pair.client.shards(pair.server.endpoint, since=5)
+            await pair.client.shards(pair.server.endpoint, since=5, begun=5)
 
 
 async def test_an_answer_about_another_volume_is_not_believed() -> None:

@@ -4,7 +4,7 @@
 request                                           body                   answers of success
 ================================================  =====================  ==========================
 ``GET /couchestor/node/v1/state``                                        200 NodeRecord; 304
-``GET /couchestor/node/v1/shards?since=R``                               200 ShardPage
+``GET /couchestor/node/v1/shards?since=R&begun=B``                       200 ShardPage
 ``PUT /couchestor/node/v1/groups/STRIPE``         Assignment             201 taken, 200 as it was
 ``DELETE /couchestor/node/v1/groups/STRIPE?``                            204 released, or not there
 ``generation=G``
@@ -17,12 +17,19 @@ Every request names the node that is meant (``Couchestor-Node``) and, where the 
 bearer token. The state carries its revision as a strong ETag; ``If-None-Match`` with it is answered
 by 304 as long as nothing has changed. What was answered by 200, 201 or 204 is durable on the node.
 
-Everything may be sent again: a PUT is what it was the first time if generation and content are
-those that the node has (``usable`` may only become true within a generation), and replaces what is
-of a lower generation. Shards that a newer generation has elsewhere stay as they are, of the
-generation that they were assigned by, until a DELETE says that the group is whole at generation G:
-it lets go of all shards of lower generations, and is refused where there is one of G or above. A
-refusal is a Complaint; an answer of another kind is none of a node.
+Everything may be sent again. A PUT with the generation and the content that the node has changes
+nothing, but that ``usable`` may become true and that shards which the node has lost are kept a zone
+for again; one with a higher generation replaces what is there. Shards that a newer generation has
+elsewhere stay as they are, of the generation that they were assigned by, until a DELETE says that
+the group is whole at generation G: then those go that lie elsewhere in what the node goes by. It is
+refused by a node that goes by a lower generation than G, since that cannot see it. A group that its
+writer has sealed is not given to it again.
+
+A member takes no write from a writer that goes by another generation of the group than it does
+itself, and a writer counts nothing as written that not every member has taken: so a writer that was
+away, and knows only of members that are no more, can lose nothing.
+
+A refusal is a Complaint; an answer of another kind is none of a node.
 """
 
 from __future__ import annotations
@@ -61,7 +68,7 @@ class Refusal(enum.Enum):
     ZONE_TAKEN = "ZoneTaken"
     """The zone holds something else, or was never offered."""
     HOLDS_DATA = "HoldsData"
-    """The shard is of that generation, or of a higher one."""
+    """The node goes by a lower generation than that which is said to be whole."""
     SINCE_TOO_OLD = "SinceTooOld"
     """It no longer knows what was released since: begin at 0."""
     WRONG_NODE = "WrongNode"
@@ -116,9 +123,14 @@ def decode_complaint(body: bytes | bytearray) -> Complaint:
     return found
 
 
-def shards_path(since: int) -> str:
-    """What changed after a revision; 0: everything."""
-    return f"{SHARDS_PATH}?since={since}"
+def shards_path(since: int, *, begun: int) -> str:
+    """What changed after a revision; 0: everything.
+
+    Args:
+        begun: The node's revision when reading everything began, until its last page; else the same
+            as ``since``. What was released up to it need not be told.
+    """
+    return f"{SHARDS_PATH}?since={since}&begun={begun}"
 
 
 def group_path(stripe: str) -> str:

@@ -115,7 +115,10 @@ class ShardState(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardRecord:
-    """A shard that a node was assigned."""
+    """A shard that a node was assigned, at a place.
+
+    One that moves within the node is told of at both places until the old one is released.
+    """
 
     stripe: str
     """Name of the group's ECStripe."""

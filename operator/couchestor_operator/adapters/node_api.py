@@ -60,9 +60,11 @@ class NodeApi:
                 del self._known[next(iter(self._known))]
         return record
 
-    async def shards(self, endpoint: node_client.Endpoint, *, since: int) -> node_record.ShardPage:
+    async def shards(
+        self, endpoint: node_client.Endpoint, *, since: int, begun: int
+    ) -> node_record.ShardPage:
         """See the port."""
-        answer = await self._call(endpoint, "GET", contract.shards_path(since))
+        answer = await self._call(endpoint, "GET", contract.shards_path(since, begun=begun))
         with _Foreign(endpoint, answer, expected=(200,)):
             page = node_record.decode_page(answer.body)
         self._check_node(endpoint, page.node)

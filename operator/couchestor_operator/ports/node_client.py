@@ -40,8 +40,12 @@ class NodeClient(Protocol):
         """The node as it is now."""
         ...
 
-    async def shards(self, endpoint: Endpoint, *, since: int) -> node_record.ShardPage:
+    async def shards(self, endpoint: Endpoint, *, since: int, begun: int) -> node_record.ShardPage:
         """Shards that changed after a revision, the first that did first; 0: all there are.
+
+        Args:
+            begun: The node's revision when whoever asks began to read all there is, until that is
+                read to its end; from then on the same as ``since``.
 
         Raises:
             VersionConflictError: the node does not know any more what was released since: forget
@@ -62,10 +66,11 @@ class NodeClient(Protocol):
         ...
 
     async def release(self, endpoint: Endpoint, stripe: str, *, generation: int) -> None:
-        """Let the node forget what it has of lower generations of a group, which is whole at this.
+        """Let the node go of shards that a group has elsewhere, since it is whole at a generation.
 
         Raises:
-            AssignmentRefusedError: a shard is of this generation or above; nothing was done.
+            AssignmentRefusedError: the node goes by a lower generation, so that it cannot see that
+                they lie elsewhere: assign it this one first. Nothing was done.
         """
         ...
 
