@@ -120,19 +120,27 @@ class FakeNode:
 
 @contextlib.asynccontextmanager
 async def served(
-    node: memory_node.MemoryNode, *, tls: ssl.SSLContext | None = None
+    node: memory_node.MemoryNode,
+    *,
+    tls: ssl.SSLContext | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
 ) -> AsyncIterator[FakeNode]:
-    """A server on a free port until the end of the block, which says what was not of the API."""
+    """A server until the end of the block, which says what was not of the API.
+
+    Args:
+        port: 0: a free one.
+    """
     server = FakeNode(node)
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", server.handle)
     runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        await web.TCPSite(runner, host, port, ssl_context=tls).start()
         scheme = "http" if tls is None else "https"
         server.endpoint = node_client.Endpoint(
-            node=node.name, url=f"{scheme}://127.0.0.1:{runner.addresses[0][1]}"
+            node=node.name, url=f"{scheme}://{host}:{runner.addresses[0][1]}"
         )
         yield server
         assert not server.unspecified

@@ -65,6 +65,12 @@ class MemoryStripes:
         assert found is not None
         return found
 
+    def annotate(self, name: str, key: str, value: str) -> None:
+        """People write an annotation."""
+        new = copy.deepcopy(self.documents[name])
+        new["metadata"]["annotations"][key] = value
+        self._put("annotate", name, new, self.documents[name])
+
     def _at(self, group: stripe_group.StripeGroup) -> dict[str, Any]:
         found = self.documents.get(group.name)
         if found is None or found["metadata"]["resourceVersion"] != group.version:

@@ -1,47 +1,16 @@
-"""What is to be done about stripe groups: new ones, new places, what nodes are to be told.
-
-Pure, but for the ledger: it counts zones that one pass gives away.
-"""
+"""What is to be done about stripe groups: new ones, new places, what nodes are to be told. Pure."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from couchestor_domain import errors, geometry, ids, units
+from couchestor_domain import errors, geometry, units
 from couchestor_domain.node_api import assignment, node_record
 from couchestor_domain.stripe_placement import choice, cluster, protection
-from couchestor_operator.control import storage_node, stripe_group, stripe_judgement
-
-_TAKES_SHARDS = (node_record.NodeHealth.READY, node_record.NodeHealth.DEGRADED)
-_KEEPS_SHARDS = (
-    node_record.DeviceHealth.HEALTHY,
-    node_record.DeviceHealth.SUSPECT,
-    node_record.DeviceHealth.RETIRING,
-)
-
-
-class Zone(NamedTuple):
-    """A place for a shard."""
-
-    device_id: ids.DeviceId
-    offset_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
-    """What one pass is decided on."""
-
-    nodes: Mapping[str, storage_node.StorageNode]
-    """As Kubernetes has them."""
-    seen: stripe_judgement.Witnesses
-    groups: dict[str, stripe_group.StripeGroup]
-    """Every ECStripe of a writer, as the pass has left it."""
-    refused: Collection[Zone] = frozenset()
-    """Zones that nodes would not give although they said that they were free."""
+from couchestor_operator.control import stripe_group, stripe_judgement, stripe_ledger
 
 
 class NoPlace(NamedTuple):
@@ -57,140 +26,10 @@ class Placed(NamedTuple):
     protection: protection.Protection
 
 
-@dataclass(slots=True, kw_only=True)
-class _Home:
-    """A device that the ledger knows."""
-
-    node: storage_node.StorageNode
-    record: node_record.DeviceRecord
-    usable: bool
-    zones: list[int]
-    """Offsets of those that may be given away, the last first."""
-    used_bytes: int
-
-
-@dataclass(slots=True)
-class Ledger:
-    """Who has which zone, and which are left to give away in this pass."""
-
-    scene: Scene
-    _homes: dict[ids.DeviceId, _Home] = field(default_factory=dict)
-    _claims: dict[Zone, list[str]] = field(default_factory=dict)
-    _holders: dict[Zone, str] = field(default_factory=dict)
-    _kept: set[tuple[str, ids.DeviceId]] = field(default_factory=set)
-    """Nodes and the devices on which they can keep what is there."""
-
-    def __post_init__(self) -> None:
-        for group in self.scene.groups.values():
-            for place in group.places:
-                zone = Zone(place.device_id, place.offset_bytes)
-                self._claims.setdefault(zone, []).append(group.name)
-        for name in sorted(self.scene.seen.accounts):
-            self._enter(name, self.scene.seen.accounts[name])
-
-    def _enter(self, name: str, account: storage_node.Account) -> None:
-        for key in account.shards:
-            self._holders[Zone(key.device_id, key.offset_bytes)] = key.stripe
-        node = self.scene.nodes.get(name)
-        if node is None:
-            return
-        takes = (
-            node.selected
-            and name not in self.scene.seen.lost
-            and account.record.health in _TAKES_SHARDS
-        )
-        for record in account.record.devices:
-            if record.health in _KEEPS_SHARDS:
-                self._kept.add((name, record.device_id))
-            if record.device_id in self._homes:
-                # Two nodes say that they have it: nothing moves for that, and nothing goes there.
-                self._homes[record.device_id].usable = False
-                continue
-            offered = [index * record.zone_bytes for index in record.offered_zones]
-            claimed = [
-                offset for offset in offered if Zone(record.device_id, offset) in self._claims
-            ]
-            free = [
-                offset
-                for offset in reversed(offered)
-                if Zone(record.device_id, offset) not in self._claims
-                and Zone(record.device_id, offset) not in self.scene.refused
-            ]
-            self._homes[record.device_id] = _Home(
-                node=node,
-                record=record,
-                usable=takes and record.health is node_record.DeviceHealth.HEALTHY,
-                zones=free,
-                used_bytes=record.capacity_bytes
-                - record.free_bytes
-                + len(claimed) * record.zone_bytes,
-            )
-
-    def has_device(self, node: str, device_id: ids.DeviceId) -> bool:
-        """Whether a node that answers has the device, and it has not failed."""
-        return (node, device_id) in self._kept
-
-    def is_others(self, group: stripe_group.StripeGroup, zone: Zone) -> bool:
-        """Whether a zone that a group claims, and that its node does not have for it, is another
-        group's: who holds it, or else whose name is first."""
-        holder = self._holders.get(zone)
-        if holder is not None:
-            return holder != group.name
-        return min(self._claims.get(zone, [group.name])) < group.name
-
-    def devices(self, *, shard_bytes: int, exact: bool) -> list[cluster.Device]:
-        """Every device as placement has it; usable are those with a zone of that size.
-
-        Args:
-            exact: Whether the zone must not be larger.
-        """
-        return [
-            cluster.Device(
-                device_id=device_id,
-                host=home.node.name,
-                zone=home.node.zone,
-                capacity_bytes=home.record.capacity_bytes,
-                used_bytes=home.used_bytes,
-                usable=home.usable
-                and bool(home.zones)
-                and (
-                    home.record.zone_bytes == shard_bytes
-                    if exact
-                    else home.record.zone_bytes >= shard_bytes
-                ),
-            )
-            for device_id, home in self._homes.items()
-        ]
-
-    def zone_bytes(self, *, bytes_max: int) -> int | None:
-        """The size of zones that most usable devices have; None: there are no usable devices.
-
-        Args:
-            bytes_max: Devices with larger ones are not usable.
-        """
-        sizes = collections.Counter(
-            home.record.zone_bytes
-            for home in self._homes.values()
-            if home.usable and home.zones and home.record.zone_bytes <= bytes_max
-        )
-        return max(sizes, key=lambda size: (sizes[size], size)) if sizes else None
-
-    def take(self, device_id: ids.DeviceId, *, shard_bytes: int) -> assignment.ShardPlace:
-        """Give a zone of a device away."""
-        home = self._homes[device_id]
-        home.used_bytes += home.record.zone_bytes
-        return assignment.ShardPlace(
-            node=home.node.name,
-            device_id=device_id,
-            offset_bytes=home.zones.pop(),
-            size_bytes=shard_bytes,
-        )
-
-
 # -- places --------------------------------------------------------------------------------------
 
 
-def misplaced(group: stripe_group.StripeGroup, ledger: Ledger) -> list[int]:
+def misplaced(group: stripe_group.StripeGroup, ledger: stripe_ledger.Ledger) -> list[int]:
     """Indices of shards that cannot be, or come to be, where they are to be."""
     seen = ledger.scene.seen
     records = [seen.shard(group, index) for index in range(len(group.places))]
@@ -202,7 +41,7 @@ def misplaced(group: stripe_group.StripeGroup, ledger: Ledger) -> list[int]:
             continue
         if place.node not in seen.accounts:
             continue
-        zone = Zone(place.device_id, place.offset_bytes)
+        zone = stripe_ledger.Zone(place.device_id, place.offset_bytes)
         if record is None:
             cannot_be = zone in ledger.scene.refused or ledger.is_others(group, zone)
         else:
@@ -237,7 +76,7 @@ def _moved_shards(group: stripe_group.StripeGroup, lost: Collection[int]) -> fro
 
 
 def replaced(
-    group: stripe_group.StripeGroup, lost: Collection[int], ledger: Ledger
+    group: stripe_group.StripeGroup, lost: Collection[int], ledger: stripe_ledger.Ledger
 ) -> Placed | NoPlace:
     """The group with new places for these shards, one generation on."""
     devices = ledger.devices(shard_bytes=group.shard_bytes, exact=False)
@@ -299,7 +138,7 @@ def is_stock(told: stripe_group.Told, *, is_open: bool) -> bool:
 
 
 def wants(
-    scene: Scene, told: Mapping[str, stripe_group.Told], *, stock_count: int
+    scene: stripe_ledger.Scene, told: Mapping[str, stripe_group.Told], *, stock_count: int
 ) -> Iterator[Want]:
     """Writers of nodes that are there, those that have least first."""
     stock: collections.Counter[str] = collections.Counter()
@@ -318,7 +157,7 @@ def wants(
         record = scene.seen.accounts[node_name].record
         if node is None or not node.selected or node_name in scene.seen.lost:
             continue
-        if record.health not in _TAKES_SHARDS:
+        if record.health not in stripe_ledger.TAKES_SHARDS:
             continue
         for writer in record.writers:
             # Two nodes say that they have it: it stays the first one's.
@@ -342,7 +181,12 @@ def wants(
 
 
 def next_group(
-    want: Want, *, number: int, policy: str, coding: geometry.StripeGeometry, ledger: Ledger
+    want: Want,
+    *,
+    number: int,
+    policy: str,
+    coding: geometry.StripeGeometry,
+    ledger: stripe_ledger.Ledger,
 ) -> Placed | NoPlace:
     """The next group of a writer.
 
@@ -394,12 +238,10 @@ class Release(NamedTuple):
     """Sent first: the node sees for itself that its shards lie elsewhere now."""
 
 
-def handings(group: stripe_group.StripeGroup, scene: Scene) -> Iterator[Handing]:
+def handings(group: stripe_group.StripeGroup, scene: stripe_ledger.Scene) -> Iterator[Handing]:
     """Nodes that do not go by this generation of a group yet, or whose writer waits to use it."""
     seen = scene.seen
-    # Written down first that all have taken it, then used: see ``why_not_moved``.
-    is_handed = group.handed_generation == group.generation
-    usable = is_handed and stripe_judgement.is_ready(group, seen)
+    usable = _is_usable(group, seen)
     records = [seen.shard(group, index) for index in range(len(group.places))]
     sealed = any(
         record is not None and record.state is node_record.ShardState.SEALED for record in records
@@ -422,25 +264,31 @@ def handings(group: stripe_group.StripeGroup, scene: Scene) -> Iterator[Handing]
             yield Handing(node, stripe_group.handed(group, usable=usable))
 
 
-def releases(scene: Scene) -> Iterator[Release]:
-    """Shards that were moved away, of groups that are whole without them."""
-    for node in sorted(scene.seen.accounts):
-        stale: set[str] = set()
-        for key, shard in scene.seen.accounts[node].shards.items():
-            group = scene.groups.get(key.stripe)
-            if (
-                group is not None
-                and shard.generation < group.generation
-                and scene.seen.shard(group, key.shard_index) is not shard
-            ):
-                stale.add(key.stripe)
-        for stripe in sorted(stale):
-            group = scene.groups[stripe]
-            if stripe_judgement.is_whole(group, scene.seen):
-                yield Release(node, stripe_group.handed(group, usable=True))
+def _is_usable(group: stripe_group.StripeGroup, seen: stripe_judgement.Witnesses) -> bool:
+    # Written down first that all have taken it, then used: see ``why_not_moved``.
+    is_handed = group.handed_generation == group.generation
+    return is_handed and stripe_judgement.is_ready(group, seen)
 
 
-def orphans_count(scene: Scene) -> int:
+def releases(node: str, scene: stripe_ledger.Scene) -> Iterator[Release]:
+    """Shards of a node that were moved away, of groups that are whole without them."""
+    stale: set[str] = set()
+    for key, shard in scene.seen.accounts[node].shards.items():
+        group = scene.groups.get(key.stripe)
+        if (
+            group is not None
+            and shard.generation < group.generation
+            and scene.seen.shard(group, key.shard_index) is not shard
+        ):
+            stale.add(key.stripe)
+    for stripe in sorted(stale):
+        group = scene.groups[stripe]
+        if stripe_judgement.is_whole(group, scene.seen):
+            usable = _is_usable(group, scene.seen)
+            yield Release(node, stripe_group.handed(group, usable=usable))
+
+
+def orphans_count(scene: stripe_ledger.Scene) -> int:
     """Shards of groups that have no ECStripe; they are left alone."""
     return sum(
         key.stripe not in scene.groups

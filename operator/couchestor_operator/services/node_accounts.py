@@ -29,7 +29,7 @@ class Looked(NamedTuple):
     """By node, of those that said all that is needed."""
     contacts: Mapping[str, node_watch.Contact]
     faults: Mapping[str, str]
-    """By node, why it said nothing that can be used."""
+    """By node, why it said nothing that can be used, now or when it was last asked."""
 
 
 @dataclass(slots=True)
@@ -46,8 +46,9 @@ class _Book:
 
 @dataclass(slots=True)
 class _Wait:
-    faults_count: int
-    until_seconds: float
+    faults_count: int = 0
+    until_seconds: float = 0.0
+    why: str = ""
 
 
 class NodeAccounts:
@@ -76,6 +77,7 @@ class NodeAccounts:
         async def ask(endpoint: node_client.Endpoint) -> None:
             if self.is_left_alone(endpoint.node):
                 contacts[endpoint.node] = node_watch.Contact.NOT_ASKED
+                faults[endpoint.node] = self._waits[endpoint.node].why
                 return
             async with turns:
                 try:
@@ -85,11 +87,11 @@ class NodeAccounts:
                 except errors.NodeUnreachableError as exc:
                     contacts[endpoint.node] = node_watch.Contact.UNREACHABLE
                     faults[endpoint.node] = exc.message
-                    self.failed(endpoint.node)
+                    self.failed(endpoint.node, exc.message)
                 except errors.ControlPlaneError as exc:
                     contacts[endpoint.node] = node_watch.Contact.ANSWERED
                     faults[endpoint.node] = exc.message
-                    self.failed(endpoint.node)
+                    self.failed(endpoint.node, exc.message)
 
         async with asyncio.TaskGroup() as group:
             for endpoint in endpoints:
@@ -101,9 +103,10 @@ class NodeAccounts:
         wait = self._waits.get(node)
         return wait is not None and self._clock.monotonic_seconds() < wait.until_seconds
 
-    def failed(self, node: str) -> None:
+    def failed(self, node: str, why: str) -> None:
         """Leave a node alone for a while, longer with each time in a row."""
-        wait = self._waits.setdefault(node, _Wait(0, 0.0))
+        wait = self._waits.setdefault(node, _Wait())
+        wait.why = why
         seconds = min(RETRY_SECONDS_MIN * 2.0**wait.faults_count, RETRY_SECONDS_MAX)
         wait.faults_count = min(wait.faults_count + 1, 30)
         wait.until_seconds = self._clock.monotonic_seconds() + seconds

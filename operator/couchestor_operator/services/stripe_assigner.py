@@ -11,17 +11,18 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from couchestor_domain import errors
+from couchestor_domain import errors, ids
 from couchestor_domain.node_api import contract
 from couchestor_operator.control import (
     node_watch,
     storage_node,
     stripe_group,
     stripe_judgement,
+    stripe_ledger,
     stripe_plan,
 )
 from couchestor_operator.ports import (
@@ -36,6 +37,8 @@ from couchestor_operator.services import node_accounts
 _LOG = logging.getLogger(__name__)
 
 REFUSED_COUNT_MAX: Final = 10_000
+FULL_SECONDS: Final = 600.0
+"""For which nothing is placed on a device whose node had no room on it."""
 _TURN_GROUPS_COUNT: Final = 200
 """Groups judged before others have a turn on the event loop: a few ms."""
 K = TypeVar("K")
@@ -110,7 +113,8 @@ class StripeAssigner:
         self._clock = clock
         self._accounts = node_accounts.NodeAccounts(client, clock)
         self._watch = node_watch.NodeWatch(grace_seconds=terms.grace_seconds)
-        self._refused_zones: dict[stripe_plan.Zone, None] = {}
+        self._refused_zones: dict[stripe_ledger.Zone, None] = {}
+        self._full_until_seconds: dict[ids.DeviceId, float] = {}
         self._refused_handings: dict[tuple[str, str, int], None] = {}
         """Node, group, generation."""
 
@@ -128,7 +132,7 @@ class StripeAssigner:
             is_open = stripe_judgement.is_open(scene.groups[name], scene.seen)
             summary.stock_count += stripe_plan.is_stock(each, is_open=is_open)
         summary.orphans_count = stripe_plan.orphans_count(scene)
-        pass_ = _Pass(self._terms, scene, told, stripe_plan.Ledger(scene), summary)
+        pass_ = _Pass(self._terms, scene, told, stripe_ledger.Ledger(scene), summary)
         try:
             await self._mend(pass_)
             await self._make(pass_)
@@ -142,16 +146,17 @@ class StripeAssigner:
 
     # -- looking --------------------------------------------------------------------------------
 
-    async def _look(self, summary: Summary) -> stripe_plan.Scene:
+    async def _look(self, summary: Summary) -> stripe_ledger.Scene:
         nodes = await self._directory.nodes()
         groups = {group.name: group for group in await self._stripes.every()}
         names = {name for name, node in nodes.items() if node.selected}
         for group in groups.values():
-            names.add(group.writer_node)
             names.update(place.node for place in group.places)
+        # A writer's node that holds nothing is asked what it has, and nothing hangs on its loss.
+        writers = {group.writer_node for group in groups.values()}
         endpoints = [
             self._endpoint_of(nodes[name])
-            for name in sorted(names)
+            for name in sorted(names | writers)
             if name in nodes and nodes[name].address
         ]
         looked = await self._accounts.look(endpoints)
@@ -171,11 +176,23 @@ class StripeAssigner:
         summary.lost = lost
         summary.faults = looked.faults
         seen = stripe_judgement.Witnesses(accounts=looked.accounts, lost=lost)
-        return stripe_plan.Scene(
-            nodes=nodes, seen=seen, groups=groups, refused=self._refused_zones.keys()
+        return stripe_ledger.Scene(
+            nodes=nodes,
+            seen=seen,
+            groups=groups,
+            refused=self._refused_zones.keys(),
+            full=self._full(),
         )
 
-    async def _judge(self, scene: stripe_plan.Scene) -> dict[str, stripe_group.Told]:
+    def _full(self) -> frozenset[ids.DeviceId]:
+        now_seconds = self._clock.monotonic_seconds()
+        for device_id in [
+            each for each, until in self._full_until_seconds.items() if until <= now_seconds
+        ]:
+            del self._full_until_seconds[device_id]
+        return frozenset(self._full_until_seconds)
+
+    async def _judge(self, scene: stripe_ledger.Scene) -> dict[str, stripe_group.Told]:
         told = {}
         for index, group in enumerate(scene.groups.values()):
             if index % _TURN_GROUPS_COUNT == _TURN_GROUPS_COUNT - 1:
@@ -300,7 +317,7 @@ class StripeAssigner:
         """Send nodes what they do not go by yet, and let them go of what lies elsewhere."""
         by_node: dict[str, list[stripe_plan.Handing | stripe_plan.Release]] = {}
         left_count = self._terms.sent_count_max
-        for each in self._due(pass_):
+        async for each in self._due(pass_):
             known = (each.node, each.assignment.stripe, each.assignment.generation)
             if known in self._refused_handings:
                 continue
@@ -322,12 +339,18 @@ class StripeAssigner:
             for node, due in by_node.items():
                 group.create_task(send(node, due))
 
-    def _due(self, pass_: _Pass) -> Iterable[stripe_plan.Handing | stripe_plan.Release]:
-        for name in sorted(pass_.scene.groups):
+    async def _due(self, pass_: _Pass) -> AsyncIterator[stripe_plan.Handing | stripe_plan.Release]:
+        for index, name in enumerate(sorted(pass_.scene.groups)):
+            if index % _TURN_GROUPS_COUNT == _TURN_GROUPS_COUNT - 1:
+                await asyncio.sleep(0)
             group = pass_.scene.groups[name]
             if not group.is_being_deleted and name not in pass_.conflicting:
-                yield from stripe_plan.handings(group, pass_.scene)
-        yield from stripe_plan.releases(pass_.scene)
+                for handing in stripe_plan.handings(group, pass_.scene):
+                    yield handing
+        for node in sorted(pass_.scene.seen.accounts):
+            await asyncio.sleep(0)
+            for release in stripe_plan.releases(node, pass_.scene):
+                yield release
 
     async def _sent(
         self,
@@ -351,7 +374,7 @@ class StripeAssigner:
         except errors.LeaseLostError:
             return False
         except errors.TransientError as exc:
-            self._accounts.failed(endpoint.node)
+            self._accounts.failed(endpoint.node, exc.message)
             _LOG.warning("node %s is left alone for a while: %s", endpoint.node, exc)
             return False
         return True
@@ -366,8 +389,11 @@ class StripeAssigner:
         if refusal in _ROOM:
             for place in wanted.shards:
                 if place.node == node:
-                    zone = stripe_plan.Zone(place.device_id, place.offset_bytes)
+                    zone = stripe_ledger.Zone(place.device_id, place.offset_bytes)
                     _remember(self._refused_zones, zone)
+                    if refusal is contract.Refusal.NO_ROOM:
+                        until_seconds = self._clock.monotonic_seconds() + FULL_SECONDS
+                        self._full_until_seconds[place.device_id] = until_seconds
         else:
             _remember(self._refused_handings, (node, wanted.stripe, wanted.generation))
 
@@ -377,9 +403,9 @@ class _Pass:
     """What one pass works on."""
 
     terms: Terms
-    scene: stripe_plan.Scene
+    scene: stripe_ledger.Scene
     told: Mapping[str, stripe_group.Told]
-    ledger: stripe_plan.Ledger
+    ledger: stripe_ledger.Ledger
     summary: Summary
     conflicting: set[str] = field(default_factory=set)
     """Groups that somebody else has changed: what is at hand is not to be sent."""

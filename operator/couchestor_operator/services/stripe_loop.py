@@ -108,7 +108,7 @@ class StripeLoop:
         for name in sorted(faults - self._faults):
             _LOG.warning("node %s says nothing: %s", name, summary.faults[name])
         for name in sorted(self._faults - faults):
-            _LOG.info("node %s answers again, or is not asked", name)
+            _LOG.info("node %s answers again", name)
         self._faults = faults
         problems = frozenset(summary.problems)
         for problem in sorted(problems - self._problems):

@@ -242,6 +242,26 @@ async def test_when_most_nodes_seem_lost_none_is() -> None:
     assert [(group.places, group.told) for group in stage.groups()] == before
 
 
+async def test_writers_that_are_gone_for_good_do_not_keep_others_from_being_lost() -> None:
+    stage = assignment_stage.Stage(nodes_count=0)
+    for number in range(6):
+        stage.add_node(f"node-{number}", zones_count=64)
+    operator = await _with_data(stage)
+    for name in ("node-0", "node-1", "node-2"):
+        # One after the other, each with time to rebuild.
+        stage.lose(name)
+        await stage.run(operator, PASSES_OF_GRACE + 3)
+        for group in stage.groups():
+            stage.rebuild(group.name)
+        await stage.run(operator, 4)
+        del stage.directory[name]
+    assert _on(stage, "node-0") == _on(stage, "node-1") == _on(stage, "node-2") == []
+    assert {group.writer_node for group in stage.groups()} == {f"node-{n}" for n in range(6)}
+    stage.add_node("node-9")
+    stage.lose("node-3")
+    assert (await stage.run(operator, PASSES_OF_GRACE + 2)).lost == {"node-3"}
+
+
 async def test_what_can_not_be_rebuilt_keeps_its_places_and_comes_back_with_its_nodes() -> None:
     stage = assignment_stage.Stage(nodes_count=8)
     operator = await _with_data(stage)
@@ -301,6 +321,9 @@ async def test_room_that_is_not_there_is_looked_for_elsewhere() -> None:
     operator = stage.operator()
     await stage.run(operator, 8)
     assert _on(stage, "node-1") == []
+    # It is not asked zone by zone.
+    asked = [what for name, what in stage.client.asked if name == "node-1" and what == "assign"]
+    assert len(asked) < 20
     assert False in _usable(stage, "node-0").values()
     for group in stage.groups():
         stage.rebuild(group.name)

@@ -15,7 +15,7 @@ import pytest
 
 from couchestor_domain import errors
 from couchestor_domain.node_api import assignment, encoding_request, node_record
-from couchestor_operator.control import stripe_group
+from couchestor_operator.control import stripe_group, stripe_judgement
 from couchestor_operator.ports import node_client
 from couchestor_operator.resources import stripe_document
 from couchestor_operator.services import stripe_assigner
@@ -184,12 +184,25 @@ class World:
         }
 
     def check(self) -> None:
-        """No data has gone."""
+        """No data has gone, and enough of it is where its ECStripe says."""
         for stripe, before in self.written.items():
+            there_count = sum(
+                key in node.shards and node.shards[key].state in WITH_DATA
+                for node, key in self._places(stripe)
+            )
+            if there_count < assignment_stage.CODING.data_shards:
+                raise Lost(stripe, there_count)
             now = self.held(stripe)
             if not before <= now:
                 raise Lost(stripe, before, now)
             self.written[stripe] = now
+
+    def _places(self, stripe: str) -> list[tuple[memory_node.MemoryNode, memory_node.ShardKey]]:
+        places = enumerate(self.stage.group(stripe).places)
+        return [
+            (self.stage.node(place.node), memory_node.key_of(stripe, index, place))
+            for index, place in places
+        ]
 
     def happen(self) -> None:
         """One thing, or none."""
@@ -291,6 +304,16 @@ async def _live(world: World) -> None:
     for _ in range(STEPS_COUNT):
         world.happen()
         await world.step(world.rng.choice([1, 1, 2, PASSES_OF_GRACE + 2]))
+
+
+async def test_without_the_rule_that_says_when_a_group_is_whole_data_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # So that the stories below show something: one in six notices.
+    monkeypatch.setattr(stripe_judgement, "is_whole", stripe_judgement.is_taken)
+    with pytest.raises(Lost):
+        for seed in range(60):
+            await _live(World(seed))
 
 
 @pytest.mark.parametrize("seed", range(16))
