@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 import assignment_stage
@@ -306,14 +306,18 @@ async def _live(world: World) -> None:
         await world.step(world.rng.choice([1, 1, 2, PASSES_OF_GRACE + 2]))
 
 
+async def _live_all(seeds: Iterable[int]) -> None:
+    for seed in seeds:
+        await _live(World(seed))
+
+
 async def test_without_the_rule_that_says_when_a_group_is_whole_data_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # So that the stories below show something: one in six notices.
     monkeypatch.setattr(stripe_judgement, "is_whole", stripe_judgement.is_taken)
     with pytest.raises(Lost):
-        for seed in range(60):
-            await _live(World(seed))
+        await _live_all(range(60))
 
 
 @pytest.mark.parametrize("seed", range(16))
