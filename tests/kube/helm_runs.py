@@ -36,9 +36,13 @@ EVERYTHING: Final[Values] = {
             "passIntervalSeconds": 0.5,
             # As a float it would be written 5.256e+05.
             "migrationTimeoutMinutes": 525600,
+            "nodeSelector": "storage.billyronks.io/couchestor=true,tier=a",
+            "stripePolicy": "wide",
+            "nodePort": 9445,
         },
         "prometheusSecret": {"name": "prometheus", "keys": ["token", "ca.crt"]},
         "mayastorSecret": {"name": "mayastor", "keys": ["token"]},
+        "nodeSecret": {"name": "nodes", "keys": ["token", "ca.crt"]},
         "priorityClassName": "system-cluster-critical",
         "nodeSelector": {"kubernetes.io/os": "linux"},
         "tolerations": [{"operator": "Exists"}],

@@ -13,6 +13,7 @@ import pytest
 from tests.kube import helm_runs
 
 from couchestor_operator.app import pages, settings
+from couchestor_operator.control import selector
 
 _DOCUMENTS: Final = {
     "bare": {
@@ -166,8 +167,23 @@ def test_the_operator_understands_what_the_chart_tells_it(helm: helm_runs.Helm) 
     assert str(told.prometheus_token_file) == "/etc/couchestor/prometheus/token"
     assert str(told.prometheus_ca_file) == "/etc/couchestor/prometheus/ca.crt"
     assert told.mayastor_ca_file is None
+    assert str(told.node_token_file) == "/etc/couchestor/node/token"
+    assert str(told.node_ca_file) == "/etc/couchestor/node/ca.crt"
+    labels = {"storage.billyronks.io/couchestor": "true", "tier": "a"}
+    assert told.node_selector == selector.Selector(match_labels=labels)
     places = {each["mountPath"] for each in container["volumeMounts"]}
-    assert {"/etc/couchestor/prometheus", "/etc/couchestor/mayastor"} <= places
+    assert {f"/etc/couchestor/{whose}" for whose in ("prometheus", "mayastor", "node")} <= places
+
+
+def test_only_who_assigns_stripe_groups_may_see_and_reach_nodes(helm: helm_runs.Helm) -> None:
+    for values, ports in ((helm_runs.EVERYTHING, [9445]), ({}, [])):
+        documents = helm.rendered(values)
+        role = helm_runs.of_kind(documents, "ClusterRole")
+        seen = {name for rule in role["rules"] for name in rule["resources"]}
+        assert {"nodes", "ecstripes"} <= seen if ports else {"nodes", "ecstripes"}.isdisjoint(seen)
+        ways_out = helm_runs.of_kind(documents, "NetworkPolicy", "-operator")["spec"]["egress"]
+        reached = {port["port"] for way in ways_out for port in way["ports"]}
+        assert reached & {9444, 9445} == set(ports)
 
 
 def test_every_setting_of_the_operator_can_be_given(helm: helm_runs.Helm) -> None:
@@ -178,11 +194,15 @@ def test_every_setting_of_the_operator_can_be_given(helm: helm_runs.Helm) -> Non
         **{"maxConcurrentMigrations": 7, "migrationTimeoutMinutes": 90, "logJson": False},
         **{"syncPollIntervalSeconds": 0.5, "passIntervalSeconds": 60, "logLevel": "debug"},
         **{"passTimeoutSeconds": 120.5, "preservationMode": True, "leaseName": "l"},
+        **{"nodeSelector": "a=b", "stripePolicy": "p", "stripeStock": 3, "nodePort": 1234},
+        **{"stripeIntervalSeconds": 1.5, "nodeGraceSeconds": 45, "nodeTls": False},
     }
     documents = helm.rendered({"operator": {"settings": texts}})
     pod = helm_runs.of_kind(documents, "Deployment")["spec"]["template"]["spec"]
     told = settings.from_words(pod["containers"][0]["args"], {})
-    found = dataclasses.asdict(told)
+    found = {each.name: getattr(told, each.name) for each in dataclasses.fields(told)}
+    assert found["node_selector"] == selector.Selector(match_labels={"a": "b"})
+    found["node_selector"] = texts["nodeSelector"]
     for name, value in texts.items():
         assert found[re.sub(r"[A-Z]", lambda m: f"_{m[0].lower()}", name)] == value, name
     assert set(texts) == set(_schema("operator")["settings"]["properties"])
@@ -220,6 +240,7 @@ def test_every_setting_of_the_daemon_is_written_as_its_file_has_it(helm: helm_ru
         ({"operator": {"settings": {"prometheusUrl": "prometheus"}}}, "prometheusUrl"),
         ({"operator": {"settings": {"prometheusUrl": "http://me:secret@p"}}}, "prometheusUrl"),
         ({"operator": {"settings": {"volumeManager": "rest"}}}, "mayastorUrl"),
+        ({"operator": {"settings": {"nodeSelector": "a=b"}}}, "stripePolicy"),
         ({"operator": {"replicas": 0}}, "/operator/replicas"),
         ({"operator": {"image": {"repository": "a:b"}}}, "/operator/image/repository"),
         ({"operator": {"prometheusSecret": {"keys": ["tokn"]}}}, "prometheusSecret/keys"),
