@@ -151,6 +151,7 @@ async def test_groups_are_made_handed_over_and_moved_off_a_lost_node_by_the_char
             prometheus_url=url,
             lease_name=cluster.name,
             lease_namespace=helm_runs.NAMESPACE,
+            mayastor_namespace="default",
             node_selector=f"storage={cluster.name}",
             stripe_policy=cluster.name,
             stripe_interval_seconds="0.5",

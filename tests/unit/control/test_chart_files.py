@@ -25,6 +25,7 @@ _VALUES: Final[dict[str, Any]] = msgspec.yaml.decode((_CHART / "values.yaml").re
 _OPERATOR_OWN: Final = {
     *("kubeconfig", "kube_context", "lease_namespace", "metrics_addr", "health_addr"),
     *("prometheus_token_file", "prometheus_ca_file", "mayastor_token_file", "mayastor_ca_file"),
+    *("node_token_file", "node_ca_file"),
 }
 _DAEMON_OWN: Final = {
     *("data_dir", "devices", "host", "port", "metrics_host", "metrics_port"),
