@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -27,6 +28,7 @@ CREDENTIALS: Final = signing.Credentials(
 )
 _ROOT: Final = pathlib.Path(__file__).resolve().parents[2]
 _LOG_TAIL_BYTES: Final = 6000
+_CLIENT_PORTS: Final = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range")
 _GONE_SECONDS_MAX: Final = 10.0
 _POLL_SECONDS: Final = 0.01
 _GUARD: Final = ("/bin/sh", "-c", 'read -r group || exit; read -r _; kill -KILL "-$group"')
@@ -34,12 +36,22 @@ _GUARD: Final = ("/bin/sh", "-c", 'read -r group || exit; read -r _; kill -KILL 
 
 
 def free_ports(count: int) -> list[int]:
-    """Distinct loopback ports that were free a moment ago."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+    """Distinct loopback ports that were free a moment ago.
+
+    Not such as the kernel gives to clients: one of those may have the port of a server that is
+    down for its restart.
+    """
+    lowest = int(_CLIENT_PORTS.read_text("utf-8").split()[0])
+    found: list[int] = []
+    with contextlib.ExitStack() as held:
+        for port in random.SystemRandom().sample(range(lowest // 2, lowest), lowest // 4):
+            probe = held.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise RuntimeError(f"no {count} free ports between {lowest // 2} and {lowest}")
 
 
 def outer_environment() -> dict[str, str]:

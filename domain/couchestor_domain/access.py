@@ -1,7 +1,8 @@
-"""Who may do what with a bucket or an object: access control lists and what overrules them.
+"""Who may do what with a bucket or an object: ACLs, policies, and what overrules them.
 
 A user is named by the canonical id, a text. Whoever sends a request is a ``Caller``: such an id, or
-None for one that nobody signed. The rules themselves are the gateway's (``protocol.permissions``).
+None for one that nobody signed. The rules themselves are the gateway's (``protocol.permissions``,
+``protocol.policy``).
 """
 
 from __future__ import annotations
@@ -64,14 +65,16 @@ class Ownership(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicAccessBlock:
-    """What of a bucket is kept from the public, whatever ACLs say."""
+    """What of a bucket is kept from the public, whatever its ACL and its policy say."""
 
     block_public_acls: bool = False
     """Refuse ACLs that grant something to a group."""
     ignore_public_acls: bool = False
     """Let grants to groups be without effect."""
     block_public_policy: bool = False
+    """Refuse policies that let the public in."""
     restrict_public_buckets: bool = False
+    """Keep everybody but the owner out of a bucket whose policy lets the public in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,8 @@ class BucketAccess:
     ownership: Ownership = Ownership.UNSET
     public_access: PublicAccessBlock | None = None
     """None: not configured, which blocks nothing."""
+    policy: str | None = None
+    """The document as it was put, which the gateway has judged; None: there is none."""
 
     @property
     def has_acls(self) -> bool:

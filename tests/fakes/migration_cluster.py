@@ -64,7 +64,8 @@ class Move(NamedTuple):
 
 
 UNKNOWN = Cluster((), 0, exists=False)
-"""What a cache shows of a volume that it has not heard of yet."""
+"""A volume that is gone, of which nothing matters any more; and what a cache shows of one that it
+has not heard of yet."""
 
 
 def start(replicas_count: int) -> Cluster:
@@ -128,17 +129,16 @@ def moves(
     cluster: Cluster, *, may_fault: bool, may_meddle: bool, manager_chooses: bool
 ) -> Iterator[Move]:
     """All that can happen next without the operator."""
-    if may_meddle:
-        toggled = cluster._replace(target_exists=not cluster.target_exists)
-        yield Move(toggled, meddling=True, bumps_version=False)
     if not cluster.exists:
         return
     if may_meddle:
+        toggled = cluster._replace(target_exists=not cluster.target_exists)
+        yield Move(toggled, meddling=True, bumps_version=False)
         for change in (1, -1):
             if cluster.wanted + change > 0:
                 rescaled = cluster._replace(wanted=cluster.wanted + change, leaving=None)
                 yield Move(rescaled, meddling=True)
-        yield Move(cluster._replace(exists=False, copies=(), seals=()), meddling=True)
+        yield Move(UNKNOWN, meddling=True)
     yield from _growth(cluster, may_fault=may_fault)
     for position, copy in enumerate(cluster.copies):
         before, after = cluster.copies[:position], cluster.copies[position + 1 :]

@@ -6,9 +6,6 @@ import migration_cluster
 
 from couchestor_operator.control import migration
 
-REVISIONS_COUNT_MAX = 40
-"""Three steps and an ending make four; each operator that wakes with an old look may add two."""
-
 
 class Violation(AssertionError):
     """A promise of the machine that some order of events breaks."""
@@ -26,10 +23,10 @@ def record_tells(cluster: migration_cluster.Cluster, record: migration.Record) -
         raise Violation(f"no record tells of the replica that was asked for: {cluster}")
 
 
-def leads_somewhere(record: migration.Record) -> None:
-    """A record is not changed to and fro."""
-    if record.revision > REVISIONS_COUNT_MAX:
-        raise Violation(f"the record goes round in circles: {record}")
+def is_another_revision(after: migration.Record, before: migration.Record) -> None:
+    """A record that is changed has a seal that none before it had."""
+    if after.revision != before.revision + 1:
+        raise Violation(f"revision {after.revision} follows {before.revision}: {after}")
 
 
 def removal(

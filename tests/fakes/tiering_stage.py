@@ -15,7 +15,7 @@ import set_clock
 from couchestor_domain import events, tiers
 from couchestor_operator.control import policy, pool, selector
 from couchestor_operator.control import volume as volumes
-from couchestor_operator.ports import volume_manager
+from couchestor_operator.ports import policy_store, volume_manager
 from couchestor_operator.services import migrator, tiering_pass
 
 POLICY = "p"
@@ -115,11 +115,12 @@ class Stage:
         line: faulty_ports.Line | None = None,
         *,
         manager: volume_manager.VolumeManager | None = None,
+        policies: policy_store.PolicyStore | None = None,
     ) -> tiering_pass.TieringPass:
         """One that has just started."""
         line = line or faulty_ports.Line({})
         volumes_port = manager or faulty_ports.FaultyVolumes(self.memory, line)
-        policies_port = faulty_ports.FaultyPolicies(self.policies, line)
+        policies_port = policies or faulty_ports.FaultyPolicies(self.policies, line)
         mover = migrator.Migrator(
             manager=volumes_port,
             policies=policies_port,

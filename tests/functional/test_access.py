@@ -15,39 +15,23 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 
-import boto3
-import botocore
-import botocore.config
 import pytest
-from botocore import auth, awsrequest
-from botocore import credentials as boto_credentials
 from botocore.exceptions import ClientError
-from tests.functional import daemon_process
+from tests.functional import daemon_process, several_users
 
 from couchestor_bench import server_process
 from couchestor_gateway.edge import routing
 from couchestor_gateway.protocol import operation_needs
 
 ALL_USERS: typing.Final = "http://acs.amazonaws.com/groups/global/AllUsers"
-SECRET: typing.Final = "{}-secret-key"
 Client = typing.Any
 
-
-def _users(*names: str) -> str:
-    return "".join(
-        f'[[users]]\nid = "{name}-id"\ndisplay_name = "{name.title()}"\n'
-        f'email = "{name}@example.com"\n'
-        f'keys = [{{ access_key = "{name}", secret_key = "{SECRET.format(name)}" }}]\n'
-        for name in names
-    )
-
-
-def _write_users(path: pathlib.Path, *names: str) -> None:
-    """Replaced in one go, as tools do it: one half written is refused, with a line in the log."""
-    fresh = path.with_suffix(".new")
-    fresh.touch(mode=0o600)
-    fresh.write_text(_users(*names))
-    fresh.rename(path)
+DENIED: typing.Final = several_users.DENIED
+SECRET: typing.Final = several_users.SECRET
+_client = several_users.client
+_read = several_users.read
+_refused = several_users.refusal
+_write_users = several_users.write
 
 
 @pytest.fixture(scope="module")
@@ -57,22 +41,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server_process.
     options = {"workers": "2", "users-file": str(folder / "users.toml")}
     with daemon_process.running(folder / "node", options=options) as running:
         yield running
-
-
-def _client(server: server_process.ServerProcess, user: str | None) -> Client:
-    """A client of a user, or of nobody."""
-    return boto3.client(
-        "s3",
-        endpoint_url=server.endpoint,
-        aws_access_key_id=user or "x",
-        aws_secret_access_key=SECRET.format(user),
-        region_name="us-east-1",
-        config=botocore.config.Config(
-            signature_version=botocore.UNSIGNED if user is None else "s3v4",
-            retries={"total_max_attempts": 1},
-            s3={"addressing_style": "path"},
-        ),
-    )
 
 
 @pytest.fixture
@@ -100,13 +68,6 @@ def bucket(ada: Client) -> str:
     return name
 
 
-def _refused(call: Callable[..., object], **arguments: object) -> tuple[str, int]:
-    with pytest.raises(ClientError) as failure:
-        call(**arguments)
-    response = failure.value.response
-    return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
-
-
 def _status_of(call: Callable[[], object]) -> int:
     """200 for whatever success."""
     try:
@@ -114,48 +75,6 @@ def _status_of(call: Callable[[], object]) -> int:
     except ClientError as refusal:
         return int(refusal.response["ResponseMetadata"]["HTTPStatusCode"])
     return 200
-
-
-DENIED: typing.Final = ("AccessDenied", 403)
-
-
-def _read(client: Client, bucket: str, key: str = "k", **arguments: str) -> bytes:
-    body: bytes = client.get_object(Bucket=bucket, Key=key, **arguments)["Body"].read()
-    return body
-
-
-def _status(
-    server: server_process.ServerProcess,
-    operation: str,
-    bucket: str,
-    upload_id: str,
-    user: str | None,
-) -> int:
-    """The answer to a bare request for an operation, with what it cannot do without."""
-    model = botocore.session.get_session().get_service_model("s3").operation_model(operation)
-    path, _, raw_query = model.http["requestUri"].partition("?")
-    query = dict(urllib.parse.parse_qsl(raw_query, keep_blank_values=True))
-    headers: dict[str, str] = {}
-    for name in model.input_shape.required_members:
-        where = model.input_shape.members[name].serialization
-        if where.get("location") == "querystring":
-            query[where["name"]] = upload_id if name == "UploadId" else "1"
-        elif where.get("location") == "header":
-            headers[where["name"]] = f"/{bucket}/k"
-    path = path.replace("{Bucket}", bucket).replace("{Key+}", "k")
-    url = f"{server.endpoint}{path}?{urllib.parse.urlencode(query)}"
-    method = model.http["method"]
-    request = awsrequest.AWSRequest(method, url, headers=headers)
-    if user is not None:
-        key = boto_credentials.Credentials(user, SECRET.format(user))
-        auth.S3SigV4Auth(key, "s3", "us-east-1").add_auth(request)
-    sent = urllib.request.Request(url, method=method, headers=dict(request.headers.items()))
-    try:
-        with urllib.request.urlopen(sent) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as refusal:
-        with refusal:
-            return refusal.code
 
 
 _SERVICE: typing.Final = [
@@ -172,7 +91,9 @@ def test_strangers_and_nobody_are_denied_every_operation(
     upload_id = ada.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
     operations = sorted({each.name for each in routing.served()} - set(_SERVICE))
     assert len(operations) > 35
-    answers = {name: _status(server, name, bucket, upload_id, user) for name in operations}
+    answers = {
+        name: several_users.status(server, name, bucket, upload_id, user) for name in operations
+    }
     assert set(answers.values()) == {403}, answers
     assert _read(ada, bucket) == b"hers"
     assert ada.list_parts(Bucket=bucket, Key="k", UploadId=upload_id)["Owner"]["ID"] == "ada-id"

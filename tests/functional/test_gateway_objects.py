@@ -256,7 +256,7 @@ async def test_refusals() -> None:
             await call(s3.get_object, Bucket="books", Key="k" * 1025)
         assert code_of(failure) == ("KeyTooLongError", 400)
         with pytest.raises(ClientError) as failure:
-            await call(s3.get_bucket_policy, Bucket="books")
+            await call(s3.get_bucket_website, Bucket="books")
         assert code_of(failure) == ("NotImplemented", 501)
         harness.store.fail_next = errors.OverloadedError("full queue")
         with pytest.raises(ClientError) as failure:
@@ -298,7 +298,7 @@ async def test_only_failures_of_ours_are_logged_without_an_access_log(
         s3 = harness.client()
         await call(s3.create_bucket, Bucket="books")
         with pytest.raises(ClientError, match="NotImplemented"):
-            await call(s3.get_bucket_policy, Bucket="books")
+            await call(s3.get_bucket_website, Bucket="books")
         with pytest.raises(ClientError, match="NoSuchKey"):
             await call(s3.get_object, Bucket="books", Key="k")
         harness.store.fail_next = errors.StoreFullError("no zone is left")

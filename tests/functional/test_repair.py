@@ -134,8 +134,7 @@ def test_an_empty_device_takes_what_a_dead_one_held(tmp_path: pathlib.Path) -> N
 def test_a_lost_device_is_made_up_for_by_the_others(tmp_path: pathlib.Path) -> None:
     with daemon_process.running(tmp_path / "node", options=_OPTIONS) as server:
         objects = _write(server, "before", 40)
-        for zones in (server.data_dir / "devices" / "d4").iterdir():
-            server_process.delete_in_use(zones) if zones.is_dir() else zones.unlink()
+        zone_files.destroy(server.data_dir / "devices" / "d4")
         objects |= _write(server, "after", 6)
         _wait(server, _has_moved_everything)
         said = server.log_path.read_text("utf-8")

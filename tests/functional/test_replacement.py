@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import random
-import shutil
 import time
 import typing
 import urllib.request
@@ -22,7 +21,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from tests.crash import load, oracle
-from tests.functional import daemon_process, node_command
+from tests.functional import daemon_process, node_command, zone_files
 
 from couchestor_bench import server_process
 
@@ -90,21 +89,9 @@ async def _destroy_under_load(
     """One device, then the other; everything is there and new writes succeed."""
     async with _loaded(server, judge, seed, round_index):
         for name in pair:
-            await asyncio.to_thread(_destroy, server, name)
+            await asyncio.to_thread(zone_files.destroy, server.data_dir / "devices" / name)
             await asyncio.sleep(_LOAD_SECONDS)
     await _check(server, judge)
-
-
-def _destroy(server: server_process.ServerProcess, name: str) -> None:
-    """Leave the folder of a device empty, as a disk that is gone does, under a writing node."""
-    folder = server.data_dir / "devices" / name
-    while found := list(folder.iterdir()):
-        for path in found:
-            if path.is_dir():
-                # What the node writes meanwhile is met by the next turn.
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
 
 
 def _replace(server: server_process.ServerProcess, name: str) -> None:

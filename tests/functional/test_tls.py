@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import pathlib
 import shutil
 import signal
@@ -98,6 +100,35 @@ def test_a_certificate_replaced_on_disk_is_served_without_a_restart(
         # The connection that was open before is served on, by the same processes.
         assert client.get_object(Bucket="secure", Key="k")["Body"].read() == body
         assert {member.pid for member in server.tree()} == before
+
+
+def test_a_policy_can_ask_for_tls_and_its_version(tmp_path: pathlib.Path) -> None:
+    cert, key = _make(tmp_path / "tls")
+    options = {"workers": "1", "tls-cert": str(cert), "tls-key": str(key)}
+    with server_process.couchestor(tmp_path / "node", options=options) as server:
+        client = _client(server, cert)
+        client.create_bucket(Bucket="secure")
+        client.put_object(Bucket="secure", Key="k", Body=b"x")
+        statement = {
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": "s3:GetObject",
+            "Resource": "arn:aws:s3:::secure/*",
+            "Condition": {
+                "Bool": {"aws:SecureTransport": True},
+                "NumericGreaterThanEquals": {"s3:TlsVersion": "1.3"},
+            },
+        }
+        client.put_bucket_policy(Bucket="secure", Policy=json.dumps({"Statement": statement}))
+        answers = {}
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = ssl.create_default_context(cafile=str(cert))
+            context.minimum_version = context.maximum_version = version
+            connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=context)
+            connection.request("GET", "/secure/k")
+            answers[version.name] = connection.getresponse().status
+            connection.close()
+        assert answers == {"TLSv1_2": 403, "TLSv1_3": 200}
 
 
 def _wait_for(condition: typing.Callable[[], bool], server: server_process.ServerProcess) -> None:

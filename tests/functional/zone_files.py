@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 import typing
 from collections.abc import Callable, Iterator
 
@@ -19,6 +20,17 @@ def status_of(device: pathlib.Path) -> dict[pathlib.Path, os.stat_result]:
 def with_shards(device: pathlib.Path) -> list[pathlib.Path]:
     """The zones whose beginning holds a shard, in the order of their numbers."""
     return sorted(path for path, head in _each(device, _head) if _SHARD_MAGIC in head)
+
+
+def destroy(device: pathlib.Path) -> None:
+    """Leave the folder of a device empty, as a disk that is gone does, under a writing node."""
+    while found := list(device.iterdir()):
+        for path in found:
+            if path.is_dir():
+                # What the node writes meanwhile is met by the next turn.
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _each(

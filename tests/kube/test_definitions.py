@@ -215,10 +215,9 @@ def test_a_watch_gives_what_is_there_and_says_where_that_ends(
         "sendInitialEvents": "true",
         "allowWatchBookmarks": "true",
         "resourceVersionMatch": "NotOlderThan",
-        "timeoutSeconds": "30",
     }
     seen = set()
-    for event in plane.events(f"{_path(kind)}?{urllib.parse.urlencode(words)}"):
+    for event in plane.events(f"{_path(kind)}?{urllib.parse.urlencode(words)}", seconds_max=30):
         metadata = event["object"]["metadata"]
         if event["type"] == "BOOKMARK":
             assert metadata["annotations"]["k8s.io/initial-events-end"] == "true"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import itertools
 import pathlib
-import time
+import urllib.parse
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-import kubernetes
 import lease_store_contract
 import policy_store_contract
+import psutil
 import pytest
 import set_clock
 import tiering_stage
@@ -49,6 +50,18 @@ TOLD_SECONDS_MAX: Final = 30.0
 _numbers: Final = itertools.count()
 
 
+def make_policy(plane: control_plane.ControlPlane, name: str, spec: dict[str, Any]) -> None:
+    """As ``kubectl create``."""
+    document = {
+        "apiVersion": field_types.API_VERSION,
+        "kind": definition.STORAGE_POLICY.kind,
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+    status, made = plane.request("POST", POLICIES, document)
+    assert status == 201, made
+
+
 class KubeHarness:
     """Over the API server, where people use what any client sends."""
 
@@ -65,14 +78,7 @@ class KubeHarness:
 
     async def make(self, spec: dict[str, Any]) -> None:
         """As ``kubectl create``."""
-        document = {
-            "apiVersion": field_types.API_VERSION,
-            "kind": definition.STORAGE_POLICY.kind,
-            "metadata": {"name": self.name},
-            "spec": spec,
-        }
-        status, made = self._plane.request("POST", POLICIES, document)
-        assert status == 201, made
+        make_policy(self._plane, self.name, spec)
 
     async def edit(self, spec: dict[str, Any]) -> None:
         """As ``kubectl patch``."""
@@ -199,6 +205,33 @@ async def test_a_copy_of_what_has_not_been_heard_of_for_long_is_not_shown(
     clock.go(kube_copy.AGE_SECONDS_MAX + 1)
     with pytest.raises(errors.KubernetesApiError, match="nothing has been heard"):
         copy.at_hand()
+
+
+async def test_watches_that_are_left_leave_no_connection(
+    access: kube_access.Access, plane: control_plane.ControlPlane, crds: dict[str, Any]
+) -> None:
+    assert crds
+    before = _ports_to(plane)
+    async with kube_api.opened(access, system_clock.SystemClock()) as api:
+        since = (await api.listed(kube_policies.KIND)).version
+        make_policy(plane, f"left-{next(_numbers)}", {})
+        for _ in range(3):
+            changes = api.watched(kube_policies.KIND, since=since, seconds=60)
+            async with asyncio.timeout(TOLD_SECONDS_MAX), contextlib.aclosing(changes):
+                await anext(changes)
+                assert _ports_to(plane) - before
+    await asyncio.sleep(0)
+    assert _ports_to(plane) <= before
+
+
+def _ports_to(plane: control_plane.ControlPlane) -> set[int]:
+    """Of this process's connections to the API server."""
+    port = urllib.parse.urlsplit(plane.url).port
+    return {
+        each.laddr.port
+        for each in psutil.Process().net_connections("tcp")
+        if each.raddr and each.raddr.port == port
+    }
 
 
 async def test_the_generation_that_was_seen_is_told(
@@ -377,57 +410,13 @@ async def test_two_operators_take_turns_and_never_act_together(
 # -- pools and Events ----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def disk_pools(client: Any, plane: control_plane.ControlPlane, crds: dict[str, Any]) -> str:
-    """A definition as Mayastor installs one, after ours. Returns the path of its documents."""
-    assert crds
-    group, plural = disk_pool.GROUP, disk_pool.PLURAL
-    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    kubernetes.client.ApiextensionsV1Api(client).create_custom_resource_definition(
-        {
-            "apiVersion": "apiextensions.k8s.io/v1",
-            "kind": "CustomResourceDefinition",
-            "metadata": {"name": f"{plural}.{group}"},
-            "spec": {
-                "group": group,
-                "scope": "Namespaced",
-                "names": {
-                    "kind": "DiskPool",
-                    "plural": plural,
-                    "singular": "diskpool",
-                    "shortNames": ["dsp"],
-                },
-                "versions": [
-                    {
-                        "name": version,
-                        "served": True,
-                        "storage": version == disk_pool.VERSIONS[0],
-                        "subresources": {"status": {}},
-                        "schema": {
-                            "openAPIV3Schema": {
-                                "type": "object",
-                                "properties": {"spec": anything, "status": anything},
-                            }
-                        },
-                    }
-                    for version in disk_pool.VERSIONS
-                ],
-            },
-        }
-    )
-    path = f"/apis/{group}/{disk_pool.VERSIONS[0]}/namespaces/default/{plural}"
-    deadline_seconds = time.monotonic() + SERVED_SECONDS_MAX
-    # A definition is served a moment after it was made.
-    while plane.request("GET", path)[0] != 200:
-        assert time.monotonic() < deadline_seconds, path
-        time.sleep(0.1)
-    return path
-
-
 @pytest.mark.parametrize("version", disk_pool.VERSIONS)
 async def test_pools_are_read_in_every_version_that_is_known(
-    api: kube_api.KubeApi, plane: control_plane.ControlPlane, disk_pools: str, version: str
+    api: kube_api.KubeApi, plane: control_plane.ControlPlane, mayastor: None, version: str
 ) -> None:
+    disk_pools = (
+        f"/apis/{disk_pool.GROUP}/{disk_pool.VERSIONS[0]}/namespaces/default/{disk_pool.PLURAL}"
+    )
     name = f"pool-{next(_numbers)}"
     document: dict[str, Any] = {
         "apiVersion": f"{disk_pool.GROUP}/{disk_pool.VERSIONS[0]}",

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import pathlib
-import signal
 import time
 import urllib.parse
 import urllib.request
@@ -100,7 +99,7 @@ async def url(
                 await asyncio.sleep(0.1)
             yield url
         finally:
-            await asyncio.to_thread(server.stop, signal.SIGKILL)
+            await asyncio.to_thread(server.stop)
 
 
 def _asked(url: str, query: str) -> dict[str, float]:

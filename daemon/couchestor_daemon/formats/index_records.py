@@ -31,6 +31,8 @@ class Bucket(msgspec.Struct, array_like=True, frozen=True):
     ownership: str = ""
     """Value of ``access.Ownership``."""
     public_access: int | None = None
+    policy: str | None = None
+    """The document as it was put."""
 
 
 class Part(msgspec.Struct, array_like=True, frozen=True):

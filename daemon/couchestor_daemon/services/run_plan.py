@@ -5,10 +5,9 @@ from __future__ import annotations
 import collections
 import mmap
 from collections.abc import AsyncIterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from couchestor_daemon.formats import media_records
-from couchestor_daemon.ports import media as media_port
 from couchestor_daemon.services import group_walk, run_shards
 from couchestor_domain import ids, units
 
@@ -17,6 +16,20 @@ WINDOW_BYTES_MIN: Final = 64 * units.KIB
 WINDOW_BYTES_MAX: Final = units.MIB
 KEPT_WINDOWS_MAX: Final = 3
 """A run of the greatest length lies in two and a part of a third."""
+
+
+class Medium(Protocol):
+    """The part of ``ports.media.Media`` that reading ahead needs."""
+
+    async def read(
+        self,
+        zone: ids.ZoneAddress,
+        offset_bytes: int,
+        buffer: memoryview,
+        *,
+        past_cache: bool = False,
+        in_place: bool = False,
+    ) -> None: ...
 
 
 class RunPlan:
@@ -31,7 +44,7 @@ class RunPlan:
 
     def __init__(
         self,
-        media: media_port.Media,
+        media: Medium,
         record: media_records.GroupRecord,
         *,
         end_bytes: int,
@@ -92,9 +105,7 @@ class ReadAhead:
     for the medium per header costs more.
     """
 
-    def __init__(
-        self, media: media_port.Media, *, end_bytes: int, past_cache: bool = False
-    ) -> None:
+    def __init__(self, media: Medium, *, end_bytes: int, past_cache: bool = False) -> None:
         self._media = media
         self._end_bytes = units.align_down(end_bytes, units.BLOCK_BYTES)
         self._past_cache = past_cache

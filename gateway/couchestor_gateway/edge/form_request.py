@@ -16,7 +16,10 @@ from couchestor_gateway.protocol import (
     post_policy,
     post_signature,
     request_identity,
+    s3_error,
     sigv4_signatures,
+    tags,
+    xml_reading,
 )
 
 
@@ -70,7 +73,9 @@ async def accept(
         fields=fields,
         headers=post_fields.headers_of(fields),
         identity=request_identity.Identity(
-            credential=credential, payload=request_identity.PayloadKind.UNSIGNED
+            credential=credential,
+            payload=request_identity.PayloadKind.UNSIGNED,
+            amz_date=fields.get("x-amz-date", ""),
         ),
         policy=policy,
         access_key="" if credential is None else credential.access_key,
@@ -95,6 +100,32 @@ class FormRequest(s3_request.S3Request):
         self._body = form.body
         self.fields = form.fields
         """By name in lower case."""
+
+    def written_tags(self) -> Mapping[str, str]:
+        """The tags that the form gives its file, as a document or as the header of a PUT does.
+
+        Raises:
+            S3Error: InvalidArgument, InvalidTag, MalformedXML.
+        """
+        document, header = self.fields.get("tagging"), self.fields.get("x-amz-tagging")
+        if not document:
+            return tags.of_header(header)
+        if header:
+            raise s3_error.make(
+                "InvalidArgument",
+                "Tags may be given in one field only, tagging or x-amz-tagging.",
+                ArgumentName="tagging",
+            )
+        pairs = xml_reading.tagging(document.encode(), tags_max=tags.OBJECT_TAGS_MAX)
+        return tags.checked(pairs, count_max=tags.OBJECT_TAGS_MAX)
+
+    def auth_type(self) -> str:
+        """See ``RequestHead``."""
+        return "POST"
+
+    def signature_version(self) -> str:
+        """See ``RequestHead``."""
+        return "AWS" if "awsaccesskeyid" in self.fields else super().signature_version()
 
     async def body(self, *, algorithms: tuple[str, ...] = ()) -> request_body.RequestBody:
         """The file as a BodySource.

@@ -1,4 +1,4 @@
-"""An S3 request as operations see it: who sent it, what it names, what that allows."""
+"""An S3 request as operations see it: its head, its body, and what its sender may do."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from typing import Final
 
 from aiohttp import web
 
-from couchestor_domain import access, errors
+from couchestor_domain import errors
 from couchestor_domain import objects as records
-from couchestor_gateway.edge import addressing, request_body
-from couchestor_gateway.ports import credentials as credential_port
-from couchestor_gateway.ports import object_store, offloading
+from couchestor_gateway.edge import (
+    addressing,
+    authority,
+    request_body,
+    request_facts,
+    request_head,
+)
+from couchestor_gateway.ports import offloading
 from couchestor_gateway.protocol import (
     chunked,
     digests,
     operation_needs,
-    permissions,
     request_identity,
     s3_error,
     xml_reading,
 )
+from couchestor_gateway.protocol.operation_needs import Place
 
 _STREAMING: Final = frozenset(
     {
@@ -30,33 +35,15 @@ _STREAMING: Final = frozenset(
     }
 )
 
-_NOTHING: Final = operation_needs.Need(operation_needs.Place.SERVICE)
+_NOTHING: Final = operation_needs.Need(Place.SERVICE)
+_JUDGED_LATER: Final = (Place.OBJECT, Place.OWN_OBJECT, Place.KEYS)
+"""Of what conditions of a policy ask what is not known before a version or a body is read."""
 
 
-class S3Request:
-    """One request with its stores. A plain slotted class: one is made per request."""
+class S3Request(request_head.RequestHead):
+    """One request with its stores."""
 
-    __slots__ = (
-        "_body",
-        "_bucket_record",
-        "_need",
-        "_offload",
-        "_raw",
-        "_stall_seconds",
-        "amz_names",
-        "body_bytes_max",
-        "bucket",
-        "buckets",
-        "caller",
-        "headers",
-        "identity",
-        "key",
-        "objects",
-        "query",
-        "region",
-        "uploads",
-        "users",
-    )
+    __slots__ = ("_body", "_bucket_record", "_need", "buckets", "objects", "uploads")
 
     def __init__(
         self,
@@ -67,42 +54,33 @@ class S3Request:
         amz_names: Collection[str],
         query: Mapping[str, str],
         identity: request_identity.Identity,
-        users: credential_port.CredentialStore,
-        region: str,
-        buckets: object_store.BucketStore,
-        objects: object_store.ObjectStore,
-        uploads: object_store.UploadStore,
-        offload: offloading.Offload,
-        stall_seconds: float,
-        body_bytes_max: int,
+        services: request_head.Services,
     ) -> None:
-        self._raw = raw
-        self._offload = offload
-        self._stall_seconds = stall_seconds
+        super().__init__(
+            raw,
+            target=target,
+            headers=headers,
+            amz_names=amz_names,
+            query=query,
+            identity=identity,
+            services=services,
+        )
         self._body: request_body.RequestBody | None = None
-        self.body_bytes_max = body_bytes_max
-        self.bucket = target.bucket
-        self.key = target.key
-        self.query = query
-        self.headers = headers
-        """Case-insensitive."""
-        self.amz_names = amz_names
-        """Names of the headers that start with ``x-amz-``, and perhaps others; lower-case."""
-        self.identity = identity
-        credential = identity.credential
-        self.caller: access.Caller = None if credential is None else credential.owner
-        self.users = users
         self._bucket_record: records.BucketRecord | None = None
         self._need = _NOTHING
-        self.region = region
-        self.buckets = buckets
-        self.objects = objects
-        self.uploads = uploads
+        self.buckets = services.buckets
+        self.objects = services.objects
+        self.uploads = services.uploads
 
     @property
     def offload(self) -> offloading.Offload:
         """Where long buffers are hashed."""
-        return self._offload
+        return self._services.offload
+
+    @property
+    def body_bytes_max(self) -> int:
+        """Longest body."""
+        return self._services.body_bytes_max
 
     async def body(self, *, algorithms: tuple[str, ...] = ()) -> request_body.RequestBody:
         """The body as a BodySource; a client that waits for 100 Continue gets it now.
@@ -130,7 +108,7 @@ class S3Request:
                 ``required`` and empty.
         """
         content = b""
-        if self._raw.body_exists:
+        if self.raw.body_exists:
             body = await self._open(
                 xml_reading.DOCUMENT_BYTES_MAX,
                 too_long_code="MaxMessageLengthExceeded",
@@ -140,11 +118,6 @@ class S3Request:
         if required and not content:
             raise s3_error.make("MalformedXML")
         return content
-
-    def location(self) -> str:
-        """The object's address as the client reached it."""
-        raw = self._raw
-        return f"{raw.scheme}://{raw.host}{raw.raw_path.partition('?')[0]}"
 
     @property
     def received_bytes(self) -> int:
@@ -157,29 +130,21 @@ class S3Request:
         assert self._bucket_record is not None, "this operation names no bucket"
         return self._bucket_record
 
-    def account(self) -> str:
-        """Who signed the request. Raises S3Error: AccessDenied if nobody did."""
-        if self.caller is None:
-            raise s3_error.make("AccessDenied")
-        return self.caller
-
-    def display_name(self, user_id: str) -> str:
-        """The name shown for a user: the id of one who is not here any more."""
-        user = self.users.user(user_id)
-        return user_id if user is None else user.display_name
-
     async def authorize(self, need: operation_needs.Need) -> None:
         """Look the bucket up, and stop whoever may not do what an operation needs.
 
         What is needed of a version or an upload is judged by ``find_object`` and ``find_upload``,
-        once that has been read.
+        once that has been read, and what of keys in a body by the operation.
 
         Raises:
             NoSuchBucketError
             S3Error: AccessDenied, also where the bucket is not of the owner that is expected.
         """
+        if need.versioned is not None and "versionId" in self.query:
+            need = need.versioned
         self._need = need
-        if need.place is operation_needs.Place.SERVICE:
+        place = need.place
+        if place is Place.SERVICE:
             self.account()
             return
         bucket = await self.buckets.get_bucket(self.bucket)
@@ -187,47 +152,97 @@ class S3Request:
         expected = self.headers.get("x-amz-expected-bucket-owner")
         if expected is not None and expected != bucket.owner:
             raise s3_error.make("AccessDenied")
-        self.require(need)
+        if bucket.access.policy is None:
+            if not authority.by_lists(bucket, self.caller, need):
+                raise s3_error.make("AccessDenied")
+        elif place not in _JUDGED_LATER and not self.may_all(need):
+            raise s3_error.make("AccessDenied")
 
-    def may(self, need: operation_needs.Need) -> bool:
-        """Whether the caller has what of a need the bucket alone decides."""
-        place, permission = need
-        if place is operation_needs.Place.OWN_BUCKET:
-            return self.caller == self.bucket_record.owner
-        if place is operation_needs.Place.OBJECT or permission is None:
-            return True
-        return permissions.on_bucket(self.bucket_record, self.caller, permission)
+    def may(
+        self,
+        need: operation_needs.Need,
+        *,
+        bucket: records.BucketRecord | None = None,
+        key: str | None = None,
+        version_id: str | None = None,
+        record: records.ObjectRecord | None = None,
+        upload: records.UploadRecord | None = None,
+        prefix: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Whether the caller has what is needed, as far as it can be judged yet.
+
+        Args:
+            bucket: Of what it is needed; the request's own if None. So the key.
+            version_id: The one that is needed by name.
+            record: The version that it is needed of.
+            upload: The upload that it is needed of.
+            prefix: What a listing would be asked for.
+            tags: Those that the request's body gives.
+        """
+        bucket = bucket or self.bucket_record
+        if bucket.access.policy is None:
+            return authority.by_lists(bucket, self.caller, need, record=record, upload=upload)
+        return authority.may(
+            self,
+            bucket,
+            need,
+            key=self.key if key is None else key,
+            facts=request_facts.RequestFacts(
+                self, bucket, record=record, version_id=version_id, prefix=prefix, tags=tags
+            ),
+            record=record,
+            upload=upload,
+        )
+
+    def may_all(
+        self,
+        need: operation_needs.Need,
+        *,
+        key: str | None = None,
+        version_id: str | None = None,
+    ) -> bool:
+        """Whether the caller has what is needed, also for what else the request asks for."""
+        if version_id is None:
+            version_id = self.query.get("versionId")
+        return self.may(need, key=key, version_id=version_id) and all(
+            self.may(further, key=key, version_id=version_id)
+            for asked, further in need.further
+            if request_facts.asks_for(self, asked)
+        )
 
     def require(self, need: operation_needs.Need) -> None:
         """Stop whoever has not what ``may`` judges. Raises S3Error: AccessDenied."""
         if not self.may(need):
             raise s3_error.make("AccessDenied")
 
-    async def find_object(self, version_id: str | None = None) -> records.ObjectRecord:
+    async def find_object(
+        self, version_id: str | None = None, *, tags: Mapping[str, str] | None = None
+    ) -> records.ObjectRecord:
         """The version that the request names, the current one by default, if the operation may
         have it.
+
+        Args:
+            tags: Those that the request's body gives it.
 
         Raises:
             NoSuchKeyError, NoSuchVersionError, DeleteMarkerError
             S3Error: AccessDenied, also for what is missing where the caller may not list.
         """
-        assert self._need.permission is not None, "the operation needs no version"
-        return await self.readable_object(
-            self.bucket_record,
-            self.key,
-            version_id=version_id,
-            permission=self._need.permission,
+        return await self.usable_object(
+            self.bucket_record, self.key, version_id=version_id, need=self._need, tags=tags
         )
 
-    async def readable_object(
+    async def usable_object(
         self,
         bucket: records.BucketRecord,
         key: str,
         *,
         version_id: str | None,
-        permission: access.Permission,
+        need: operation_needs.Need,
+        tags: Mapping[str, str] | None = None,
     ) -> records.ObjectRecord:
-        """A version in any bucket, if the caller has a permission on it.
+        """A version in any bucket, if the caller has what is needed of it.
 
         Raises:
             As ``find_object``.
@@ -238,10 +253,15 @@ class S3Request:
             )
         except (errors.NoSuchKeyError, errors.NoSuchVersionError, errors.DeleteMarkerError):
             # As S3: what there is not is told to those who could list what there is.
-            if permissions.on_bucket(bucket, self.caller, access.Permission.READ):
+            facts = request_facts.RequestFacts(self, bucket, version_id=version_id, tags=tags)
+            if not authority.is_denied(self, bucket, need, key=key, facts=facts) and self.may(
+                operation_needs.FIND, bucket=bucket, prefix=key
+            ):
                 raise
             raise s3_error.make("AccessDenied") from None
-        if not permissions.on_object(bucket, record, self.caller, permission):
+        if not self.may(
+            need, bucket=bucket, key=key, version_id=version_id, record=record, tags=tags
+        ):
             raise s3_error.make("AccessDenied")
         return record
 
@@ -255,8 +275,15 @@ class S3Request:
         upload = await self.uploads.get_upload(
             bucket=self.bucket, key=self.key, upload_id=self.query["uploadId"]
         )
-        caller = self.caller
-        if caller is None or caller not in (upload.initiator, self.bucket_record.owner):
+        need, bucket = self._need, self.bucket_record
+        # Whoever goes on with one is its initiator or the bucket's owner, whom a policy also has to
+        # let write; the others are whom it lets, too.
+        may = (
+            self.may(need, upload=upload)
+            if need.permission is None
+            else authority.by_lists(bucket, self.caller, need, upload=upload)
+        )
+        if not may:
             raise s3_error.make("AccessDenied")
         return upload
 
@@ -269,7 +296,7 @@ class S3Request:
         is_checksummed: bool = True,
         needs_length: bool = True,
     ) -> request_body.RequestBody:
-        headers, raw = self.headers, self._raw
+        headers, raw = self.headers, self.raw
         identity = self.identity
         streaming = identity.payload in _STREAMING
         length = headers.get("x-amz-decoded-content-length" if streaming else "content-length")
@@ -295,8 +322,8 @@ class S3Request:
             size_bytes=size_bytes,
             decoder=decoder,
             digester=digester,
-            offload=self._offload,
-            stall_seconds=self._stall_seconds,
+            offload=self._services.offload,
+            stall_seconds=self._services.stall_seconds,
             may_end_early=is_unknown,
         )
         return self._body

@@ -93,6 +93,16 @@ class Decoder(Protocol):
         ...
 
 
+class Content(Protocol):
+    """The part of ``aiohttp.StreamReader`` that a body needs."""
+
+    total_bytes: int
+
+    def at_eof(self) -> bool: ...
+
+    async def readchunk(self) -> tuple[bytes, bool]: ...
+
+
 class RequestBody:
     """Implements ``ports.object_store.BodySource`` over one aiohttp request.
 
@@ -123,7 +133,7 @@ class RequestBody:
 
     def __init__(
         self,
-        content: aiohttp.StreamReader,
+        content: Content,
         *,
         size_bytes: int,
         decoder: Decoder | None,

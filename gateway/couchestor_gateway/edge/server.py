@@ -25,6 +25,7 @@ from couchestor_gateway.edge import (
     form_body,
     form_request,
     presigned_headers,
+    request_head,
     request_records,
     responses,
     routing,
@@ -118,15 +119,22 @@ class Gateway:
     ) -> None:
         self._limits = limits or ServerLimits()
         self._buckets = buckets
-        self._objects = objects
-        self._uploads = uploads
-        self._users = credentials
         self._verifier = sigv4.Verifier(credentials, region)
         self._signatures = sigv4_signatures.Signatures(credentials)
         self._region = region
         self._clock = clock
         self._domain = domain.lower() if domain else None
-        self._offload = offload or _own_threads(self._limits.hash_threads)
+        self._services = request_head.Services(
+            users=credentials,
+            buckets=buckets,
+            objects=objects,
+            uploads=uploads,
+            region=region,
+            clock=clock,
+            offload=offload or _own_threads(self._limits.hash_threads),
+            stall_seconds=self._limits.stall_seconds,
+            body_bytes_max=self._limits.body_bytes_max,
+        )
         self._records = request_records.Records(metrics, access_log=access_log)
         self._in_flight_count = 0
         self._draining = False
@@ -263,14 +271,7 @@ class Gateway:
             amz_names=amz_names,
             query=query,
             identity=identity,
-            users=self._users,
-            region=self._region,
-            buckets=self._buckets,
-            objects=self._objects,
-            uploads=self._uploads,
-            offload=self._offload,
-            stall_seconds=self._limits.stall_seconds,
-            body_bytes_max=self._limits.body_bytes_max,
+            services=self._services,
         )
         trace.reception = context
         await context.authorize(operation.need)
@@ -291,7 +292,7 @@ class Gateway:
         body = form_body.FormBody(
             request,
             file_bytes_max=self._limits.body_bytes_max,
-            offload=self._offload,
+            offload=self._services.offload,
             stall_seconds=self._limits.stall_seconds,
         )
         trace.reception = body
@@ -306,14 +307,7 @@ class Gateway:
             request,
             form,
             query=query,
-            users=self._users,
-            region=self._region,
-            buckets=self._buckets,
-            objects=self._objects,
-            uploads=self._uploads,
-            offload=self._offload,
-            stall_seconds=self._limits.stall_seconds,
-            body_bytes_max=self._limits.body_bytes_max,
+            services=self._services,
         )
         trace.access_key = form.access_key
         await context.authorize(operation_needs.NEEDS[post_object.NAME])

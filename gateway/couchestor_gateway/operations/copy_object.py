@@ -38,7 +38,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         raise s3_error.make("InvalidArgument", "Unknown tagging directive.")
     replaced_tags = tags.of_header(headers.get("x-amz-tagging"))
     new = new_object.of_request(request)
-    source = await copy_source.find(request)
+    source = await copy_source.find(request, with_tags=tagging == "COPY")
     is_itself = (source.bucket, source.key) == (request.bucket, request.key)
     # A version that is named is brought back by copying it over the newer ones.
     is_changed = (

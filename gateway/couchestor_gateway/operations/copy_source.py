@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Final
 
-from couchestor_domain import access, errors, objects
-from couchestor_gateway.edge import addressing, request_body
+from couchestor_domain import errors, objects
+from couchestor_gateway.edge import addressing, copy_header, request_body
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.operations import versions
 from couchestor_gateway.ports import offloading
-from couchestor_gateway.protocol import conditions, digests, s3_error
-
-_HEADER: Final = "x-amz-copy-source"
+from couchestor_gateway.protocol import conditions, digests, operation_needs, s3_error
 
 
-async def find(request: s3_request.S3Request) -> objects.ObjectRecord:
+async def find(request: s3_request.S3Request, *, with_tags: bool = False) -> objects.ObjectRecord:
     """The source's version, if the caller may read it; ``x-amz-copy-source-if-*`` checked.
+
+    Args:
+        with_tags: Whether its tags are copied, too.
 
     Raises:
         S3Error: InvalidArgument, AccessDenied, PreconditionFailed.
         NoSuchBucketError, NoSuchKeyError
     """
-    text = request.headers[_HEADER]
-    path, _, raw_query = text.partition("?")
+    text = request.headers[copy_header.NAME]
+    bucket, key, raw_query = copy_header.parse(text)
     version_id = versions.named(addressing.parse_query(raw_query))
-    bucket, _, key = addressing.decode(path).removeprefix("/").partition("/")
     if not bucket or not key:
         raise s3_error.make(
             "InvalidArgument",
             "Copy Source must mention the source bucket and key",
             **{
-                "ArgumentName": _HEADER,
+                "ArgumentName": copy_header.NAME,
                 "ArgumentValue": text,
             },
         )
@@ -41,16 +40,40 @@ async def find(request: s3_request.S3Request) -> objects.ObjectRecord:
     expected = request.headers.get("x-amz-source-expected-bucket-owner")
     if expected is not None and expected != source.owner:
         raise s3_error.make("AccessDenied")
-    record = await request.readable_object(
-        source, key, version_id=version_id, permission=access.Permission.READ
+    record = await request.usable_object(
+        source,
+        key,
+        version_id=version_id,
+        need=_of_version(operation_needs.READ_SOURCE, version_id),
     )
+    if with_tags and record.tags:
+        _require_tags(request, source, record, version_id)
     conditions.check_copy_source(request.headers, etag=record.etag, modified_ns=record.modified_ns)
     return record
 
 
+def _require_tags(
+    request: s3_request.S3Request,
+    source: objects.BucketRecord,
+    record: objects.ObjectRecord,
+    version_id: str | None,
+) -> None:
+    """Stop whoever may copy an object, but not with its tags."""
+    need = _of_version(operation_needs.COPY_TAGS, version_id)
+    may_read = request.may(
+        need, bucket=source, key=record.key, version_id=version_id, record=record
+    )
+    if not may_read or not request.may(operation_needs.WRITE_TAGS):
+        raise s3_error.make("AccessDenied")
+
+
+def _of_version(need: operation_needs.Need, version_id: str | None) -> operation_needs.Need:
+    return need if version_id is None or need.versioned is None else need.versioned
+
+
 def is_version_named(request: s3_request.S3Request) -> bool:
     """Whether the source is one version, not whatever is current."""
-    raw_query = request.headers[_HEADER].partition("?")[2]
+    raw_query = copy_header.parse(request.headers[copy_header.NAME]).raw_query
     return "versionId" in addressing.parse_query(raw_query)
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import versions
-from couchestor_gateway.protocol import conditions, operation_needs
+from couchestor_gateway.protocol import conditions
 
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
     """Remove the key or one version; what is missing answers 204 too."""
     version_id = versions.named(request.query)
-    if version_id is not None:
-        request.require(operation_needs.NEEDS[operation_needs.DELETE_VERSION])
     bucket_owner = request.bucket_record.owner
     deletion = await request.objects.delete_object(
         bucket=request.bucket,

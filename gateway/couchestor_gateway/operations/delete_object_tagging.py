@@ -10,10 +10,12 @@ from couchestor_gateway.operations import versions
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
     """Leave a version, the current one by default, without tags."""
+    version_id = versions.named(request.query)
+    judged = await request.find_object(version_id)
     record = await request.objects.set_tags(
         bucket=request.bucket,
         key=request.key,
-        version_id=versions.named(request.query),
+        version_id=versions.judged(judged, version_id),
         tags=objects.EMPTY_MAP,
         bucket_owner=request.bucket_record.owner,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from couchestor_domain import objects
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
@@ -15,13 +17,13 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     owner = request.bucket_record.owner
     doomed: list[objects.Doomed] = []
     refused: list[tuple[xml_reading.DeleteItem, str, str]] = []
-    deletes_versions = request.may(operation_needs.NEEDS[operation_needs.DELETE_VERSION])
+    may_delete = _judge(request)
     for item in asked.objects:
         if item.version_id and not versions.is_well_formed(item.version_id):
             refused.append((item, "NoSuchVersion", "The specified version does not exist."))
         elif len(item.key.encode()) > object_keys.BYTES_MAX:
             refused.append((item, "KeyTooLongError", "Your key is too long"))
-        elif item.version_id and not deletes_versions:
+        elif not may_delete(item.key, item.version_id):
             refused.append((item, "AccessDenied", "Access Denied"))
         else:
             doomed.append(objects.Doomed(key=item.key, version_id=item.version_id or None))
@@ -42,6 +44,21 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
             xml.text("VersionId", item.version_id)
         xml.text("Code", code).text("Message", message).close("Error")
     return responses.document(xml.finish())
+
+
+def _judge(request: s3_request.S3Request) -> Callable[[str, str | None], bool]:
+    """Whether the caller may delete a key, or a version of it.
+
+    Where there is no policy the bucket alone says it, and whoever may delete nothing has been
+    stopped already.
+    """
+    key_need, version_need = operation_needs.DELETE_KEY, operation_needs.DELETE_VERSION
+    if request.bucket_record.access.policy is None:
+        deletes_versions = request.may(version_need)
+        return lambda key, version_id: not version_id or deletes_versions
+    return lambda key, version_id: request.may_all(
+        version_need if version_id else key_need, key=key, version_id=version_id or None
+    )
 
 
 def _write_deleted(

@@ -10,7 +10,5 @@ from couchestor_gateway.protocol import tags
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
     """The tags of a version, the current one by default; an empty set if it has none."""
-    record = await request.objects.get_object(
-        bucket=request.bucket, key=request.key, version_id=versions.named(request.query)
-    )
+    record = await request.find_object(versions.named(request.query))
     return responses.document(tags.document(record.tags), headers=versions.of_record(record))

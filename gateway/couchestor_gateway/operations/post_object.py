@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Mapping
 from typing import Final
 
 from couchestor_domain import objects
 from couchestor_gateway.edge import form_request, responses
 from couchestor_gateway.operations import new_object, object_headers, versions
-from couchestor_gateway.protocol import post_fields, s3_error, tags, xml_reading, xml_writing
+from couchestor_gateway.protocol import post_fields, xml_writing
 
 NAME: Final = "PostObject"
 
@@ -23,7 +22,7 @@ async def run(request: form_request.FormRequest) -> responses.Reply:
         key=request.key,
         headers=object_headers.standard(headers),
         metadata=object_headers.metadata(headers),
-        tags=_tags(request.fields),
+        tags=request.written_tags(),
         owner=new.owner,
         acl=new.acl,
         bucket_owner=request.bucket_record.owner,
@@ -49,18 +48,3 @@ async def run(request: form_request.FormRequest) -> responses.Reply:
     xml.text("ETag", answer["ETag"])
     answer["Content-Type"] = responses.XML
     return responses.Reply(status, answer, xml.finish())
-
-
-def _tags(fields: Mapping[str, str]) -> Mapping[str, str]:
-    """The tags that a form gives, as a document or as the header of a PUT does."""
-    document, header = fields.get("tagging"), fields.get("x-amz-tagging")
-    if not document:
-        return tags.of_header(header)
-    if header:
-        raise s3_error.make(
-            "InvalidArgument",
-            "Tags may be given in one field only, tagging or x-amz-tagging.",
-            ArgumentName="tagging",
-        )
-    pairs = xml_reading.tagging(document.encode(), tags_max=tags.OBJECT_TAGS_MAX)
-    return tags.checked(pairs, count_max=tags.OBJECT_TAGS_MAX)

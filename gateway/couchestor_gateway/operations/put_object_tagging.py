@@ -14,11 +14,13 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     pairs = xml_reading.tagging(
         await request.document(required=True), tags_max=tags.OBJECT_TAGS_MAX
     )
+    given = tags.checked(pairs, count_max=tags.OBJECT_TAGS_MAX)
+    judged = await request.find_object(version_id, tags=given)
     record = await request.objects.set_tags(
         bucket=request.bucket,
         key=request.key,
-        version_id=version_id,
-        tags=tags.checked(pairs, count_max=tags.OBJECT_TAGS_MAX),
+        version_id=versions.judged(judged, version_id),
+        tags=given,
         bucket_owner=request.bucket_record.owner,
     )
     return responses.Reply(200, versions.of_record(record))

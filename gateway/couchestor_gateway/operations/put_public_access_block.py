@@ -11,7 +11,7 @@ from couchestor_gateway.protocol import access_documents
 
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
-    """Keep the public from a bucket. There are no policies here for two of the four to act on."""
+    """Keep the public from a bucket; what let it in before stays, and is ignored where asked."""
     block = access_documents.parse_block(await request.document(required=True))
 
     def change(rules: access.BucketAccess) -> access.BucketAccess:

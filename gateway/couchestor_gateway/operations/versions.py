@@ -28,6 +28,15 @@ def named(query: Mapping[str, str]) -> str | None:
     )
 
 
+def judged(record: objects.ObjectRecord, version_id: str | None) -> str | None:
+    """What names the version that was judged, not one that was written since.
+
+    Args:
+        version_id: As the request names it; None for the current one.
+    """
+    return record.version_id if record.is_named else version_id
+
+
 def is_well_formed(version_id: str) -> bool:
     """Whether it can be the id of a version."""
     return version_id == objects.NULL_VERSION or version_ids.order_of(version_id) is not None

@@ -116,7 +116,12 @@ def _canned(name: str, owner: str, bucket_owner: str | None) -> access.Acl:
 
 def _value(headers: Mapping[str, str], name: str) -> str:
     """A header sent twice is one header with both values (RFC 9110, 5.3): neither is dropped."""
-    return ",".join(v for n, v in headers.items() if n.lower() == name).strip(" \t,")
+    return bare(",".join(v for n, v in headers.items() if n.lower() == name))
+
+
+def bare(value: str) -> str:
+    """A header's value without what a list may have around it."""
+    return value.strip(" \t,")
 
 
 def _grantees(text: str) -> list[tuple[str, str]]:

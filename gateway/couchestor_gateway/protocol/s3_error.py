@@ -145,6 +145,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             400,
             "The body of your POST request is not well-formed multipart/form-data.",
         ),
+        "MalformedPolicy": (400, "This policy contains invalid Json"),
         "MalformedTrailerError": (
             400,
             "The request contained trailing data that was not well-formed or did not conform to"
@@ -169,6 +170,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "MissingRequestBodyError": (400, "Request Body is empty"),
         "MissingSecurityHeader": (400, "Your request is missing a required header."),
         "NoSuchBucket": (404, "The specified bucket does not exist"),
+        "NoSuchBucketPolicy": (404, "The bucket policy does not exist"),
         "NoSuchKey": (404, "The specified key does not exist."),
         "NoSuchUpload": (
             404,

@@ -13,7 +13,14 @@ _CHUNK_BYTES: Final = 256 * units.KIB
 _GZIP_WBITS: Final = 31
 
 
-async def read(response: aiohttp.ClientResponse, bytes_max: int, *, where: str) -> bytearray:
+async def read(
+    response: aiohttp.ClientResponse,
+    bytes_max: int,
+    *,
+    where: str,
+    unfit: type[errors.ControlPlaneError],
+    too_long: str = "look for a proxy in between",
+) -> bytearray:
     """The decompressed body; no more of it is ever in memory than allowed, and a chunk.
 
     The session must not decompress by itself: what a small body may become is bounded here.
@@ -21,14 +28,16 @@ async def read(response: aiohttp.ClientResponse, bytes_max: int, *, where: str) 
     Args:
         bytes_max: Of the decompressed body.
         where: Who answered, for errors.
+        unfit: The error for a body that cannot be taken.
+        too_long: What to do about one that is longer.
 
     Raises:
-        PrometheusParseError: it is longer, or not compressed as announced.
+        ControlPlaneError: (``unfit``) it is longer, or not compressed as announced.
         aiohttp.ClientError: the connection broke off.
     """
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding not in ("gzip", "identity"):
-        raise errors.PrometheusParseError(
+        raise unfit(
             f"{where} compresses its answer in a way that it was not asked for: look for a proxy"
             " in between"
         )
@@ -42,20 +51,17 @@ async def read(response: aiohttp.ClientResponse, bytes_max: int, *, where: str) 
                 # One byte more than allowed is enough to know that it is too much.
                 body += inflater.decompress(chunk, bytes_max + 1 - len(body))
             except zlib.error as exc:
-                raise errors.PrometheusParseError(
+                raise unfit(
                     f"{where} answered something else than the gzip it announced: look for a proxy"
                     " in between"
                 ) from exc
         if len(body) > bytes_max:
-            raise errors.PrometheusParseError(
-                f"{where} answered more than {bytes_max} bytes: let the query aggregate by the"
-                " volume label, or allow more"
-            )
+            raise unfit(f"{where} answered more than {bytes_max} bytes: {too_long}")
         if inflater is not None and inflater.eof:
             # What follows the end would only be collected.
             break
     if inflater is not None and not inflater.eof:
-        raise errors.PrometheusParseError(
+        raise unfit(
             f"{where} broke off in the middle of its gzip answer: look for a proxy in between"
         )
     return body

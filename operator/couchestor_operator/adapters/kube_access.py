@@ -54,6 +54,14 @@ def in_cluster(environment: Mapping[str, str], *, folder: pathlib.Path = SERVICE
     )
 
 
+def own_namespace(*, folder: pathlib.Path = SERVICE_ACCOUNT) -> str:
+    """The namespace of this pod; outside of one, that which is meant where none is named."""
+    try:
+        return (folder / "namespace").read_text().strip() or "default"
+    except OSError:
+        return "default"
+
+
 def token_of(access: Access) -> str:
     """The token as it is now. Reads the file.
 

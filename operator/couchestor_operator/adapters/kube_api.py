@@ -19,7 +19,7 @@ import msgspec
 from kubernetes.aio import client as kube_client
 
 from couchestor_domain import errors, units
-from couchestor_operator.adapters import kube_access
+from couchestor_operator.adapters import kube_access, kube_config
 from couchestor_operator.ports import monotonic_clock
 
 TOKEN_KEPT_SECONDS: Final = 60.0
@@ -35,6 +35,7 @@ class Kind:
     """Which documents are meant."""
 
     group: str
+    """Empty: of the core, which PersistentVolumes are of."""
     version: str
     plural: str
     namespace: str | None = None
@@ -77,13 +78,14 @@ class KubeApi:
 
     def __init__(
         self,
-        access: kube_access.Access,
+        access: kube_access.Access | kube_config.Access,
         *,
         objects: Any,
         files: futures.Executor,
         clock: monotonic_clock.MonotonicClock,
     ) -> None:
         self._access = access
+        self._url = objects.api_client.configuration.host
         self._objects = objects
         self._files = files
         self._clock = clock
@@ -144,15 +146,17 @@ class KubeApi:
                 if response.status != 200:
                     body = await response.content.read(COMPLAINT_BYTES_MAX)
                     raise _refusal(response.status, response.headers, body, f"watch {kind.plural}")
-                async for line in response.content:
-                    change = _change(line, what=f"watch {kind.plural}")
-                    if change is not None:
-                        yield change
+                try:
+                    async for line in response.content:
+                        change = _change(line, what=f"watch {kind.plural}")
+                        if change is not None:
+                            yield change
+                finally:
+                    _abort(response)
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             # Also when the time is over: TimeoutError is an OSError. ValueError: an endless line.
             raise errors.KubernetesApiError(
-                f"the watch of {kind.plural} at {self._access.url} broke off: "
-                f"{type(exc).__name__}: {exc}"
+                f"the watch of {kind.plural} at {self._url} broke off: {type(exc).__name__}: {exc}"
             ) from exc
 
     async def create(self, kind: Kind, document: Document) -> Document:
@@ -198,7 +202,7 @@ class KubeApi:
                 return await method(*kind.place, *arguments, **options)
         except TimeoutError as exc:
             raise errors.KubernetesApiError(
-                f"the Kubernetes API at {self._access.url} did not answer within "
+                f"the Kubernetes API at {self._url} did not answer within "
                 f"{self._access.deadline_seconds:g} s"
             ) from exc
         except kube_client.ApiException as exc:
@@ -206,7 +210,7 @@ class KubeApi:
             raise _refusal(exc.status or 0, exc.headers or {}, exc.body or "", what) from exc
         except (aiohttp.ClientError, OSError) as exc:
             raise errors.KubernetesApiError(
-                f"the Kubernetes API at {self._access.url} cannot be reached, or broke off: "
+                f"the Kubernetes API at {self._url} cannot be reached, or broke off: "
                 f"{type(exc).__name__}: {exc}"
             ) from exc
 
@@ -215,19 +219,20 @@ class KubeApi:
         if now_seconds < self._token_until_seconds:
             return
         loop = asyncio.get_running_loop()
-        token = await loop.run_in_executor(self._files, kube_access.token_of, self._access)
-        self._objects.api_client.configuration.api_key["BearerToken"] = f"Bearer {token}"
+        header = await loop.run_in_executor(self._files, _authorization, self._access)
+        if header is not None:
+            self._objects.api_client.configuration.api_key["BearerToken"] = header
         self._token_until_seconds = now_seconds + TOKEN_KEPT_SECONDS
 
 
 @contextlib.asynccontextmanager
 async def opened(
-    access: kube_access.Access, clock: monotonic_clock.MonotonicClock
+    access: kube_access.Access | kube_config.Access, clock: monotonic_clock.MonotonicClock
 ) -> AsyncIterator[KubeApi]:
     """An API server to speak to, until the end of the block.
 
     Raises:
-        ConfigurationError: the CA file cannot be used.
+        ConfigurationError: the CA file, or the kubeconfig, cannot be used.
     """
     files = futures.ThreadPoolExecutor(1, thread_name_prefix="kube-files")
     try:
@@ -242,15 +247,40 @@ async def opened(
         files.shutdown(wait=False, cancel_futures=True)
 
 
-def _client(access: kube_access.Access) -> Any:
+def _abort(response: aiohttp.ClientResponse) -> None:
+    """Cut off an answer that is left before its end. TLS's farewell takes as long as the server
+    likes, and nobody waits for it: the connection would outlive its session, and the loop."""
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()
+
+
+def _authorization(access: kube_access.Access | kube_config.Access) -> str | None:
+    if isinstance(access, kube_config.Access):
+        return kube_config.authorization(access)
+    return f"Bearer {kube_access.token_of(access)}"
+
+
+def _client(access: kube_access.Access | kube_config.Access) -> Any:
+    if isinstance(access, kube_config.Access):
+        return _AnyGroupClient(kube_config.configuration_of(access))
     configuration = kube_client.Configuration(host=access.url, ssl_ca_cert=str(access.ca_file))
     try:
-        return kube_client.ApiClient(configuration)
+        return _AnyGroupClient(configuration)
     except OSError as exc:
         raise errors.ConfigurationError(
             f"the CA file {access.ca_file} of the Kubernetes API cannot be used: "
             f"{exc.strerror or exc}"
         ) from exc
+
+
+class _AnyGroupClient(kube_client.ApiClient):  # type: ignore[misc]  # it has no types
+    """The client, whose calls for custom objects reach those of the core, too."""
+
+    async def param_serialize(self, **request: Any) -> Any:
+        """Kinds of the core are under another root than all others."""
+        if (request.get("path_params") or {}).get("group") == "":
+            request["resource_path"] = request["resource_path"].replace("/apis/{group}/", "/api/")
+        return await super().param_serialize(**request)
 
 
 class _Status(msgspec.Struct, frozen=True):

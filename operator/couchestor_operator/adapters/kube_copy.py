@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from couchestor_domain import errors
@@ -18,6 +18,8 @@ AGE_SECONDS_MAX: Final = 180.0
 """Longer than a server that has nothing to tell keeps quiet: it says so about once a minute."""
 RETRY_SECONDS_MIN: Final = 1.0
 RETRY_SECONDS_MAX: Final = 30.0
+TURN_SECONDS_MAX: Final = 2 * WATCH_SECONDS + RETRY_SECONDS_MAX
+"""A list of many pages, a watch and the wait after it, with time to spare."""
 
 
 class KubeCopy:
@@ -34,6 +36,7 @@ class KubeCopy:
         """From which a watch goes on; empty: list first."""
         self._heard_at_seconds = float("-inf")
         self._changed = asyncio.Event()
+        self._listed = asyncio.Event()
 
     def at_hand(self) -> Mapping[str, kube_api.Document]:
         """What is known; a copy that the caller must not change.
@@ -49,15 +52,24 @@ class KubeCopy:
             )
         return self._documents
 
+    async def heard(self) -> None:
+        """Wait until something is at hand for the first time."""
+        await self._listed.wait()
+
     async def change(self) -> None:
         """Wait until something has changed since this was last waited for."""
         await self._changed.wait()
         self._changed.clear()
 
-    async def run(self) -> None:
-        """Until it is cancelled. What fails is tried again, ever later."""
+    async def run(self, beat: Callable[[], None] = lambda: None) -> None:
+        """Until it is cancelled. What fails is tried again, ever later.
+
+        Args:
+            beat: Called at least once in ``TURN_SECONDS_MAX``, whether or not anything is heard.
+        """
         wait_seconds = RETRY_SECONDS_MIN
         while True:
+            beat()
             try:
                 if not self._version:
                     await self._list()
@@ -77,6 +89,7 @@ class KubeCopy:
         listing = await self._api.listed(self._kind)
         self._documents = {each["metadata"]["name"]: each for each in listing.documents}
         self._heard(listing.version)
+        self._listed.set()
         self._changed.set()
 
     async def _follow(self) -> None:

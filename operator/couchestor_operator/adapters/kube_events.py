@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections.abc import Callable
 from typing import Final
 
 from couchestor_domain import errors, events
@@ -15,6 +16,8 @@ from couchestor_operator.resources import event_document
 _LOG = logging.getLogger(__name__)
 
 WAITING_COUNT_MAX: Final = 1000
+IDLE_SECONDS: Final = 60.0
+TURN_SECONDS_MAX: Final = 3 * IDLE_SECONDS
 KIND: Final = kube_api.Kind(
     group=event_document.GROUP,
     version=event_document.VERSION,
@@ -54,10 +57,19 @@ class KubeEvents:
         except asyncio.QueueFull:
             self.dropped_count += 1
 
-    async def run(self) -> None:
-        """Until it is cancelled. An Event that is refused is told of in the log and left out."""
+    async def run(self, beat: Callable[[], None] = lambda: None) -> None:
+        """Until it is cancelled. An Event that is refused is told of in the log and left out.
+
+        Args:
+            beat: Called at least once in ``TURN_SECONDS_MAX``, whether or not there is any.
+        """
         while True:
-            document = await self._waiting.get()
+            beat()
+            try:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    document = await self._waiting.get()
+            except TimeoutError:
+                continue
             try:
                 await self._api.create(KIND, document)
             except errors.TransientError as exc:

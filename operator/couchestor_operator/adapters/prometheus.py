@@ -8,7 +8,6 @@ import dataclasses
 import math
 import ssl
 from collections.abc import AsyncIterator
-from concurrent import futures
 from typing import Final
 
 import aiohttp
@@ -16,6 +15,7 @@ import aiohttp
 from couchestor_domain import errors, units
 from couchestor_operator.adapters import (
     bounded_body,
+    http_session,
     prometheus_access,
     prometheus_answer,
     prometheus_query,
@@ -43,8 +43,7 @@ class Prometheus:
         *,
         trust: heat.Trust,
         clock: clock.Clock,
-        session: aiohttp.ClientSession,
-        files: futures.Executor,
+        session: http_session.HttpSession,
     ) -> None:
         self._access = access
         self._where = f"Prometheus at {access.url}"
@@ -52,7 +51,6 @@ class Prometheus:
         self._trust = trust
         self._clock = clock
         self._session = session
-        self._files = files
         self._secrets: list[str] = []
         """What must not be shown of the last query."""
 
@@ -122,25 +120,31 @@ class Prometheus:
 
     async def _post(self, form: dict[str, str]) -> bytearray:
         headers = {"Accept": "application/json", "Accept-Encoding": "gzip"}
-        loop = asyncio.get_running_loop()
-        secret = await loop.run_in_executor(
-            self._files, prometheus_access.authorization, self._access
-        )
+        secret = await self._session.authorization(self._access)
         if secret is not None:
             headers["Authorization"] = secret
             # The longest first: it may contain the others.
             self._secrets = [secret, secret.partition(" ")[2], self._access.password or ""]
-        async with self._session.post(
+        async with self._session.client.post(
             self._access.range_url, data=form, headers=headers, allow_redirects=False
         ) as response:
             if response.status == 200:
                 return await bounded_body.read(
-                    response, self._access.answer_bytes_max, where=self._where
+                    response,
+                    self._access.answer_bytes_max,
+                    where=self._where,
+                    unfit=errors.PrometheusParseError,
+                    too_long="let the query aggregate by the volume label, or allow more",
                 )
             said = ""
             # What an error says is a help, not a need.
             with contextlib.suppress(errors.CouchestorError, aiohttp.ClientError):
-                body = await bounded_body.read(response, COMPLAINT_BYTES_MAX, where=self._where)
+                body = await bounded_body.read(
+                    response,
+                    COMPLAINT_BYTES_MAX,
+                    where=self._where,
+                    unfit=errors.PrometheusParseError,
+                )
                 said = self._plain(prometheus_answer.complaint(body))
             raise prometheus_refusal.refusal(
                 response.status,
@@ -172,21 +176,5 @@ async def opened(
     Raises:
         ConfigurationError: a certificate file cannot be used.
     """
-    files = futures.ThreadPoolExecutor(1, thread_name_prefix="credentials")
-    try:
-        loop = asyncio.get_running_loop()
-        context = await loop.run_in_executor(files, prometheus_access.ssl_context, access)
-        # Bodies are decompressed here, within their bound; proxies of the environment are not for
-        # tokens; cookies would be a memory of their own.
-        async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=2, ssl=True if context is None else context),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=access.deadline_seconds),
-        ) as session:
-            yield Prometheus(
-                access, template, trust=trust, clock=clock, session=session, files=files
-            )
-    finally:
-        # A file system that hangs must not hold the loop.
-        files.shutdown(wait=False, cancel_futures=True)
+    async with http_session.opened(access, connections_count=2) as session:
+        yield Prometheus(access, template, trust=trust, clock=clock, session=session)

@@ -81,6 +81,14 @@ class SurplusVolume:
     left_by: past.PastMigration
 
 
+def planned(move: plan.Move) -> str:
+    """A move in words, with its reason."""
+    return (
+        f"{move.volume.name} from pool {move.source.pool} to {move.target.name} "
+        f"({move.target_tier.value}, {move.iops:.0f} IOPS)"
+    )
+
+
 def of_fault(fault: Fault, *, now_seconds: float) -> Standing:
     """Of a policy for which nothing could be looked at."""
     return Standing(
@@ -210,11 +218,7 @@ def _surplus(found: Sequence[SurplusVolume]) -> Condition:
 def _planned(report: plan.Report) -> Condition:
     if not report.moves:
         return _condition(Aspect.MOVES_PLANNED, False, "None", "")
-    told = _named(
-        f"{move.volume.name} from pool {move.source.pool} to {move.target.name} "
-        f"({move.target_tier.value}, {move.iops:.0f} IOPS)"
-        for move in report.moves
-    )
+    told = _named(map(planned, report.moves))
     return _condition(Aspect.MOVES_PLANNED, True, "DryRun", f"would move: {told}")
 
 

@@ -9,8 +9,8 @@ Two kinds of manager stand behind this port, and they are not equally safe.
 precondition              compared by the API server, in   the adapter reads again right before
                           the write itself                 the call and compares
 a call that lands late    refused, whenever it lands       carried out, if it was on its way
-which pool, which one     as commanded                     the manager's own choice; the adapter
-goes                                                       cannot say, only see afterwards
+which pool, which one     written as commanded; one that   the manager's own choice; the adapter
+goes                      knows only nodes prefers theirs  cannot say, only see afterwards
 ``Volume.seals``          annotation of the volume         annotation of the PersistentVolume
 ========================  ===============================  ====================================
 

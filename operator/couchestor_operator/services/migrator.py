@@ -121,6 +121,8 @@ class Migrator:
             TransientError: what is under way could not be read.
         """
         states = await self._states()
+        if not any(state.records for state in states):
+            return 0
         fleet = {each.name: each for each in await self._manager.fleet()}
         pools = {each.name: each for each in await self._manager.pools()}
         count = 0

@@ -7,10 +7,11 @@ one, reads the same policies and the same cluster.
 from __future__ import annotations
 
 import asyncio
+import collections
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from couchestor_domain import errors
 from couchestor_operator.control import heat, overlap, past, plan, policy, pool, standing
@@ -27,6 +28,20 @@ Whatever makes migrations fail would otherwise fill the pools with replicas that
 """
 
 
+class Decision(NamedTuple):
+    """What a policy decided about a volume: a ``plan.Stay``, or one of the words below."""
+
+    policy_name: str
+    what: str
+
+
+BEGUN: Final = "Begun"
+REFUSED: Final = "Refused"
+"""Decided, and could not be begun, or was not to be at a second look."""
+PLANNED: Final = "Planned"
+"""Decided in dry run."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Summary:
     """What a pass did, for logs and metrics."""
@@ -40,6 +55,10 @@ class Summary:
     refused_count: int = 0
     """Moves that were decided and could not be begun, or were not to be at a second look."""
     surplus_count: int = 0
+    decisions: collections.Counter[Decision] = field(default_factory=collections.Counter)
+    """Volumes by what was decided about them."""
+    planned: list[str] = field(default_factory=list)
+    """What policies in dry run would move, in words."""
     faults: list[standing.Fault] = field(default_factory=list)
     """What could not be read or measured."""
 
@@ -115,9 +134,11 @@ class TieringPass:
         reports = plan.decide(scene.claims, scene.fleet.values(), self._surroundings(scene))
         for rule in rules:
             reports.setdefault(rule.name, plan.Report())
-        for report in reports.values():
+        for name, report in reports.items():
             summary.watched_count += report.watched_count
             summary.unknown_count += report.unknown.total()
+            for stay, count in report.stays.items():
+                summary.decisions[Decision(name, stay.value)] += count
         summary.surplus_count = sum(map(len, scene.surplus.values()))
         summary.faults += scene.unmeasured.values()
         await self._begin(reports, scene, summary)
@@ -262,12 +283,16 @@ class TieringPass:
     ) -> None:
         for report in reports.values():
             for decided in report.moves:
+                name = decided.policy.name
                 if decided.policy.dry_run:
+                    summary.decisions[Decision(name, PLANNED)] += 1
+                    summary.planned.append(f"policy {name}: {standing.planned(decided)}")
                     continue
                 try:
                     move = await self._again(decided, scene)
                     if move is None:
                         summary.refused_count += 1
+                        summary.decisions[Decision(name, REFUSED)] += 1
                         continue
                     ended_before = [
                         each.migration_id
@@ -277,15 +302,18 @@ class TieringPass:
                     await self._mover.begin(move, ended_before=ended_before)
                 except (errors.VersionConflictError, errors.MigrationError) as exc:
                     summary.refused_count += 1
+                    summary.decisions[Decision(name, REFUSED)] += 1
                     _LOG.info("volume %s does not move: %s", decided.volume.name, exc)
                 except errors.TransientError as exc:
                     # It may have begun, and then takes its place among those that are allowed.
                     scene.under_way.append(_under_way(decided))
                     summary.refused_count += 1
+                    summary.decisions[Decision(name, REFUSED)] += 1
                     _LOG.warning("whether volume %s moves: %s", decided.volume.name, exc)
                 else:
                     scene.under_way.append(_under_way(move))
                     summary.begun_count += 1
+                    summary.decisions[Decision(name, BEGUN)] += 1
 
     async def _again(self, decided: plan.Move, scene: _Scene) -> plan.Move | None:
         """The same decision on a fresh look: what is at hand may not show the last migration."""

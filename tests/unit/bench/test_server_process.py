@@ -48,3 +48,10 @@ def test_a_server_ends_with_who_started_it(tmp_path: pathlib.Path, how: signal.S
     while not server_process.has_ended(server):
         assert time.monotonic() < deadline, f"{server} outlives who started it"
         time.sleep(0.01)
+
+
+def test_no_client_is_given_the_port_of_a_server_that_is_down() -> None:
+    given = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("utf-8")
+    ports = server_process.free_ports(20)
+    assert len(set(ports)) == 20
+    assert 1024 < min(ports) <= max(ports) < int(given.split()[0])

@@ -10,7 +10,7 @@ import migration_promises
 import migration_rules
 import pytest
 
-from couchestor_operator.control import migration
+from couchestor_operator.control import migration, migration_machine, sight
 
 Bounds, Rules = migration_rules.Bounds, migration_rules.Rules
 
@@ -24,21 +24,21 @@ FAULTS_OF_TWO = Bounds(replicas_count=2, acts_count=2, faults_count=1)
 @pytest.mark.parametrize(
     ("bounds", "states_count_min"),
     [
-        pytest.param(PEOPLE_AND_FAULTS, 500_000, id="people-and-faults"),
+        pytest.param(PEOPLE_AND_FAULTS, 100_000, id="people-and-faults"),
         pytest.param(
             Bounds(replicas_count=1, acts_count=3, meddling_count=1),
-            300_000,
+            20_000,
             id="three-at-once",
         ),
-        pytest.param(FAULTS_OF_TWO, 40_000, id="two-replicas-and-faults"),
+        pytest.param(FAULTS_OF_TWO, 9_000, id="two-replicas-and-faults"),
         pytest.param(
             Bounds(replicas_count=2, acts_count=2, meddling_count=1),
-            50_000,
+            7_000,
             id="two-replicas-and-people",
         ),
         pytest.param(
             Bounds(replicas_count=2, acts_count=1, faults_count=1, meddling_count=1),
-            60_000,
+            30_000,
             id="two-replicas-people-and-faults",
         ),
     ],
@@ -71,8 +71,8 @@ def test_no_order_of_events_breaks_a_promise(
         (Rules(looks_are_cached=True), PEOPLE, "after the end"),
         (Rules(acts_before_writing=True), PEOPLE, "no record tells"),
         (Rules(record_read_first=True), PEOPLE, "after the end"),
-        (Rules(seal_not_awaited=True), PEOPLE, "after the end"),
-        (Rules(any_seal_will_do=True), PEOPLE, "after the end"),
+        (Rules(seal_not_awaited=True), PEOPLE, "no surplus"),
+        (Rules(any_seal_will_do=True), PEOPLE, "that the source stays"),
     ],
     ids=[
         "sync-not-asked",
@@ -93,6 +93,20 @@ def test_a_machine_without_one_of_its_guards_is_caught(
         migration_model.Model(bounds, rules=rules).explore()
 
 
+def test_a_record_that_is_changed_to_and_fro_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    decide = migration_machine.decide
+
+    def wavers(seen: sight.FreshSight) -> migration.Verdict:
+        is_early = seen.now_seconds < seen.record.deadline_seconds
+        if seen.record.ending is not None and seen.volume is not None and is_early:
+            return migration.ending(seen.record, None)
+        return decide(seen)
+
+    monkeypatch.setattr(migration_machine, "decide", wavers)
+    with pytest.raises(migration_promises.Violation, match="goes round in circles"):
+        migration_model.Model(PEOPLE).explore()
+
+
 def test_a_kill_leads_where_something_else_leads_too() -> None:
     killing = migration_model.Model(PEOPLE, rules=Rules(kills_are_moves=True))
     assert killing.explore() == migration_model.Model(PEOPLE).explore()
@@ -104,7 +118,7 @@ def test_without_versions_a_manager_that_takes_the_sick_first_keeps_the_copies()
     The history may be wrong then: a call that comes after the end is carried out.
     """
     lenient = Rules(versions_checked=False, manager_chooses=True, history_judged=False)
-    assert migration_model.Model(FAULTS_OF_ONE, rules=lenient).explore() > 200_000
+    assert migration_model.Model(FAULTS_OF_ONE, rules=lenient).explore() > 15_000
     exact = Rules(versions_checked=False, manager_chooses=True)
     with pytest.raises(migration_promises.Violation, match="no surplus"):
         migration_model.Model(FAULTS_OF_ONE, rules=exact).explore()

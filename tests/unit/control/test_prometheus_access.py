@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from couchestor_domain import errors
-from couchestor_operator.adapters import prometheus_access
+from couchestor_operator.adapters import http_access, prometheus_access
 
 SECRET = "not-to-be-shown"
 FILE = pathlib.Path("/nowhere")
@@ -57,7 +57,7 @@ def test_settings_print_without_their_secrets() -> None:
 
 
 def test_the_header_of_each_way() -> None:
-    header = prometheus_access.authorization
+    header = http_access.authorization
     assert header(prometheus_access.Access(url=HTTPS)) is None
     assert header(prometheus_access.Access(url=HTTPS, bearer_token="t")) == "Bearer t"
     access = prometheus_access.Access(url=HTTPS, username="Jürgen", password="")
@@ -66,6 +66,6 @@ def test_the_header_of_each_way() -> None:
 
 def test_a_scheme_in_capitals_is_encrypted_too() -> None:
     access = prometheus_access.Access(url="HTTPS://prometheus", insecure=True)
-    assert prometheus_access.ssl_context(access) is not None
+    assert http_access.ssl_context(access) is not None
     plain = prometheus_access.Access(url="HTTP://prometheus")
-    assert prometheus_access.ssl_context(plain) is None
+    assert http_access.ssl_context(plain) is None

@@ -268,7 +268,13 @@ async def test_no_pool_is_told(stage: tiering_stage.Stage) -> None:
 
 
 async def test_volumes_that_cannot_be_read_are_told(stage: tiering_stage.Stage) -> None:
-    # Names and the policy for the migrations, volumes; names, the policy, volumes.
+    stage.put(tiering_stage.volume("pvc-0", "cold-0"), iops=9000)
+    # Names and the policy for the migrations; names, the policy, volumes.
+    line = faulty_ports.Line({4: faulty_ports.Fault.LOST})
+    summary = await stage.operator(line).run()
+    assert [fault.reason for fault in summary.faults] == ["KubernetesApi"]
+    assert (await stage.operator().run()).begun_count > 0
+    # Volumes for the migrations, too, now that there are any.
     line = faulty_ports.Line({2: faulty_ports.Fault.LOST, 5: faulty_ports.Fault.LOST})
     summary = await stage.operator(line).run()
     assert [fault.reason for fault in summary.faults] == ["KubernetesApi"]

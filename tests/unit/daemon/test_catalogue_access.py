@@ -47,6 +47,7 @@ def test_a_new_bucket_has_the_access_it_was_made_with(txn: index_port.IndexWrite
         acl=PUBLIC,
         ownership=access.Ownership.OBJECT_WRITER,
         public_access=access.PublicAccessBlock(ignore_public_acls=True),
+        policy='{"Statement": "any"}',
     )
     buckets.create_bucket(txn, name="c", owner="bob", region="r", now_ns=1, access=rules)
     assert buckets.get_bucket(txn, "c").access == rules
@@ -62,6 +63,11 @@ def test_changes_of_access_see_each_other(txn: index_port.IndexWriter) -> None:
     buckets.change_access(txn, "b", lambda rules: dataclasses.replace(rules, public_access=block))
     found = buckets.get_bucket(txn, "b")
     assert found.access == access.BucketAccess(acl=PUBLIC, public_access=block)
+    buckets.change_access(txn, "b", lambda rules: dataclasses.replace(rules, policy="{}"))
+    found = buckets.get_bucket(txn, "b")
+    assert found.access == access.BucketAccess(acl=PUBLIC, public_access=block, policy="{}")
+    # The text itself: what the gateway made of it is found again by it.
+    assert buckets.get_bucket(txn, "b").access.policy is found.access.policy
     buckets.set_versioning(txn, "b", objects.Versioning.ENABLED)
     assert buckets.get_bucket(txn, "b").access == found.access
 

@@ -45,7 +45,7 @@ class CountingMedia:
 
 
 def read_ahead(media: CountingMedia, *, past_cache: bool) -> run_plan.ReadAhead:
-    return run_plan.ReadAhead(media, end_bytes=LENGTH_BYTES, past_cache=past_cache)  # type: ignore[arg-type]
+    return run_plan.ReadAhead(media, end_bytes=LENGTH_BYTES, past_cache=past_cache)
 
 
 async def look(ahead: run_plan.ReadAhead, zone: ids.ZoneAddress, offset: int, length: int) -> bytes:

@@ -41,7 +41,7 @@ def body_of(
     *pieces: bytes, may_end_early: bool = True, breaks: bool = False
 ) -> request_body.RequestBody:
     return request_body.RequestBody(
-        Content(pieces, breaks=breaks),  # type: ignore[arg-type]
+        Content(pieces, breaks=breaks),
         size_bytes=LONGEST,
         decoder=None,
         digester=digests.BodyDigester(),

@@ -150,6 +150,7 @@ def _with_access(
         acl=access_records.acl_to_stored(access.acl),
         ownership=access.ownership.value,
         public_access=access_records.block_to_stored(access.public_access),
+        policy=access.policy,
     )
 
 
@@ -177,5 +178,6 @@ def _to_domain(name: str, stored: index_records.Bucket) -> objects.BucketRecord:
             acl=access_records.acl_to_domain(stored.acl),
             ownership=access_control.Ownership(stored.ownership),
             public_access=access_records.block_to_domain(stored.public_access),
+            policy=stored.policy,
         ),
     )

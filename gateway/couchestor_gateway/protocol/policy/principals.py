@@ -1,0 +1,106 @@
+"""Whom a statement speaks of.
+
+Each user of this node is an account of its own, whose root it is. A user is named by the canonical
+id, alone or in ARNs:
+
+    "<id>"                          as the id of an account, or of a CanonicalUser
+    "arn:aws:iam:::user/<id>"       what ``aws:PrincipalArn`` says of a user
+    "arn:aws:iam::<id>:root"
+
+Other accounts, by their twelve digits or in ARNs, their users and roles, and services may be named
+and are nobody here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from couchestor_domain import access
+from couchestor_gateway.protocol.policy import policy_json
+
+_IAM: Final = "arn:aws:iam:"
+_STS: Final = "arn:aws:sts:"
+_NAMED: Final = ("user/", "role/", "federated-user/", "assumed-role/")
+_ACCOUNT: Final = re.compile("[0-9]{12}")
+
+IsUser = Callable[[str], bool]
+
+
+class Principals(NamedTuple):
+    """Whom it names."""
+
+    everybody: bool
+    user_ids: frozenset[str]
+
+    def include(self, caller: access.Caller) -> bool:
+        """Whether the caller is one of them; nobody is only if everybody is."""
+        return self.everybody or (caller is not None and caller in self.user_ids)
+
+
+def arn_of(user_id: str) -> str:
+    """A user's ARN."""
+    return f"{_IAM}::user/{user_id}"
+
+
+def parse(value: policy_json.Value, *, is_user: IsUser | None) -> Principals:
+    """The principals that an element names.
+
+    Args:
+        is_user: Whether an id is one of a user of this node; None for a policy that was accepted
+            already, whose users may have left.
+
+    Raises:
+        S3Error: MalformedPolicy, also for a user who is not here.
+    """
+    if value == "*":
+        return Principals(True, frozenset())
+    if isinstance(value, str):
+        raise policy_json.malformed("Invalid policy syntax.")
+    if not isinstance(value, Mapping) or not value:
+        raise invalid()
+    everybody = False
+    user_ids: set[str] = set()
+    for kind, named in value.items():
+        texts = policy_json.texts(named)
+        if not texts or not all(texts):
+            raise invalid()
+        if kind == "AWS":
+            everybody = everybody or "*" in texts
+            user_ids.update(*(_of_aws(text, is_user) for text in texts if text != "*"))
+        elif kind == "CanonicalUser":
+            user_ids.update(_known(text, is_user) for text in texts)
+        elif kind not in ("Service", "Federated") or "*" in texts:
+            raise invalid()
+    return Principals(everybody, frozenset(user_ids))
+
+
+def invalid() -> Exception:
+    """The refusal of a principal."""
+    return policy_json.malformed("Invalid principal in policy")
+
+
+def _of_aws(text: str, is_user: IsUser | None) -> set[str]:
+    if _ACCOUNT.fullmatch(text):
+        return {text}
+    if not text.startswith("arn:"):
+        return {_known(text, is_user)}
+    if not text.startswith((_IAM, _STS)) or "*" in text or "?" in text:
+        raise invalid()
+    _, _, service, region, account, resource = (text.split(":", 5) + [""] * 5)[:6]
+    if region or not (resource == "root" or resource.startswith(_NAMED)):
+        raise invalid()
+    if service == "iam" and not account and resource.startswith("user/"):
+        return {_known(resource.removeprefix("user/"), is_user)}
+    if not account:
+        raise invalid()
+    return {account} if service == "iam" and resource == "root" else set()
+
+
+def _known(user_id: str, is_user: IsUser | None) -> str:
+    if len(user_id) > access.USER_ID_CHARACTERS_MAX or (
+        is_user is not None and not is_user(user_id)
+    ):
+        raise invalid()
+    return user_id
