@@ -1,4 +1,4 @@
-"""Gives folders to the daemon's user: UID GID FOLDER... Makes those that are missing on a medium."""
+"""Gives folders to the daemon's user: UID GID FOLDER... Makes those missing on a medium."""
 
 import os
 import sys
