@@ -16,7 +16,8 @@ NULL_VERSION: Final = "null"
 """Version id of objects in a bucket without versioning."""
 
 
-def _empty_map() -> Mapping[str, str]:
+def empty_map() -> Mapping[str, str]:
+    """For defaults of fields."""
     # dataclasses before Python 3.12 take the unhashable proxy for a mutable default.
     return EMPTY_MAP
 
@@ -48,6 +49,8 @@ class BucketRecord:
     region: str
     versioning: Versioning = Versioning.NEVER
     access: access_control.BucketAccess = access_control.PRIVATE
+    has_lifecycle: bool = False
+    """Whether it has rules by which what it holds expires."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,7 @@ class PartRecord:
     etag: str
     """MD5 of the part, hexadecimal, without quotes."""
     modified_ns: int
-    checksums: Mapping[str, str] = field(default_factory=_empty_map)
+    checksums: Mapping[str, str] = field(default_factory=empty_map)
     extents: tuple[Extent, ...] = ()
 
 
@@ -83,13 +86,13 @@ class ObjectRecord:
     """Without quotes: MD5 hexadecimal, or ``<md5 of part md5s>-<part count>``."""
     modified_ns: int
     """Wall clock at commit, nanoseconds since the Unix epoch, UTC."""
-    headers: Mapping[str, str] = field(default_factory=_empty_map)
+    headers: Mapping[str, str] = field(default_factory=empty_map)
     """Standard headers kept with the object, names in lower case (content-type, ...)."""
-    metadata: Mapping[str, str] = field(default_factory=_empty_map)
+    metadata: Mapping[str, str] = field(default_factory=empty_map)
     """User metadata, names lower-case without the ``x-amz-meta-`` prefix."""
-    tags: Mapping[str, str] = field(default_factory=_empty_map)
+    tags: Mapping[str, str] = field(default_factory=empty_map)
     """By key; they change without the version becoming another."""
-    checksums: Mapping[str, str] = field(default_factory=_empty_map)
+    checksums: Mapping[str, str] = field(default_factory=empty_map)
     """Algorithm in lower case (crc32, crc32c, crc64nvme, sha1, sha256) -> base64 value."""
     checksum_type: str = ""
     """``FULL_OBJECT``, ``COMPOSITE`` or empty when no checksum is stored."""
@@ -127,9 +130,9 @@ class PutRequest:
 
     bucket: str
     key: str
-    headers: Mapping[str, str] = field(default_factory=_empty_map)
-    metadata: Mapping[str, str] = field(default_factory=_empty_map)
-    tags: Mapping[str, str] = field(default_factory=_empty_map)
+    headers: Mapping[str, str] = field(default_factory=empty_map)
+    metadata: Mapping[str, str] = field(default_factory=empty_map)
+    tags: Mapping[str, str] = field(default_factory=empty_map)
     conditions: WriteConditions = NO_CONDITIONS
     owner: str = ""
     acl: access_control.Acl | None = None
@@ -146,7 +149,7 @@ class BodyDigests:
 
     etag: str
     """MD5 hexadecimal."""
-    checksums: Mapping[str, str] = field(default_factory=_empty_map)
+    checksums: Mapping[str, str] = field(default_factory=empty_map)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,9 +161,9 @@ class UploadRecord:
     bucket: str
     key: str
     initiated_ns: int
-    headers: Mapping[str, str] = field(default_factory=_empty_map)
-    metadata: Mapping[str, str] = field(default_factory=_empty_map)
-    tags: Mapping[str, str] = field(default_factory=_empty_map)
+    headers: Mapping[str, str] = field(default_factory=empty_map)
+    metadata: Mapping[str, str] = field(default_factory=empty_map)
+    tags: Mapping[str, str] = field(default_factory=empty_map)
     owner: str = ""
     acl: access_control.Acl | None = None
     initiator: str = ""
@@ -176,14 +179,14 @@ class CompletedPart:
     number: int
     etag: str
     """Without quotes."""
-    checksums: Mapping[str, str] = field(default_factory=_empty_map)
+    checksums: Mapping[str, str] = field(default_factory=empty_map)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedObject:
     """What a client says the object of a CompleteMultipartUpload will be."""
 
-    checksums: Mapping[str, str] = field(default_factory=_empty_map)
+    checksums: Mapping[str, str] = field(default_factory=empty_map)
     """Algorithm in lower case -> value, with the part count behind a composite one."""
     size_bytes: int | None = None
 
