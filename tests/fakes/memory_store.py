@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from couchestor_domain import access as access_control
-from couchestor_domain import errors, objects
+from couchestor_domain import errors, lifecycle, objects
 from couchestor_gateway.ports import object_store
 
 PART_BYTES_MIN = 5 << 20
@@ -29,6 +29,7 @@ class _Bucket:
     settings: dict[objects.Setting, bytes] = dataclasses.field(default_factory=dict)
     objects: dict[str, objects.ObjectRecord] = dataclasses.field(default_factory=dict)
     uploads: dict[str, _Upload] = dataclasses.field(default_factory=dict)
+    lifecycle: lifecycle.Configuration | None = None
 
 
 class MemoryStore:
@@ -114,6 +115,20 @@ class MemoryStore:
             settings.pop(setting, None)
         else:
             settings[setting] = value
+
+    async def get_lifecycle(self, bucket: str) -> lifecycle.Configuration | None:
+        return self._bucket(bucket).lifecycle
+
+    async def put_lifecycle(
+        self,
+        *,
+        bucket: str,
+        configuration: lifecycle.Configuration | None,
+        bucket_owner: str = "",
+    ) -> None:
+        held = self._bucket(bucket, bucket_owner)
+        held.lifecycle = configuration
+        held.record = dataclasses.replace(held.record, has_lifecycle=configuration is not None)
 
     async def set_tags(
         self,

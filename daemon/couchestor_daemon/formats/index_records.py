@@ -33,6 +33,8 @@ class Bucket(msgspec.Struct, array_like=True, frozen=True):
     public_access: int | None = None
     policy: str | None = None
     """The document as it was put."""
+    has_lifecycle: bool = False
+    """Whether there are rules for it (formats.lifecycle_records)."""
 
 
 class Part(msgspec.Struct, array_like=True, frozen=True):

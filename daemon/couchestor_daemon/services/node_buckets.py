@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from couchestor_daemon.services import node_changes
-from couchestor_daemon.services.catalogue import buckets
+from couchestor_daemon.services.catalogue import bucket_lifecycle, buckets
 from couchestor_domain import access as access_control
-from couchestor_domain import objects
+from couchestor_domain import lifecycle, objects
 
 
 class NodeBuckets(node_changes.NodeChanges):
@@ -71,6 +71,22 @@ class NodeBuckets(node_changes.NodeChanges):
     ) -> None:
         await self._change(
             lambda txn, _: buckets.put_setting(txn, bucket, setting, value, owner=bucket_owner),
+            uses_reserve=True,
+        )
+
+    async def get_lifecycle(self, bucket: str) -> lifecycle.Configuration | None:
+        with self._index.read() as reader:
+            return bucket_lifecycle.get(reader, bucket)
+
+    async def put_lifecycle(
+        self,
+        *,
+        bucket: str,
+        configuration: lifecycle.Configuration | None,
+        bucket_owner: str = "",
+    ) -> None:
+        await self._change(
+            lambda txn, _: bucket_lifecycle.put(txn, bucket, configuration, owner=bucket_owner),
             uses_reserve=True,
         )
 

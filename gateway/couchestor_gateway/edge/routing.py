@@ -14,6 +14,7 @@ from couchestor_gateway.operations import (
     create_bucket,
     create_multipart_upload,
     delete_bucket,
+    delete_bucket_lifecycle,
     delete_bucket_ownership_controls,
     delete_bucket_policy,
     delete_bucket_tagging,
@@ -22,6 +23,7 @@ from couchestor_gateway.operations import (
     delete_objects,
     delete_public_access_block,
     get_bucket_acl,
+    get_bucket_lifecycle_configuration,
     get_bucket_location,
     get_bucket_ownership_controls,
     get_bucket_policy,
@@ -42,6 +44,7 @@ from couchestor_gateway.operations import (
     list_objects_v2,
     list_parts,
     put_bucket_acl,
+    put_bucket_lifecycle_configuration,
     put_bucket_ownership_controls,
     put_bucket_policy,
     put_bucket_tagging,
@@ -103,6 +106,13 @@ _BUCKET: Final[dict[tuple[str, str], Operation]] = {
     ("PUT", "policy"): _operation("PutBucketPolicy", put_bucket_policy.run),
     ("DELETE", "policy"): _operation("DeleteBucketPolicy", delete_bucket_policy.run),
     ("GET", "policyStatus"): _operation("GetBucketPolicyStatus", get_bucket_policy_status.run),
+    ("GET", "lifecycle"): _operation(
+        "GetBucketLifecycleConfiguration", get_bucket_lifecycle_configuration.run
+    ),
+    ("PUT", "lifecycle"): _operation(
+        "PutBucketLifecycleConfiguration", put_bucket_lifecycle_configuration.run
+    ),
+    ("DELETE", "lifecycle"): _operation("DeleteBucketLifecycle", delete_bucket_lifecycle.run),
     ("GET", "location"): _operation("GetBucketLocation", get_bucket_location.run),
     ("GET", "tagging"): _operation("GetBucketTagging", get_bucket_tagging.run),
     ("PUT", "tagging"): _operation("PutBucketTagging", put_bucket_tagging.run),

@@ -7,7 +7,13 @@ from typing import Final
 from couchestor_domain import objects, units
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
-from couchestor_gateway.operations import copy_source, new_object, object_headers, versions
+from couchestor_gateway.operations import (
+    copy_source,
+    expiration_header,
+    new_object,
+    object_headers,
+    versions,
+)
 from couchestor_gateway.protocol import (
     conditions,
     digests,
@@ -90,6 +96,6 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         xml.text(f"Checksum{algorithm.upper()}", value)
     if record.checksums:
         xml.text("ChecksumType", record.checksum_type)
-    return responses.document(
-        xml.finish(), headers={**versions.of_write(record), **copy_source.version_header(source)}
-    )
+    answer = {**versions.of_write(record), **copy_source.version_header(source)}
+    await expiration_header.add(answer, request, record)
+    return responses.document(xml.finish(), headers=answer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from couchestor_domain import objects
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
-from couchestor_gateway.operations import new_object, object_headers, versions
+from couchestor_gateway.operations import expiration_header, new_object, object_headers, versions
 from couchestor_gateway.protocol import conditions, tags
 
 
@@ -28,4 +28,5 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     answer = object_headers.of_checksums(record.checksums, record.checksum_type)
     answer["ETag"] = f'"{record.etag}"'
     answer.update(versions.of_write(record))
+    await expiration_header.add(answer, request, record)
     return responses.Reply(200, answer)

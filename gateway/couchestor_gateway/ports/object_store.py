@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 from couchestor_domain import access as access_control
-from couchestor_domain import objects
+from couchestor_domain import lifecycle, objects
 
 
 class BodySource(Protocol):
@@ -123,6 +123,20 @@ class BucketStore(Protocol):
         bucket_owner: str = "",
     ) -> None:
         """Set or, with None, remove a setting. Raises NoSuchBucketError."""
+        ...
+
+    async def get_lifecycle(self, bucket: str) -> lifecycle.Configuration | None:
+        """The rules of a bucket's lifecycle; None if it has none. Raises NoSuchBucketError."""
+        ...
+
+    async def put_lifecycle(
+        self,
+        *,
+        bucket: str,
+        configuration: lifecycle.Configuration | None,
+        bucket_owner: str = "",
+    ) -> None:
+        """Replace the rules or, with None, remove them. Raises NoSuchBucketError."""
         ...
 
     async def list_buckets(self) -> Sequence[objects.BucketRecord]:

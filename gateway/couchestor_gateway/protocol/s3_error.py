@@ -172,6 +172,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "NoSuchBucket": (404, "The specified bucket does not exist"),
         "NoSuchBucketPolicy": (404, "The bucket policy does not exist"),
         "NoSuchKey": (404, "The specified key does not exist."),
+        "NoSuchLifecycleConfiguration": (404, "The lifecycle configuration does not exist"),
         "NoSuchUpload": (
             404,
             "The specified upload does not exist. The upload ID may be invalid, or the upload may"

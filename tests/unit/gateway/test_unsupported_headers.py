@@ -55,6 +55,7 @@ _HONOURED = {
     "x-amz-storage-class",
     "x-amz-tagging",
     "x-amz-tagging-directive",
+    "x-amz-transition-default-minimum-object-size",
 }
 _HARMLESS = {
     "x-amz-bypass-governance-retention",  # nothing is retained

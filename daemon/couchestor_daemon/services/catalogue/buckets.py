@@ -180,4 +180,5 @@ def _to_domain(name: str, stored: index_records.Bucket) -> objects.BucketRecord:
             public_access=access_records.block_to_domain(stored.public_access),
             policy=stored.policy,
         ),
+        has_lifecycle=stored.has_lifecycle,
     )
