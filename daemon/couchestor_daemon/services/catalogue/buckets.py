@@ -31,7 +31,7 @@ def create_bucket(
     key = index_keys.bucket(name)
     value = txn.get(key)
     if value is not None:
-        existing = _to_domain(name, _decoded(value))
+        existing = _to_domain(name, decoded(value))
         raise errors.BucketAlreadyExistsError(
             f"bucket {name} exists already",
             bucket=name,
@@ -136,7 +136,7 @@ def find(reader: index_port.IndexReader, name: str, *, owner: str = "") -> index
     """
     value = reader.get(index_keys.bucket(name))
     if value is not None:
-        stored = _decoded(value)
+        stored = decoded(value)
         if not owner or stored.owner == owner:
             return stored
     raise errors.NoSuchBucketError(f"there is no bucket {name}", bucket=name)
@@ -162,7 +162,8 @@ def _settings_range(bucket_id: int) -> tuple[bytes, bytes]:
 
 
 @functools.lru_cache(maxsize=_KEPT_COUNT)
-def _decoded(value: bytes) -> index_records.Bucket:
+def decoded(value: bytes) -> index_records.Bucket:
+    """A stored bucket from its record."""
     return index_records.unpack(index_records.Bucket, value)
 
 
