@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from couchestor_domain import access as access_control
+from couchestor_domain import locking
 from couchestor_domain.ids import Extent
 
 EMPTY_MAP: Final[Mapping[str, str]] = MappingProxyType({})
@@ -51,6 +52,8 @@ class BucketRecord:
     access: access_control.BucketAccess = access_control.PRIVATE
     has_lifecycle: bool = False
     """Whether it has rules by which what it holds expires."""
+    object_lock: locking.BucketLock | None = None
+    """None: its versions cannot be locked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +108,8 @@ class ObjectRecord:
     owner: str = ""
     acl: access_control.Acl | None = None
     """As ``owner``, it changes without the version becoming another."""
+    lock: locking.VersionLock = locking.NO_LOCK
+    """What keeps it from being removed; it changes without the version becoming another."""
     extents: tuple[Extent, ...] = ()
     places: object = field(default=None, compare=False, repr=False)
     """The store's own note of where the bytes were when it looked the version up, so that reading
@@ -141,6 +146,7 @@ class PutRequest:
     as missing. Empty: not checked."""
     initiator: str = ""
     """Who starts an upload, where that is not its owner."""
+    lock: locking.VersionLock = locking.NO_LOCK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +174,8 @@ class UploadRecord:
     acl: access_control.Acl | None = None
     initiator: str = ""
     """Who may go on with it."""
+    lock: locking.VersionLock = locking.NO_LOCK
+    """Of what it becomes."""
     checksum_algorithm: str = ""
     checksum_type: str = ""
 
@@ -201,6 +209,8 @@ class Doomed:
     key: str
     version_id: str | None = None
     """This version for good; None: the key, whose versions stay where versioning was enabled."""
+    bypasses_governance: bool = False
+    """Whether that is done though it is retained in governance mode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +221,8 @@ class Deletion:
     """The version removed, or the delete marker made; empty: the bucket never had versioning."""
     is_delete_marker: bool = False
     """Whether that version is, or was, a delete marker."""
+    is_refused: bool = False
+    """Nothing was done: the version is locked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import threading
 import time
 import typing
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from tests.functional import daemon_process
@@ -16,7 +16,6 @@ from tests.functional import daemon_process
 from couchestor_bench import server_process
 
 _DAY_SECONDS: typing.Final = 2.0
-_SECONDS_MAX: typing.Final = 60.0
 
 Client = typing.Any
 
@@ -36,13 +35,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server_process.
 @pytest.fixture(scope="module")
 def client(server: server_process.ServerProcess) -> Client:
     return daemon_process.boto_client(server)
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _SECONDS_MAX
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def _rule(**more: typing.Any) -> dict[str, typing.Any]:
@@ -110,12 +102,12 @@ def test_what_is_written_again_all_the_time_is_never_lost(
             _rule(ID="hot", Filter={"Prefix": "hot/"}, Expiration={"Days": 1}),
             _rule(ID="large", Filter={"ObjectSizeGreaterThan": 1000}, Expiration={"Days": 2}),
         )
-        _until(lambda: _keys(client, bucket) == ["hot/0", "kept"])
+        daemon_process.until(lambda: _keys(client, bucket) == ["hot/0", "kept"])
     finally:
         done.set()
         writer.join()
     assert not wrong
-    _until(lambda: _keys(client, bucket) == ["kept"])
+    daemon_process.until(lambda: _keys(client, bucket) == ["kept"])
     page = server.command[server.command.index("--metrics-port") + 1]
     with urllib.request.urlopen(f"http://127.0.0.1:{page}/metrics", timeout=5) as answer:
         figures = answer.read().decode()
@@ -166,9 +158,11 @@ def test_versions_markers_and_uploads_come_to_their_end(client: Client) -> None:
             and [each["UploadId"] for each in uploads] == [kept]
         )
 
-    _until(is_done)
+    daemon_process.until(is_done)
     assert client.get_object(Bucket=bucket, Key="many")["Body"].read() == b"3"
     _put(client, bucket, _rule(Filter={"Prefix": "many"}, Expiration={"Days": 1}))
-    _until(lambda: len(client.list_object_versions(Bucket=bucket).get("DeleteMarkers", [])) == 1)
+    daemon_process.until(
+        lambda: len(client.list_object_versions(Bucket=bucket).get("DeleteMarkers", [])) == 1
+    )
     assert _keys(client, bucket) == []
     assert len(client.list_object_versions(Bucket=bucket)["Versions"]) == 2

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from couchestor_daemon.services import node_changes
 from couchestor_daemon.services.catalogue import bucket_lifecycle, buckets
 from couchestor_domain import access as access_control
-from couchestor_domain import lifecycle, objects
+from couchestor_domain import lifecycle, locking, objects
 
 
 class NodeBuckets(node_changes.NodeChanges):
@@ -20,11 +20,18 @@ class NodeBuckets(node_changes.NodeChanges):
         owner: str,
         region: str,
         access: access_control.BucketAccess = access_control.PRIVATE,
+        object_lock: locking.BucketLock | None = None,
     ) -> objects.BucketRecord:
         now_ns = self._clock.now_ns()
         return await self._change(
             lambda txn, _: buckets.create_bucket(
-                txn, name=name, owner=owner, region=region, now_ns=now_ns, access=access
+                txn,
+                name=name,
+                owner=owner,
+                region=region,
+                now_ns=now_ns,
+                access=access,
+                object_lock=object_lock,
             )
         )
 
@@ -42,6 +49,14 @@ class NodeBuckets(node_changes.NodeChanges):
     ) -> None:
         await self._change(
             lambda txn, _: buckets.set_versioning(txn, bucket, versioning, owner=bucket_owner),
+            uses_reserve=True,
+        )
+
+    async def set_object_lock(
+        self, *, bucket: str, lock: locking.BucketLock, bucket_owner: str = ""
+    ) -> None:
+        await self._change(
+            lambda txn, _: buckets.set_object_lock(txn, bucket, lock, owner=bucket_owner),
             uses_reserve=True,
         )
 

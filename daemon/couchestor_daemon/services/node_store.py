@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import cast
 
 from couchestor_daemon.ports import index as index_port
@@ -21,7 +21,7 @@ from couchestor_daemon.services.catalogue import (
     versions,
 )
 from couchestor_domain import access as access_control
-from couchestor_domain import objects
+from couchestor_domain import errors, locking, objects
 
 
 class NodeStore(node_buckets.NodeBuckets, node_uploads.NodeUploads):
@@ -46,6 +46,7 @@ class NodeStore(node_buckets.NodeBuckets, node_uploads.NodeUploads):
                 checksum_type="FULL_OBJECT" if written.digests.checksums else "",
                 owner=request.owner,
                 acl=request.acl,
+                lock=request.lock,
                 extents=(written.extent,) if written.extent.length_bytes else (),
             )
             return versions.put_version(
@@ -92,6 +93,22 @@ class NodeStore(node_buckets.NodeBuckets, node_uploads.NodeUploads):
             lambda txn, _: version_attributes.set_acl(txn, judged, acl), uses_reserve=True
         )
 
+    async def change_lock(
+        self,
+        *,
+        bucket: str,
+        key: str,
+        version_id: str | None,
+        change: Callable[[locking.VersionLock], locking.VersionLock],
+        bucket_owner: str = "",
+    ) -> objects.ObjectRecord:
+        return await self._change(
+            lambda txn, _: version_attributes.change_lock(
+                txn, bucket, key, version_id, change, bucket_owner=bucket_owner
+            ),
+            uses_reserve=True,
+        )
+
     async def fetch(
         self, record: objects.ObjectRecord, *, start_bytes: int, length_bytes: int
     ) -> bytes | memoryview:
@@ -123,8 +140,11 @@ class NodeStore(node_buckets.NodeBuckets, node_uploads.NodeUploads):
         version_id: str | None = None,
         owner: str = "",
         bucket_owner: str = "",
+        bypasses_governance: bool = False,
     ) -> objects.Deletion:
-        doomed = objects.Doomed(key=key, version_id=version_id)
+        doomed = objects.Doomed(
+            key=key, version_id=version_id, bypasses_governance=bypasses_governance
+        )
         return await self._change(
             lambda txn, _: self._delete(
                 txn, bucket, doomed, conditions, owner=owner, bucket_owner=bucket_owner
@@ -143,11 +163,31 @@ class NodeStore(node_buckets.NodeBuckets, node_uploads.NodeUploads):
         none = objects.NO_CONDITIONS
         return await self._change(
             lambda txn, _: [
-                self._delete(txn, bucket, each, none, owner=owner, bucket_owner=bucket_owner)
+                self._delete_or_refuse(
+                    txn, bucket, each, none, owner=owner, bucket_owner=bucket_owner
+                )
                 for each in doomed
             ],
             uses_reserve=True,
         )
+
+    def _delete_or_refuse(
+        self,
+        txn: index_port.IndexWriter,
+        bucket: str,
+        doomed: objects.Doomed,
+        conditions: objects.WriteConditions,
+        *,
+        owner: str,
+        bucket_owner: str,
+    ) -> objects.Deletion:
+        """Among several, one that is locked does not keep the others."""
+        try:
+            return self._delete(
+                txn, bucket, doomed, conditions, owner=owner, bucket_owner=bucket_owner
+            )
+        except errors.VersionLockedError:
+            return objects.Deletion(version_id=doomed.version_id or "", is_refused=True)
 
     def _delete(
         self,
@@ -169,6 +209,7 @@ class NodeStore(node_buckets.NodeBuckets, node_uploads.NodeUploads):
             bucket_owner=bucket_owner,
             now_ns=self._clock.now_ns(),
             draw=self._draw_random,
+            bypasses_governance=doomed.bypasses_governance,
         )
 
     async def list_objects(self, query: objects.ListQuery) -> objects.ListPage:

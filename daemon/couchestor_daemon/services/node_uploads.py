@@ -27,6 +27,7 @@ class NodeUploads(node_changes.NodeChanges):
             owner=request.owner,
             acl=request.acl,
             initiator=request.initiator or request.owner,
+            lock=request.lock,
             checksum_algorithm=checksum_algorithm,
             checksum_type=checksum_type,
         )

@@ -33,6 +33,9 @@ from couchestor_gateway.operations import (
     get_object,
     get_object_acl,
     get_object_attributes,
+    get_object_legal_hold,
+    get_object_lock_configuration,
+    get_object_retention,
     get_object_tagging,
     get_public_access_block,
     head_bucket,
@@ -51,6 +54,9 @@ from couchestor_gateway.operations import (
     put_bucket_versioning,
     put_object,
     put_object_acl,
+    put_object_legal_hold,
+    put_object_lock_configuration,
+    put_object_retention,
     put_object_tagging,
     put_public_access_block,
     upload_part,
@@ -113,6 +119,12 @@ _BUCKET: Final[dict[tuple[str, str], Operation]] = {
         "PutBucketLifecycleConfiguration", put_bucket_lifecycle_configuration.run
     ),
     ("DELETE", "lifecycle"): _operation("DeleteBucketLifecycle", delete_bucket_lifecycle.run),
+    ("GET", "object-lock"): _operation(
+        "GetObjectLockConfiguration", get_object_lock_configuration.run
+    ),
+    ("PUT", "object-lock"): _operation(
+        "PutObjectLockConfiguration", put_object_lock_configuration.run
+    ),
     ("GET", "location"): _operation("GetBucketLocation", get_bucket_location.run),
     ("GET", "tagging"): _operation("GetBucketTagging", get_bucket_tagging.run),
     ("PUT", "tagging"): _operation("PutBucketTagging", put_bucket_tagging.run),
@@ -133,6 +145,10 @@ _OBJECT: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "tagging"): _operation("GetObjectTagging", get_object_tagging.run),
     ("PUT", "tagging"): _operation("PutObjectTagging", put_object_tagging.run),
     ("DELETE", "tagging"): _operation("DeleteObjectTagging", delete_object_tagging.run),
+    ("GET", "retention"): _operation("GetObjectRetention", get_object_retention.run),
+    ("PUT", "retention"): _operation("PutObjectRetention", put_object_retention.run),
+    ("GET", "legal-hold"): _operation("GetObjectLegalHold", get_object_legal_hold.run),
+    ("PUT", "legal-hold"): _operation("PutObjectLegalHold", put_object_legal_hold.run),
     ("GET", "attributes"): _operation("GetObjectAttributes", get_object_attributes.run),
     ("GET", "uploadId"): _operation("ListParts", list_parts.run),
     ("HEAD", ""): _operation("HeadObject", head_object.run),

@@ -10,6 +10,7 @@ from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import (
     copy_source,
     expiration_header,
+    locks,
     new_object,
     object_headers,
     versions,
@@ -77,6 +78,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         owner=new.owner,
         acl=new.acl,
         bucket_owner=request.bucket_record.owner,
+        lock=locks.of_write(request),
     )
     asked = headers.get("x-amz-checksum-algorithm", "").lower()
     if asked and asked not in digests.ALGORITHMS:

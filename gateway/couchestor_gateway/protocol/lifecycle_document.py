@@ -25,6 +25,8 @@ ID_CHARACTERS_MAX: Final = 255
 NEWER_VERSIONS_MAX: Final = 100
 _ELEMENTS_MAX: Final = 64 * RULES_MAX
 
+_DATE_NS_MAX: Final = 2**63 - 1
+
 _STATUSES: Final = {"Enabled": True, "Disabled": False}
 _FLAGS: Final = {"true": True, "false": False}
 _ROOTS: Final = "LifecycleConfiguration"
@@ -217,6 +219,8 @@ def _midnight(text: str) -> int:
     date_ns = timestamps.parse_iso8601(text)
     if date_ns is None:
         xml_tree.refuse()
+    if not 0 <= date_ns <= _DATE_NS_MAX:
+        raise s3_error.make("InvalidArgument", "'Date' must be between 1970 and 2262")
     if date_ns % lifecycle.NS_PER_DAY:
         raise s3_error.make("InvalidArgument", "'Date' must be at midnight GMT")
     return date_ns

@@ -35,6 +35,7 @@ RECORDS: dict[str, Any] = {
         public_access=0b0101,
         policy='{"Id": "é"}',
         has_lifecycle=True,
+        object_lock=(1, 30, 0),
     ),
     "index_object_v1": index_records.Object(
         version_id="null",
@@ -54,6 +55,7 @@ RECORDS: dict[str, Any] = {
         order=0,
         tags={"t": "v"},
         acl=STORED,
+        lock=(2, 1_900_000_000_000_000_000, 2),
     ),
     "index_upload_v1": index_records.Upload(
         bucket="b",
@@ -69,6 +71,7 @@ RECORDS: dict[str, Any] = {
         parts_id=9,
         acl=(),
         initiator="bob",
+        lock=(1, 1_900_000_000_000_000_000, 0),
     ),
     "index_completed_v1": index_records.Completed(
         bucket="b", key="k", initiated_ns=1, asked=b"digest", version_id="null", initiator="bob"
@@ -79,12 +82,13 @@ RECORDS: dict[str, Any] = {
 NO_ACL: dict[str, Any] = {"acl": None}
 ADDED: dict[str, list[dict[str, Any]]] = {
     "index_bucket_v1": [
+        {"object_lock": None},
         {"has_lifecycle": False},
         {"policy": None},
         {"acl": None, "ownership": "", "public_access": None},
     ],
-    "index_object_v1": [NO_ACL],
-    "index_upload_v1": [{"acl": None, "initiator": ""}],
+    "index_object_v1": [{"lock": None}, NO_ACL],
+    "index_upload_v1": [{"lock": None}, {"acl": None, "initiator": ""}],
     "index_completed_v1": [{"initiator": ""}],
 }
 """What fields were added to a record, the last ones first, and what stands for their absence."""
@@ -103,12 +107,12 @@ def test_golden_bytes(name: str) -> None:
 
 
 def test_what_was_written_before_is_private_and_its_owners() -> None:
-    old = bytes.fromhex((GOLDEN / "index_object_v1.hex").read_text().split()[1])
+    old = bytes.fromhex((GOLDEN / "index_object_v1.hex").read_text().split()[-1])
     record = index_records.object_to_domain(
         "b", "k", index_records.unpack(index_records.Object, old)
     )
     assert (record.acl, record.owner) == (None, "bob")
-    old = bytes.fromhex((GOLDEN / "index_upload_v1.hex").read_text().split()[1])
+    old = bytes.fromhex((GOLDEN / "index_upload_v1.hex").read_text().split()[-1])
     upload = index_records.upload_to_domain("u", index_records.unpack(index_records.Upload, old))
     assert (upload.acl, upload.owner, upload.initiator) == (None, "ada", "ada")
 

@@ -18,6 +18,7 @@ from couchestor_daemon.services.catalogue import (
     buckets,
     history,
     uploads,
+    version_locks,
     version_parts,
     versions,
 )
@@ -94,7 +95,9 @@ class Judge(NamedTuple):
     def noncurrent(
         self, key: str, stored: index_records.Object, *, since_ns: int, newer_count: int
     ) -> lifecycle.Due | None:
-        """The rule by which a version that is not current is due."""
+        """The rule by which a version that is not current is due; none while it is locked."""
+        if version_locks.is_kept(stored, now_ns=self.now_ns):
+            return None
         return self._past(
             lifecycle.noncurrent_due(
                 self.rules,

@@ -1,15 +1,21 @@
-"""What changes about a version without it becoming another: tags, ACL."""
+"""What changes about a version without it becoming another: tags, ACL, lock."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
-from couchestor_daemon.formats import access_records, index_keys, index_records
+from couchestor_daemon.formats import access_records, index_keys, index_records, lock_records
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services.catalogue import buckets, history, key_space, versions
-from couchestor_domain import access, errors, objects
+from couchestor_daemon.services.catalogue import (
+    buckets,
+    history,
+    key_space,
+    version_locks,
+    versions,
+)
+from couchestor_domain import access, errors, locking, objects
 
 
 def set_tags(
@@ -63,6 +69,36 @@ def set_acl(
         )
     stored = msgspec.structs.replace(stored, acl=access_records.acl_to_stored(acl))
     _put_again(txn, found, judged.key, stored, is_current=is_current)
+
+
+def change_lock(
+    txn: index_port.IndexWriter,
+    bucket: str,
+    key: str,
+    version_id: str | None,
+    change: Callable[[locking.VersionLock], locking.VersionLock],
+    *,
+    bucket_owner: str = "",
+) -> objects.ObjectRecord:
+    """Replace the lock of a version, the current one by default, by what ``change`` makes of it.
+
+    Returns:
+        As ``set_tags``.
+
+    Raises:
+        As ``versions.get_version``, and whatever ``change`` raises.
+        InvalidBucketStateError: the bucket cannot lock.
+    """
+    found = buckets.find(txn, bucket, owner=bucket_owner)
+    if found.object_lock is None:
+        raise version_locks.cannot_lock(bucket)
+    stored, is_current = versions.find_version(txn, found, bucket, key, version_id)
+    lock = change(lock_records.lock_to_domain(stored.lock))
+    stored = msgspec.structs.replace(stored, lock=lock_records.lock_to_stored(lock))
+    _put_again(txn, found, key, stored, is_current=is_current)
+    return index_records.object_to_domain(
+        bucket, key, stored, is_named=versions.is_named(found), is_latest=is_current
+    )
 
 
 def _put_again(

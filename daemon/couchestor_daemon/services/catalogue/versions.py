@@ -15,13 +15,20 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from couchestor_daemon.formats import access_records, index_keys, index_records, l2p_record
+from couchestor_daemon.formats import (
+    access_records,
+    index_keys,
+    index_records,
+    l2p_record,
+    lock_records,
+)
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services.catalogue import (
     buckets,
     history,
     key_space,
     l2p,
+    version_locks,
     version_parts,
     write_conditions,
 )
@@ -61,8 +68,10 @@ def put_version(
 
     Raises:
         NoSuchBucketError, NoSuchKeyError (If-Match on a missing key), PreconditionFailedError.
+        InvalidBucketStateError: it is to be locked, which the bucket cannot do.
     """
     bucket = buckets.find(txn, record.bucket, owner=bucket_owner)
+    record = version_locks.of_new(bucket, record)
     bucket_id = bucket.bucket_id
     key = record.key.encode()
     old = find(txn, bucket_id, key)
@@ -95,6 +104,7 @@ def put_version(
         upload_id=upload_id,
         order=order,
         acl=access_records.acl_to_stored(record.acl),
+        lock=lock_records.lock_to_stored(record.lock),
     )
     if stored_apart:
         for page_index, start in enumerate(range(0, len(parts), PAGE_PARTS_COUNT)):
@@ -188,6 +198,7 @@ def delete_version(
     bucket_owner: str = "",
     now_ns: int,
     draw: DrawRandom,
+    bypasses_governance: bool = False,
 ) -> objects.Deletion:
     """Remove a key, or hide it behind a delete marker; or remove one version for good.
 
@@ -196,15 +207,18 @@ def delete_version(
     Args:
         owner: Of a delete marker.
         bucket_owner: See ``buckets.find``.
+        bypasses_governance: See ``locking.is_kept``.
 
     Raises:
         NoSuchBucketError, PreconditionFailedError (also If-Match on what is missing).
+        VersionLockedError: the version may not be removed yet.
     """
     found = buckets.find(txn, bucket, owner=bucket_owner)
     name = key.encode()
     current = find(txn, found.bucket_id, name)
     if version_id is not None:
-        return _delete_one(txn, found, (bucket, key), current, version_id, conditions)
+        check = version_locks.RemovalCheck(bucket, key, now_ns, bypasses_governance)
+        return _delete_one(txn, found, (bucket, key), current, version_id, conditions, check)
     write_conditions.check_delete(current, conditions, bucket, key)
     if not is_named(found):
         if current is not None:
@@ -228,11 +242,13 @@ def _delete_one(
     current: index_records.Object | None,
     version_id: str,
     conditions: objects.WriteConditions,
+    check_lock: version_locks.RemovalCheck,
 ) -> objects.Deletion:
     """Remove one version for good; the newest that is left becomes the current one."""
     name = place[1].encode()
     if current is not None and current.version_id == version_id:
         write_conditions.check_delete(current, conditions, *place)
+        check_lock(current)
         version_parts.drop(txn, current)
         key_space.delete(txn, index_keys.OBJECTS, bucket.bucket_id, name)
         gone = current
@@ -244,6 +260,7 @@ def _delete_one(
         )
         if old is None:
             return objects.Deletion(version_id=version_id if is_named(bucket) else "")
+        check_lock(old)
         version_parts.drop(txn, old)
         history.remove(txn, bucket.bucket_id, name, old)
         gone = old
