@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
+import urllib3
 from botocore.exceptions import ClientError
 from tests.functional import daemon_process, several_users
 from tests.functional.several_users import DENIED, client, refusal
@@ -120,6 +121,21 @@ def test_copies_and_uploads_are_locked_as_they_say(ada: Client, bucket: str) -> 
         assert {name: headed[name] for name in lock} == lock
         denied = refusal(ada.delete_object, Bucket=bucket, Key=key, VersionId=headed["VersionId"])
         assert denied == DENIED
+
+
+def test_a_form_locks_its_file(ada: Client, bucket: str) -> None:
+    fields = {
+        "x-amz-object-lock-mode": "COMPLIANCE",
+        "x-amz-object-lock-retain-until-date": "2040-01-01T00:00:00Z",
+    }
+    form = ada.generate_presigned_post(
+        bucket, "k", Fields=fields, Conditions=[{name: text} for name, text in fields.items()]
+    )
+    content = [*form["fields"].items(), ("file", ("k", b"body"))]
+    answer = urllib3.request("POST", form["url"], fields=content)
+    assert answer.status == 204
+    headed = ada.head_object(Bucket=bucket, Key="k")
+    assert (headed["ObjectLockMode"], headed["ObjectLockRetainUntilDate"]) == ("COMPLIANCE", UNTIL)
 
 
 def test_nothing_is_locked_where_the_bucket_cannot(ada: Client, bucket: str) -> None:

@@ -35,9 +35,12 @@ from couchestor_domain import errors, event_publisher, events, lifecycle, units
 _log = logging.getLogger(__name__)
 
 ROWS_PER_STEP_MAX: Final = 512
+RULES_PER_STEP_MAX: Final = 1 << 16
+"""How often rows may be asked of rules in a step: fewer rows where there are many rules."""
 BUCKETS_PER_STEP_MAX: Final = 512
+BATCH_VERSIONS_MAX: Final = 128
 BATCH_PARTS_MAX: Final = 1024
-"""Versions, and parts of versions, that one commit drops; a version with more goes alone."""
+"""Parts of versions that one commit drops; a version with more goes alone. Writers wait for it."""
 LOOKING_SHARE_MAX: Final = 0.1
 """Part of the time that a pass may take of the process."""
 COMMIT_BYTES_ASSUMED: Final = 4 * units.KIB
@@ -169,8 +172,11 @@ class Expiration:
             configuration = bucket_lifecycle.of_bucket(reader, stored)
             rules = lifecycle.enabled(configuration.rules) if configuration else ()
             judge = expiry.Judge(rules, self._clock.now_ns(), self._calendar)
+            rows_max = min(
+                self._rows_per_step_max, max(1, RULES_PER_STEP_MAX // max(1, len(rules)))
+            )
             found = expiry_walk.look(
-                reader, stored.bucket_id, judge, self._position, rows_max=self._rows_per_step_max
+                reader, stored.bucket_id, judge, self._position, rows_max=rows_max
             )
             return name, stored.bucket_id, found
 
@@ -265,10 +271,10 @@ def _batches(candidates: Sequence[expiry.Candidate]) -> Iterator[list[expiry.Can
     batch: list[expiry.Candidate] = []
     parts_count = 0
     for each in candidates:
-        if batch and parts_count + 1 + each.parts_count > BATCH_PARTS_MAX:
+        parts_count += each.parts_count
+        if batch and (len(batch) == BATCH_VERSIONS_MAX or parts_count > BATCH_PARTS_MAX):
             yield batch
-            batch, parts_count = [], 0
+            batch, parts_count = [], each.parts_count
         batch.append(each)
-        parts_count += 1 + each.parts_count
     if batch:
         yield batch

@@ -239,10 +239,23 @@ async def test_a_damaged_version_does_not_keep_the_others() -> None:
 async def test_a_thousand_parts_are_dropped_in_commits_of_bounded_size() -> None:
     candidates = [
         expiry.Candidate(expiry.Kind.CURRENT, f"{number}", parts_count=parts)
-        for number, parts in enumerate([0, 5000, 0, 0, 1000, 100])
+        for number, parts in enumerate([0, 5000, 0, 0, 1000, 100, *[0] * 200])
     ]
     sizes = [len(batch) for batch in expiration._batches(candidates)]
-    assert sizes == [1, 1, 3, 1]
+    assert sizes == [1, 1, 3, 128, 73]
+
+
+async def test_a_bucket_with_many_rules_is_looked_at_in_smaller_pieces() -> None:
+    aging = Aging()
+    rules = [_rule(rule_id=str(number), days=9) for number in range(999)]
+    await aging.bucket("a", *rules, _rule(days=1, filter=lifecycle.Filter(prefix="x")))
+    for number in range(70):
+        await aging.put("a", f"x{number}")
+    aging.clock.seconds += 100
+    await aging.work.step()
+    assert 60 < len(aging.done) < 70
+    await aging.whole_pass()
+    assert await aging.keys("a") == []
 
 
 async def test_a_bucket_that_goes_away_meanwhile_is_no_error() -> None:
