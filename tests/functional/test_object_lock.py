@@ -5,6 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import datetime
 import json
+import pathlib
+import shutil
 import uuid
 from collections.abc import Iterator
 from typing import Any, Final
@@ -299,3 +301,38 @@ def test_rules_of_the_lifecycle_leave_what_is_locked(ada: Client, bucket: str) -
     assert left() == [current, locked]
     ada.put_object_legal_hold(Bucket=bucket, Key="k", VersionId=locked, LegalHold={"Status": "OFF"})
     daemon_process.until(lambda: left() == [current])
+
+
+def test_locks_and_rules_outlive_a_node_that_is_killed_and_an_index_that_is_lost(
+    tmp_path: pathlib.Path,
+) -> None:
+    several_users.write(tmp_path / "users.toml", "ada")
+    options = {"workers": "1", "users-file": str(tmp_path / "users.toml")}
+    default = {"Mode": "COMPLIANCE", "Days": 3}
+    configuration = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": default}}
+    rule = {"ID": "r", "Status": "Enabled", "Filter": {"Prefix": "x"}, "Expiration": {"Days": 3}}
+    with daemon_process.running(tmp_path / "node", options=options) as server:
+        ada = client(server, "ada")
+        ada.create_bucket(Bucket="kept", ObjectLockEnabledForBucket=True)
+        held = _put(ada, "kept", ObjectLockLegalHoldStatus="ON")
+        ada.put_object_lock_configuration(Bucket="kept", ObjectLockConfiguration=configuration)
+        retained = _put(ada, "kept")
+        ada.put_bucket_lifecycle_configuration(
+            Bucket="kept", LifecycleConfiguration={"Rules": [rule]}
+        )
+        before = [ada.head_object(**place) for place in (held, retained)]
+        server.kill()
+        shutil.rmtree(tmp_path / "node" / "index")
+        server.start()
+        for place, headed in zip((held, retained), before, strict=True):
+            found = ada.head_object(**place)
+            for name in (
+                "ObjectLockMode",
+                "ObjectLockRetainUntilDate",
+                "ObjectLockLegalHoldStatus",
+            ):
+                assert found.get(name) == headed.get(name)
+            assert refusal(ada.delete_object, **place, BypassGovernanceRetention=True) == DENIED
+        found = ada.get_object_lock_configuration(Bucket="kept")["ObjectLockConfiguration"]
+        assert found == configuration
+        assert ada.get_bucket_lifecycle_configuration(Bucket="kept")["Rules"] == [rule]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.parse
 from typing import Final
 
-from couchestor_domain import lifecycle, objects
+from couchestor_domain import errors, lifecycle, objects
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.protocol import timestamps
 
@@ -22,7 +22,10 @@ async def add(
     """
     if not request.bucket_record.has_lifecycle or not record.is_latest:
         return
-    configuration = await request.buckets.get_lifecycle(request.bucket)
+    try:
+        configuration = await request.buckets.get_lifecycle(request.bucket)
+    except errors.NoSuchBucketError:
+        return  # What was asked for has been done, and is gone with its bucket since.
     if configuration is None:
         return
     due = lifecycle.current_due(
