@@ -12,6 +12,7 @@ CouchestorError
 |                         PreconditionFailed InvalidPart InvalidPartOrder PartTooSmall BodyTruncated
 |                         BodyTooLong DigestMismatch StoreFull StoreReadOnly Overloaded
 |                         VersionGone NoSuchVersion DeleteMarker NoSuchSetting
+|                         VersionLocked InvalidBucketState
 |-- DeviceError           DeviceGone DeviceStalled DeviceIo DeviceUnfit DeviceFull DeviceStarved
 |                         ForeignDevice StaleDevice DeviceInUse DuplicateDevice
 |                         UnformattedDevice ZoneState DeviceCorrupt
@@ -120,6 +121,14 @@ class BucketAlreadyExistsError(ObjectStoreError, ClientError):
 
 class NoSuchSettingError(ObjectStoreError, ClientError):
     """The bucket has no such setting; ``context['setting']`` says which."""
+
+
+class VersionLockedError(ObjectStoreError, ClientError):
+    """The version may not be removed yet: it is retained, or under legal hold."""
+
+
+class InvalidBucketStateError(ObjectStoreError, ClientError):
+    """The bucket's versioning and object lock do not go with what is asked for."""
 
 
 class BucketNotEmptyError(ObjectStoreError, ClientError):

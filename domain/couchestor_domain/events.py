@@ -226,6 +226,20 @@ class ZoneReset(DomainEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LifecycleApplied(DomainEvent):
+    """Rules of a bucket have taken away what was due."""
+
+    bucket: str
+    removed_versions_count: int
+    hidden_versions_count: int
+    """Versions that are hidden behind delete markers by now."""
+    removed_markers_count: int
+    aborted_uploads_count: int
+    removed_bytes: int
+    """Of the versions that are gone for good."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HealthChanged(DomainEvent):
     """A device or component became healthy or unhealthy."""
 
@@ -257,5 +271,6 @@ ALL_EVENTS: tuple[type[DomainEvent], ...] = (
     ZoneOpened,
     ZoneClosed,
     ZoneReset,
+    LifecycleApplied,
     HealthChanged,
 )

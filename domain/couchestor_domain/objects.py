@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from couchestor_domain import access as access_control
+from couchestor_domain import locking
 from couchestor_domain.ids import Extent
 
 EMPTY_MAP: Final[Mapping[str, str]] = MappingProxyType({})
@@ -16,7 +17,8 @@ NULL_VERSION: Final = "null"
 """Version id of objects in a bucket without versioning."""
 
 
-def _empty_map() -> Mapping[str, str]:
+def empty_map() -> Mapping[str, str]:
+    """For defaults of fields."""
     # dataclasses before Python 3.12 take the unhashable proxy for a mutable default.
     return EMPTY_MAP
 
@@ -48,6 +50,10 @@ class BucketRecord:
     region: str
     versioning: Versioning = Versioning.NEVER
     access: access_control.BucketAccess = access_control.PRIVATE
+    has_lifecycle: bool = False
+    """Whether it has rules by which what it holds expires."""
+    object_lock: locking.BucketLock | None = None
+    """None: its versions cannot be locked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +66,7 @@ class PartRecord:
     etag: str
     """MD5 of the part, hexadecimal, without quotes."""
     modified_ns: int
-    checksums: Mapping[str, str] = field(default_factory=_empty_map)
+    checksums: Mapping[str, str] = field(default_factory=empty_map)
     extents: tuple[Extent, ...] = ()
 
 
@@ -83,13 +89,13 @@ class ObjectRecord:
     """Without quotes: MD5 hexadecimal, or ``<md5 of part md5s>-<part count>``."""
     modified_ns: int
     """Wall clock at commit, nanoseconds since the Unix epoch, UTC."""
-    headers: Mapping[str, str] = field(default_factory=_empty_map)
+    headers: Mapping[str, str] = field(default_factory=empty_map)
     """Standard headers kept with the object, names in lower case (content-type, ...)."""
-    metadata: Mapping[str, str] = field(default_factory=_empty_map)
+    metadata: Mapping[str, str] = field(default_factory=empty_map)
     """User metadata, names lower-case without the ``x-amz-meta-`` prefix."""
-    tags: Mapping[str, str] = field(default_factory=_empty_map)
+    tags: Mapping[str, str] = field(default_factory=empty_map)
     """By key; they change without the version becoming another."""
-    checksums: Mapping[str, str] = field(default_factory=_empty_map)
+    checksums: Mapping[str, str] = field(default_factory=empty_map)
     """Algorithm in lower case (crc32, crc32c, crc64nvme, sha1, sha256) -> base64 value."""
     checksum_type: str = ""
     """``FULL_OBJECT``, ``COMPOSITE`` or empty when no checksum is stored."""
@@ -102,6 +108,8 @@ class ObjectRecord:
     owner: str = ""
     acl: access_control.Acl | None = None
     """As ``owner``, it changes without the version becoming another."""
+    lock: locking.VersionLock = locking.NO_LOCK
+    """What keeps it from being removed; it changes without the version becoming another."""
     extents: tuple[Extent, ...] = ()
     places: object = field(default=None, compare=False, repr=False)
     """The store's own note of where the bytes were when it looked the version up, so that reading
@@ -127,9 +135,9 @@ class PutRequest:
 
     bucket: str
     key: str
-    headers: Mapping[str, str] = field(default_factory=_empty_map)
-    metadata: Mapping[str, str] = field(default_factory=_empty_map)
-    tags: Mapping[str, str] = field(default_factory=_empty_map)
+    headers: Mapping[str, str] = field(default_factory=empty_map)
+    metadata: Mapping[str, str] = field(default_factory=empty_map)
+    tags: Mapping[str, str] = field(default_factory=empty_map)
     conditions: WriteConditions = NO_CONDITIONS
     owner: str = ""
     acl: access_control.Acl | None = None
@@ -138,6 +146,7 @@ class PutRequest:
     as missing. Empty: not checked."""
     initiator: str = ""
     """Who starts an upload, where that is not its owner."""
+    lock: locking.VersionLock = locking.NO_LOCK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +155,7 @@ class BodyDigests:
 
     etag: str
     """MD5 hexadecimal."""
-    checksums: Mapping[str, str] = field(default_factory=_empty_map)
+    checksums: Mapping[str, str] = field(default_factory=empty_map)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,13 +167,15 @@ class UploadRecord:
     bucket: str
     key: str
     initiated_ns: int
-    headers: Mapping[str, str] = field(default_factory=_empty_map)
-    metadata: Mapping[str, str] = field(default_factory=_empty_map)
-    tags: Mapping[str, str] = field(default_factory=_empty_map)
+    headers: Mapping[str, str] = field(default_factory=empty_map)
+    metadata: Mapping[str, str] = field(default_factory=empty_map)
+    tags: Mapping[str, str] = field(default_factory=empty_map)
     owner: str = ""
     acl: access_control.Acl | None = None
     initiator: str = ""
     """Who may go on with it."""
+    lock: locking.VersionLock = locking.NO_LOCK
+    """Of what it becomes."""
     checksum_algorithm: str = ""
     checksum_type: str = ""
 
@@ -176,14 +187,14 @@ class CompletedPart:
     number: int
     etag: str
     """Without quotes."""
-    checksums: Mapping[str, str] = field(default_factory=_empty_map)
+    checksums: Mapping[str, str] = field(default_factory=empty_map)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedObject:
     """What a client says the object of a CompleteMultipartUpload will be."""
 
-    checksums: Mapping[str, str] = field(default_factory=_empty_map)
+    checksums: Mapping[str, str] = field(default_factory=empty_map)
     """Algorithm in lower case -> value, with the part count behind a composite one."""
     size_bytes: int | None = None
 
@@ -198,6 +209,8 @@ class Doomed:
     key: str
     version_id: str | None = None
     """This version for good; None: the key, whose versions stay where versioning was enabled."""
+    bypasses_governance: bool = False
+    """Whether that is done though it is retained in governance mode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +221,8 @@ class Deletion:
     """The version removed, or the delete marker made; empty: the bucket never had versioning."""
     is_delete_marker: bool = False
     """Whether that version is, or was, a delete marker."""
+    is_refused: bool = False
+    """Nothing was done: the version is locked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from couchestor_domain import access as access_control
-from couchestor_domain import errors, objects
+from couchestor_domain import errors, lifecycle, locking, objects
 from couchestor_gateway.ports import object_store
 
 PART_BYTES_MIN = 5 << 20
@@ -29,6 +29,7 @@ class _Bucket:
     settings: dict[objects.Setting, bytes] = dataclasses.field(default_factory=dict)
     objects: dict[str, objects.ObjectRecord] = dataclasses.field(default_factory=dict)
     uploads: dict[str, _Upload] = dataclasses.field(default_factory=dict)
+    lifecycle: lifecycle.Configuration | None = None
 
 
 class MemoryStore:
@@ -62,6 +63,7 @@ class MemoryStore:
         owner: str,
         region: str,
         access: access_control.BucketAccess = access_control.PRIVATE,
+        object_lock: locking.BucketLock | None = None,
     ) -> objects.BucketRecord:
         existing = self._buckets.get(name)
         if existing is not None:
@@ -115,6 +117,20 @@ class MemoryStore:
         else:
             settings[setting] = value
 
+    async def get_lifecycle(self, bucket: str) -> lifecycle.Configuration | None:
+        return self._bucket(bucket).lifecycle
+
+    async def put_lifecycle(
+        self,
+        *,
+        bucket: str,
+        configuration: lifecycle.Configuration | None,
+        bucket_owner: str = "",
+    ) -> None:
+        held = self._bucket(bucket, bucket_owner)
+        held.lifecycle = configuration
+        held.record = dataclasses.replace(held.record, has_lifecycle=configuration is not None)
+
     async def set_tags(
         self,
         *,
@@ -134,6 +150,22 @@ class MemoryStore:
         if held.get(judged.key) != judged:
             raise errors.VersionGoneError(f"key {judged.key} was written meanwhile")
         held[judged.key] = dataclasses.replace(judged, acl=acl)
+
+    async def set_object_lock(
+        self, *, bucket: str, lock: locking.BucketLock, bucket_owner: str = ""
+    ) -> None:
+        raise AssertionError(f"this store locks nothing: {bucket} {lock}")
+
+    async def change_lock(
+        self,
+        *,
+        bucket: str,
+        key: str,
+        version_id: str | None,
+        change: Callable[[locking.VersionLock], locking.VersionLock],
+        bucket_owner: str = "",
+    ) -> objects.ObjectRecord:
+        raise AssertionError(f"this store locks nothing: {bucket} {key}")
 
     async def set_versioning(
         self, *, bucket: str, versioning: objects.Versioning, bucket_owner: str = ""
@@ -220,6 +252,7 @@ class MemoryStore:
         version_id: str | None = None,
         owner: str = "",
         bucket_owner: str = "",
+        bypasses_governance: bool = False,
     ) -> objects.Deletion:
         held = self._bucket(bucket, bucket_owner)
         current = held.objects.get(key)

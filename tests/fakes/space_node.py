@@ -18,6 +18,7 @@ from couchestor_daemon.adapters import (
 from couchestor_daemon.formats import l2p_record, media_records
 from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.services import (
+    address_lease,
     body_writer,
     commit_log,
     compression,
@@ -156,7 +157,7 @@ class SpaceNode:
             pool=self.pool,
             clock=self,
         )
-        lease = node_store.AddressLease(self.worker.submit, length_bytes=units.TIB)
+        lease = address_lease.AddressLease(self.worker.submit, length_bytes=units.TIB)
         bodies = body_writer.BodyWriter(
             groups=self._groups("worker-0", self.worker),
             pool=self.pool,

@@ -18,6 +18,7 @@ from couchestor_daemon.adapters import (
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.ports import device as device_port
 from couchestor_daemon.services import (
+    address_lease,
     body_writer,
     commit_log,
     extent_reader,
@@ -124,7 +125,9 @@ class StripeNode:
             stripe_bytes=STRIPE_BYTES,
             journal_threshold_bytes=THRESHOLD_BYTES,
             in_flight_bytes_max=units.MIB,
-            lease_address=node_store.AddressLease(self.commits.submit, length_bytes=units.GIB).take,
+            lease_address=address_lease.AddressLease(
+                self.commits.submit, length_bytes=units.GIB
+            ).take,
         )
         stripes = stripe_reader.StripeReader(
             self.media,

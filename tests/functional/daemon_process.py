@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import time
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import boto3
 import botocore.config
@@ -56,6 +57,14 @@ def boto_client(
             signature_version=signature_version,
         ),
     )
+
+
+def until(condition: Callable[[], bool], *, within_seconds: float = 60.0) -> None:
+    """Wait for what a node does by itself."""
+    deadline = time.monotonic() + within_seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)
 
 
 def client_environment(server: server_process.ServerProcess) -> dict[str, str]:

@@ -57,6 +57,27 @@ async def test_put_get_head_delete_keep_headers_and_metadata() -> None:
         assert ("PutObject", 200) in [entry[:2] for entry in harness.seen]
 
 
+async def test_a_write_that_outlived_its_bucket_has_succeeded() -> None:
+    async with gateway_harness.running() as harness:
+        s3 = harness.client()
+        await call(s3.create_bucket, Bucket="books")
+        rule = {"ID": "r", "Status": "Enabled", "Filter": {}, "Expiration": {"Days": 1}}
+        await call(
+            s3.put_bucket_lifecycle_configuration,
+            Bucket="books",
+            LifecycleConfiguration={"Rules": [rule]},
+        )
+        put = await call(s3.put_object, Bucket="books", Key="k", Body=b"x")
+        assert 'rule-id="r"' in put["Expiration"]
+
+        async def gone(bucket: str) -> None:
+            raise errors.NoSuchBucketError(f"no bucket {bucket}")
+
+        harness.store.get_lifecycle = gone  # type: ignore[method-assign]
+        put = await call(s3.put_object, Bucket="books", Key="k", Body=b"x")
+        assert "Expiration" not in put
+
+
 async def test_304_renews_what_a_cache_holds() -> None:
     async with gateway_harness.running() as harness:
         s3 = harness.client()
@@ -280,7 +301,13 @@ async def test_what_is_not_done_is_refused_and_nothing_is_stored() -> None:
             (s3.put_object_annotation, {**key, "AnnotationName": "n", "AnnotationPayload": b"x"}),
             (s3.delete_object_annotation, {**key, "AnnotationName": "n"}),
             (s3.delete_object, {**key, "IfMatchSize": 4}),
-            (s3.create_bucket, {"Bucket": "locked", "ObjectLockEnabledForBucket": True}),
+            (
+                s3.create_bucket,
+                {
+                    "Bucket": "tagged",
+                    "CreateBucketConfiguration": {"Tags": [{"Key": "a", "Value": "b"}]},
+                },
+            ),
         ]
         for operation, arguments in wrong:
             with pytest.raises(ClientError) as failure:

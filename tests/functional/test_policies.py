@@ -176,7 +176,12 @@ _OPERATIONS: Final = sorted(
     if operation_needs.NEEDS[name].place is not Place.SERVICE
 )
 _COPIES: Final = ("CopyObject", "UploadPartCopy")
-_TAGS: Final = b"<Tagging><TagSet/></Tagging>"
+_BODIES: Final = {
+    "PutObjectLegalHold": b"<LegalHold><Status>OFF</Status></LegalHold>",
+    "PutObjectRetention": b"<Retention/>",
+    "PutObjectTagging": b"<Tagging><TagSet/></Tagging>",
+}
+"""Of operations that are judged by what their bodies say."""
 
 
 @pytest.mark.parametrize("version", [False, True])
@@ -214,7 +219,7 @@ def test_each_operation_is_allowed_and_denied_by_its_actions(
                 upload_id,
                 user,
                 more_query={"versionId": "null"} if version else {},
-                body=_TAGS if operation == "PutObjectTagging" else None,
+                body=_BODIES.get(operation),
             )
 
         _put(ada, bucket, statement("s3:GetObjectTorrent", "s3:PutBucketCORS"))

@@ -24,6 +24,7 @@ from couchestor_daemon import buffers
 from couchestor_daemon.adapters import codec_choice
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.services import (
+    address_lease,
     body_writer,
     commit_log,
     extent_reader,
@@ -166,7 +167,7 @@ class Worker(Process):
 
     async def start(self) -> bool:
         """Open the store; whether a commit of this start has fenced what went before."""
-        lease = node_store.AddressLease(self.commits.submit, length_bytes=node_shape.LEASE_BYTES)
+        lease = address_lease.AddressLease(self.commits.submit, length_bytes=node_shape.LEASE_BYTES)
         try:
             await lease.renew()
             fenced = True

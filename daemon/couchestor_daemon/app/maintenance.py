@@ -14,6 +14,7 @@ from couchestor_daemon.app import (
     device_orders,
     device_presence,
     drive_watching,
+    expiring,
     metrics,
     moving,
     node,
@@ -137,6 +138,7 @@ class Maintenance:
                 should_empty_log=lambda: self._is_emptying_log,
             ),
             *self._repairing.works(),
+            expiring.work(self.node, self._told, pace=self.pacer.take, measured=self._counters),
             *drive_watching.works(
                 self.node,
                 self._told,

@@ -207,6 +207,22 @@ class NodeMetrics:
         self.moved_bytes = of_maintenance(
             "couchestor_moved_bytes", "Written by those moves since the process began"
         )
+        self.lifecycle_actions = counter(
+            "couchestor_lifecycle_actions",
+            "What lifecycle rules did: versions removed or hidden behind delete markers, delete"
+            " markers removed, uploads aborted",
+            ["action"],
+            registry=target,
+        )
+        self.lifecycle_removed_bytes = counter(
+            "couchestor_lifecycle_removed_bytes",
+            "Of the versions that lifecycle rules removed",
+            registry=target,
+        )
+        self.lifecycle_ended_time = of_maintenance(
+            "couchestor_lifecycle_ended_timestamp_seconds",
+            "When the last whole pass over buckets with lifecycle rules ended",
+        )
         self.scrubbed_bytes = of_maintenance(
             "couchestor_scrub_read_bytes", "Read and verified by the present pass of the scrub"
         )

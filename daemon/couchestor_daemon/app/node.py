@@ -30,6 +30,7 @@ from couchestor_daemon.app import (
 )
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.services import (
+    address_lease,
     body_writer,
     checkpoints,
     commit_log,
@@ -196,7 +197,7 @@ class Node:
         A store that takes no writes now, for want of room or devices, serves reads all the same;
         its first write that succeeds takes the lease.
         """
-        lease = node_store.AddressLease(self.commits.submit, length_bytes=ADDRESS_LEASE_BYTES)
+        lease = address_lease.AddressLease(self.commits.submit, length_bytes=ADDRESS_LEASE_BYTES)
         try:
             # The fence of this start too: no batch an earlier life left unanswered can come back.
             await lease.renew()

@@ -249,6 +249,21 @@ OPTIONS: Final[tuple[Option, ...]] = (
         option_values.integer(0, 366 * 24 * 3600),
     ),
     _o(
+        "lifecycle_interval_seconds",
+        _STORE,
+        "SECONDS",
+        "how often buckets with lifecycle rules are searched for what is due",
+        option_values.integer(1, 7 * 24 * 3600),
+    ),
+    _o(
+        "lifecycle_debug_day_seconds",
+        _STORE,
+        "SECONDS",
+        "for tests only: how long a day of lifecycle rules is, nothing being rounded to midnight; "
+        "0: a real day",
+        option_values.seconds,
+    ),
+    _o(
         "device_deadline_seconds",
         _STORE,
         "SECONDS",

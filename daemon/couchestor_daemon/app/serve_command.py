@@ -51,6 +51,7 @@ def run(
         CouchestorError: the node cannot start; one line says why.
     """
     logs.configure(json_lines=told.log_json, level=told.log_level)
+    _warn_of_short_days(told)
     descriptors.raise_limit()
     if told.tls_cert and told.tls_key:
         # Tried here, or every worker would say why it cannot serve.
@@ -96,6 +97,15 @@ def run(
             ).run()
 
         return asyncio.run(serve())
+
+
+def _warn_of_short_days(told: settings.Settings) -> None:
+    if told.lifecycle_debug_day_seconds:
+        _log.warning(
+            "lifecycle_debug_day_seconds is set: a day of lifecycle rules lasts %g seconds, and"
+            " objects expire long before their time; leave it out where data matters",
+            told.lifecycle_debug_day_seconds,
+        )
 
 
 def reserve_port(host: str, port: int) -> socket.socket:

@@ -51,6 +51,8 @@ class Settings:
     background_floor_bytes_per_second: int = 8 * units.MIB
     rebuild_delay_seconds: int = 300
     scrub_period_seconds: int = 14 * 24 * 3600
+    lifecycle_interval_seconds: int = 3600
+    lifecycle_debug_day_seconds: float = 0.0
     device_deadline_seconds: float = threaded_media.DEADLINE_SECONDS
     suspect_window_seconds: float = 10.0
     suspect_latency_ratio: int = 4

@@ -123,6 +123,11 @@ def upload_of_entry(key: bytes) -> str:
     return key[1 + 2 * U64.size :].decode()
 
 
+def initiated_of_entry(key: bytes) -> int:
+    """Time of initiation in a key made by ``upload_entry``, in nanoseconds."""
+    return int(U64.unpack_from(key, 1 + U64.size)[0])
+
+
 def upload_part(parts_id: int, number: int) -> bytes:
     """Key of a part of an upload under way."""
     return _PART.pack(UPLOAD_PARTS, parts_id, number)

@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
-from couchestor_daemon.formats import access_records
-from couchestor_domain import errors, ids, objects
+from couchestor_daemon.formats import access_records, lock_records
+from couchestor_domain import errors, ids, locking, objects
 
 VERSION: Final = b"\x01"
 
@@ -33,6 +33,9 @@ class Bucket(msgspec.Struct, array_like=True, frozen=True):
     public_access: int | None = None
     policy: str | None = None
     """The document as it was put."""
+    has_lifecycle: bool = False
+    """Whether there are rules for it (formats.lifecycle_records)."""
+    object_lock: lock_records.StoredLock = None
 
 
 class Part(msgspec.Struct, array_like=True, frozen=True):
@@ -76,6 +79,7 @@ class Object(msgspec.Struct, array_like=True, frozen=True):
     is_delete_marker: bool = False
     tags: dict[str, str] = {}
     acl: access_records.StoredAcl = None
+    lock: lock_records.StoredLock = None
 
 
 class Upload(msgspec.Struct, array_like=True, frozen=True):
@@ -96,6 +100,7 @@ class Upload(msgspec.Struct, array_like=True, frozen=True):
     acl: access_records.StoredAcl = None
     initiator: str = ""
     """Empty: its owner."""
+    lock: lock_records.StoredLock = None
 
 
 class Completed(msgspec.Struct, array_like=True, frozen=True):
@@ -206,6 +211,7 @@ def upload_to_domain(upload_id: str, upload: Upload) -> objects.UploadRecord:
         owner=upload.owner,
         acl=access_records.acl_to_domain(upload.acl),
         initiator=upload.initiator or upload.owner,
+        lock=lock_records.lock_to_domain(upload.lock),
         checksum_algorithm=upload.checksum_algorithm,
         checksum_type=upload.checksum_type,
     )
@@ -257,6 +263,7 @@ def object_to_domain(
         part_checksums=part_checksums,
         owner=stored.owner,
         acl=None if stored.acl is None else access_records.acl_to_domain(stored.acl),
+        lock=locking.NO_LOCK if stored.lock is None else lock_records.lock_to_domain(stored.lock),
         extents=whole,
         places=None if locate is None else locate(whole),
     )

@@ -174,6 +174,7 @@ class S3Request(request_head.RequestHead):
         upload: records.UploadRecord | None = None,
         prefix: str | None = None,
         tags: Mapping[str, str] | None = None,
+        lock: Mapping[str, str] | None = None,
     ) -> bool:
         """Whether the caller has what is needed, as far as it can be judged yet.
 
@@ -184,6 +185,7 @@ class S3Request(request_head.RequestHead):
             upload: The upload that it is needed of.
             prefix: What a listing would be asked for.
             tags: Those that the request's body gives.
+            lock: What the request's body locks, as headers would.
         """
         bucket = bucket or self.bucket_record
         if bucket.access.policy is None:
@@ -194,7 +196,13 @@ class S3Request(request_head.RequestHead):
             need,
             key=self.key if key is None else key,
             facts=request_facts.RequestFacts(
-                self, bucket, record=record, version_id=version_id, prefix=prefix, tags=tags
+                self,
+                bucket,
+                record=record,
+                version_id=version_id,
+                prefix=prefix,
+                tags=tags,
+                lock=lock,
             ),
             record=record,
             upload=upload,
@@ -222,20 +230,30 @@ class S3Request(request_head.RequestHead):
             raise s3_error.make("AccessDenied")
 
     async def find_object(
-        self, version_id: str | None = None, *, tags: Mapping[str, str] | None = None
+        self,
+        version_id: str | None = None,
+        *,
+        tags: Mapping[str, str] | None = None,
+        lock: Mapping[str, str] | None = None,
     ) -> records.ObjectRecord:
         """The version that the request names, the current one by default, if the operation may
         have it.
 
         Args:
             tags: Those that the request's body gives it.
+            lock: What the request's body locks, as headers would.
 
         Raises:
             NoSuchKeyError, NoSuchVersionError, DeleteMarkerError
             S3Error: AccessDenied, also for what is missing where the caller may not list.
         """
         return await self.usable_object(
-            self.bucket_record, self.key, version_id=version_id, need=self._need, tags=tags
+            self.bucket_record,
+            self.key,
+            version_id=version_id,
+            need=self._need,
+            tags=tags,
+            lock=lock,
         )
 
     async def usable_object(
@@ -246,6 +264,7 @@ class S3Request(request_head.RequestHead):
         version_id: str | None,
         need: operation_needs.Need,
         tags: Mapping[str, str] | None = None,
+        lock: Mapping[str, str] | None = None,
     ) -> records.ObjectRecord:
         """A version in any bucket, if the caller has what is needed of it.
 
@@ -258,14 +277,22 @@ class S3Request(request_head.RequestHead):
             )
         except (errors.NoSuchKeyError, errors.NoSuchVersionError, errors.DeleteMarkerError):
             # As S3: what there is not is told to those who could list what there is.
-            facts = request_facts.RequestFacts(self, bucket, version_id=version_id, tags=tags)
+            facts = request_facts.RequestFacts(
+                self, bucket, version_id=version_id, tags=tags, lock=lock
+            )
             if not authority.is_denied(self, bucket, need, key=key, facts=facts) and self.may(
                 operation_needs.FIND, bucket=bucket, prefix=key
             ):
                 raise
             raise s3_error.make("AccessDenied") from None
         if not self.may(
-            need, bucket=bucket, key=key, version_id=version_id, record=record, tags=tags
+            need,
+            bucket=bucket,
+            key=key,
+            version_id=version_id,
+            record=record,
+            tags=tags,
+            lock=lock,
         ):
             raise s3_error.make("AccessDenied")
         return record

@@ -15,12 +15,10 @@ from typing import Final
 
 from couchestor_domain import objects, units
 from couchestor_gateway.edge import copy_header, request_head
-from couchestor_gateway.protocol import acl_headers, operation_needs, timestamps
+from couchestor_gateway.protocol import acl_headers, lock_headers, operation_needs, timestamps
 from couchestor_gateway.protocol.policy import evaluation, principals
 
 _NS_PER_DAY: Final = 86_400 * units.NS_PER_SECOND
-_LOCK: Final = "x-amz-object-lock-"
-_BYPASS: Final = "x-amz-bypass-governance-retention"
 
 
 class RequestFacts:
@@ -32,9 +30,10 @@ class RequestFacts:
         version_id: The one that is asked for by name.
         prefix: In place of the one in the query.
         tags: Those in the body, in place of those in headers.
+        lock: What the body asks for, as headers would, in place of headers.
     """
 
-    __slots__ = ("_bucket", "_head", "_prefix", "_record", "_tags", "_version_id")
+    __slots__ = ("_bucket", "_head", "_lock", "_prefix", "_record", "_tags", "_version_id")
 
     def __init__(
         self,
@@ -45,6 +44,7 @@ class RequestFacts:
         version_id: str | None = None,
         prefix: str | None = None,
         tags: Mapping[str, str] | None = None,
+        lock: Mapping[str, str] | None = None,
     ) -> None:
         self._head = head
         self._bucket = bucket
@@ -52,6 +52,7 @@ class RequestFacts:
         self._version_id = version_id
         self._prefix = prefix
         self._tags = tags
+        self._lock = lock
 
     def values(self, key: str) -> Sequence[str] | None:
         """See ``evaluation.Facts``. Raises S3Error for headers that are malformed."""
@@ -70,6 +71,8 @@ class RequestFacts:
         return None if value is None else (value,)
 
     def _header(self, name: str) -> str | None:
+        if self._lock is not None and name.startswith(lock_headers.PREFIX):
+            return self._lock.get(name)
         value = _only(self._head.headers, name)
         return acl_headers.bare(value) if value and name in acl_headers.NAMES else value
 
@@ -143,7 +146,7 @@ class RequestFacts:
         return self._head.query.get("prefix") if self._prefix is None else self._prefix
 
     def _remaining_days(self) -> str | None:
-        until_ns = timestamps.parse_iso8601(self._header(f"{_LOCK}retain-until-date") or "")
+        until_ns = timestamps.parse_iso8601(self._header(lock_headers.UNTIL) or "")
         if until_ns is None:
             return None
         return str(math.ceil((until_ns - self._head.now_ns()) / _NS_PER_DAY))
@@ -161,12 +164,12 @@ def asks_for(head: request_head.RequestHead, what: operation_needs.Asked) -> boo
         case operation_needs.Asked.TAGS:
             return bool(head.written_tags())
         case operation_needs.Asked.RETENTION:
-            names = (f"{_LOCK}mode", f"{_LOCK}retain-until-date")
+            names = (lock_headers.MODE, lock_headers.UNTIL)
             return any(head.headers.get(name) for name in names)
         case operation_needs.Asked.LEGAL_HOLD:
-            return bool(head.headers.get(f"{_LOCK}legal-hold"))
+            return bool(head.headers.get(lock_headers.LEGAL_HOLD))
         case operation_needs.Asked.BYPASS:
-            return head.headers.get(_BYPASS, "").lower() == "true"
+            return head.headers.get(lock_headers.BYPASS, "").lower() == "true"
 
 
 def _only(headers: Mapping[str, str], name: str) -> str | None:
@@ -199,12 +202,10 @@ _READERS: Final[Mapping[str, Callable[[RequestFacts], str | None]]] = MappingPro
         "s3:if-match": lambda facts: facts._header("if-match"),
         "s3:if-none-match": lambda facts: facts._header("if-none-match"),
         "s3:max-keys": lambda facts: facts._head.query.get("max-keys") or None,
-        "s3:object-lock-legal-hold": lambda facts: facts._header(f"{_LOCK}legal-hold"),
-        "s3:object-lock-mode": lambda facts: facts._header(f"{_LOCK}mode"),
+        "s3:object-lock-legal-hold": lambda facts: facts._header(lock_headers.LEGAL_HOLD),
+        "s3:object-lock-mode": lambda facts: facts._header(lock_headers.MODE),
         "s3:object-lock-remaining-retention-days": RequestFacts._remaining_days,
-        "s3:object-lock-retain-until-date": lambda facts: facts._header(
-            f"{_LOCK}retain-until-date"
-        ),
+        "s3:object-lock-retain-until-date": lambda facts: facts._header(lock_headers.UNTIL),
         "s3:objectcreationoperation": RequestFacts._creates_object,
         "s3:prefix": RequestFacts._prefix_asked,
         "s3:resourceaccount": lambda facts: facts._bucket.owner,

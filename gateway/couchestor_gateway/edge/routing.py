@@ -14,6 +14,7 @@ from couchestor_gateway.operations import (
     create_bucket,
     create_multipart_upload,
     delete_bucket,
+    delete_bucket_lifecycle,
     delete_bucket_ownership_controls,
     delete_bucket_policy,
     delete_bucket_tagging,
@@ -22,6 +23,7 @@ from couchestor_gateway.operations import (
     delete_objects,
     delete_public_access_block,
     get_bucket_acl,
+    get_bucket_lifecycle_configuration,
     get_bucket_location,
     get_bucket_ownership_controls,
     get_bucket_policy,
@@ -31,6 +33,9 @@ from couchestor_gateway.operations import (
     get_object,
     get_object_acl,
     get_object_attributes,
+    get_object_legal_hold,
+    get_object_lock_configuration,
+    get_object_retention,
     get_object_tagging,
     get_public_access_block,
     head_bucket,
@@ -42,12 +47,16 @@ from couchestor_gateway.operations import (
     list_objects_v2,
     list_parts,
     put_bucket_acl,
+    put_bucket_lifecycle_configuration,
     put_bucket_ownership_controls,
     put_bucket_policy,
     put_bucket_tagging,
     put_bucket_versioning,
     put_object,
     put_object_acl,
+    put_object_legal_hold,
+    put_object_lock_configuration,
+    put_object_retention,
     put_object_tagging,
     put_public_access_block,
     upload_part,
@@ -103,6 +112,19 @@ _BUCKET: Final[dict[tuple[str, str], Operation]] = {
     ("PUT", "policy"): _operation("PutBucketPolicy", put_bucket_policy.run),
     ("DELETE", "policy"): _operation("DeleteBucketPolicy", delete_bucket_policy.run),
     ("GET", "policyStatus"): _operation("GetBucketPolicyStatus", get_bucket_policy_status.run),
+    ("GET", "lifecycle"): _operation(
+        "GetBucketLifecycleConfiguration", get_bucket_lifecycle_configuration.run
+    ),
+    ("PUT", "lifecycle"): _operation(
+        "PutBucketLifecycleConfiguration", put_bucket_lifecycle_configuration.run
+    ),
+    ("DELETE", "lifecycle"): _operation("DeleteBucketLifecycle", delete_bucket_lifecycle.run),
+    ("GET", "object-lock"): _operation(
+        "GetObjectLockConfiguration", get_object_lock_configuration.run
+    ),
+    ("PUT", "object-lock"): _operation(
+        "PutObjectLockConfiguration", put_object_lock_configuration.run
+    ),
     ("GET", "location"): _operation("GetBucketLocation", get_bucket_location.run),
     ("GET", "tagging"): _operation("GetBucketTagging", get_bucket_tagging.run),
     ("PUT", "tagging"): _operation("PutBucketTagging", put_bucket_tagging.run),
@@ -123,6 +145,10 @@ _OBJECT: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "tagging"): _operation("GetObjectTagging", get_object_tagging.run),
     ("PUT", "tagging"): _operation("PutObjectTagging", put_object_tagging.run),
     ("DELETE", "tagging"): _operation("DeleteObjectTagging", delete_object_tagging.run),
+    ("GET", "retention"): _operation("GetObjectRetention", get_object_retention.run),
+    ("PUT", "retention"): _operation("PutObjectRetention", put_object_retention.run),
+    ("GET", "legal-hold"): _operation("GetObjectLegalHold", get_object_legal_hold.run),
+    ("PUT", "legal-hold"): _operation("PutObjectLegalHold", put_object_legal_hold.run),
     ("GET", "attributes"): _operation("GetObjectAttributes", get_object_attributes.run),
     ("GET", "uploadId"): _operation("ListParts", list_parts.run),
     ("HEAD", ""): _operation("HeadObject", head_object.run),

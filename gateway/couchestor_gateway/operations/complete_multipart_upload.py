@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from couchestor_domain import objects
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
-from couchestor_gateway.operations import versions
+from couchestor_gateway.operations import expiration_header, versions
 from couchestor_gateway.protocol import conditions, digests, s3_error, xml_reading, xml_writing
 
 
@@ -29,7 +29,9 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         xml.text(f"Checksum{algorithm.upper()}", value)
     if record.checksums:
         xml.text("ChecksumType", record.checksum_type)
-    return responses.document(xml.finish(), headers=versions.of_write(record))
+    answer = versions.of_write(record)
+    await expiration_header.add(answer, request, record)
+    return responses.document(xml.finish(), headers=answer)
 
 
 def _expected(headers: Mapping[str, str], upload: objects.UploadRecord) -> objects.ExpectedObject:

@@ -7,7 +7,14 @@ from typing import Final
 from couchestor_domain import objects, units
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
-from couchestor_gateway.operations import copy_source, new_object, object_headers, versions
+from couchestor_gateway.operations import (
+    copy_source,
+    expiration_header,
+    locks,
+    new_object,
+    object_headers,
+    versions,
+)
 from couchestor_gateway.protocol import (
     conditions,
     digests,
@@ -71,6 +78,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         owner=new.owner,
         acl=new.acl,
         bucket_owner=request.bucket_record.owner,
+        lock=locks.of_write(request),
     )
     asked = headers.get("x-amz-checksum-algorithm", "").lower()
     if asked and asked not in digests.ALGORITHMS:
@@ -90,6 +98,6 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         xml.text(f"Checksum{algorithm.upper()}", value)
     if record.checksums:
         xml.text("ChecksumType", record.checksum_type)
-    return responses.document(
-        xml.finish(), headers={**versions.of_write(record), **copy_source.version_header(source)}
-    )
+    answer = {**versions.of_write(record), **copy_source.version_header(source)}
+    await expiration_header.add(answer, request, record)
+    return responses.document(xml.finish(), headers=answer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from couchestor_domain import access, errors
+from couchestor_domain import access, errors, locking
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
 from couchestor_gateway.protocol import (
@@ -16,6 +16,7 @@ from couchestor_gateway.protocol import (
 )
 
 _OWNERSHIP: Final = "x-amz-object-ownership"
+_OBJECT_LOCK: Final = "x-amz-bucket-object-lock-enabled"
 
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
@@ -36,15 +37,36 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
                 f"The {asked} location constraint is incompatible with the region {region}.",
             )
     wanted = _access(request, owner)
+    object_lock = _object_lock(request.headers.get(_OBJECT_LOCK, ""))
     try:
         await request.buckets.create_bucket(
-            name=request.bucket, owner=owner, region=region, access=wanted
+            name=request.bucket,
+            owner=owner,
+            region=region,
+            access=wanted,
+            object_lock=object_lock,
         )
     except errors.BucketAlreadyExistsError as exc:
         context = exc.context
         if context.get("owner") != owner or not _is_as_wanted(context.get("access"), wanted):
             raise
+        if object_lock is not None and context.get("lock") is None:
+            raise
     return responses.Reply(200, {"Location": f"/{request.bucket}"})
+
+
+def _object_lock(text: str) -> locking.BucketLock | None:
+    match text.strip().lower():
+        case "true":
+            return locking.BucketLock()
+        case "" | "false":
+            return None
+    raise s3_error.make(
+        "InvalidArgument",
+        f"{_OBJECT_LOCK} is true or false.",
+        ArgumentName=_OBJECT_LOCK,
+        ArgumentValue=text[:64],
+    )
 
 
 def _access(request: s3_request.S3Request, owner: str) -> access.BucketAccess:

@@ -7,7 +7,7 @@ from typing import Final
 from couchestor_domain import objects
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
-from couchestor_gateway.operations import new_object, object_headers
+from couchestor_gateway.operations import locks, new_object, object_headers
 from couchestor_gateway.protocol import s3_error, tags, xml_writing
 
 _TYPES: Final = {
@@ -40,6 +40,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         acl=new.acl,
         bucket_owner=request.bucket_record.owner,
         initiator=initiator,
+        lock=locks.of_write(request),
     )
     upload = await request.uploads.create_upload(
         put, checksum_algorithm=algorithm, checksum_type=kind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
-from couchestor_gateway.operations import versions
+from couchestor_gateway.operations import locks, versions
 from couchestor_gateway.protocol import conditions
 
 
@@ -19,5 +19,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         version_id=version_id,
         owner=request.caller or bucket_owner,
         bucket_owner=bucket_owner,
+        bypasses_governance=version_id is not None
+        and locks.bypasses_governance(request, version_id=version_id),
     )
     return responses.Reply(204, versions.of_deletion(deletion))

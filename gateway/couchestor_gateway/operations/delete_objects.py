@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from couchestor_domain import objects
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
-from couchestor_gateway.operations import versions
+from couchestor_gateway.operations import locks, versions
 from couchestor_gateway.protocol import object_keys, operation_needs, xml_reading, xml_writing
+
+_LOCKED: Final = "Access Denied because object protected by object lock."
 
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
@@ -26,7 +29,15 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         elif not may_delete(item.key, item.version_id):
             refused.append((item, "AccessDenied", "Access Denied"))
         else:
-            doomed.append(objects.Doomed(key=item.key, version_id=item.version_id or None))
+            version_id = item.version_id or None
+            doomed.append(
+                objects.Doomed(
+                    key=item.key,
+                    version_id=version_id,
+                    bypasses_governance=version_id is not None
+                    and locks.bypasses_governance(request, key=item.key, version_id=version_id),
+                )
+            )
     xml = xml_writing.Document("DeleteResult")
     if doomed:
         done = await request.objects.delete_objects(
@@ -35,8 +46,11 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
             owner=request.caller or owner,
             bucket_owner=owner,
         )
-        if not asked.quiet:
-            for each, deletion in zip(doomed, done, strict=True):
+        for each, deletion in zip(doomed, done, strict=True):
+            if deletion.is_refused:
+                item = xml_reading.DeleteItem(each.key, each.version_id)
+                refused.append((item, "AccessDenied", _LOCKED))
+            elif not asked.quiet:
                 _write_deleted(xml, each, deletion)
     for item, code, message in refused:
         xml.open("Error").text("Key", item.key)

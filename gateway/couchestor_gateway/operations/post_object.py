@@ -7,7 +7,13 @@ from typing import Final
 
 from couchestor_domain import objects
 from couchestor_gateway.edge import form_request, responses
-from couchestor_gateway.operations import new_object, object_headers, versions
+from couchestor_gateway.operations import (
+    expiration_header,
+    locks,
+    new_object,
+    object_headers,
+    versions,
+)
 from couchestor_gateway.protocol import post_fields, xml_writing
 
 NAME: Final = "PostObject"
@@ -26,6 +32,7 @@ async def run(request: form_request.FormRequest) -> responses.Reply:
         owner=new.owner,
         acl=new.acl,
         bucket_owner=request.bucket_record.owner,
+        lock=locks.of_write(request),
     )
     record = await request.objects.put_object(put, await request.body())
     place = post_fields.ascii_url(request.location().rstrip("/"))
@@ -34,6 +41,7 @@ async def run(request: form_request.FormRequest) -> responses.Reply:
     answer["ETag"] = f'"{record.etag}"'
     answer["Location"] = location
     answer.update(versions.of_write(record))
+    await expiration_header.add(answer, request, record)
     url = post_fields.success_url(
         request.fields, bucket=request.bucket, key=request.key, etag=record.etag
     )

@@ -5,7 +5,13 @@ from __future__ import annotations
 from couchestor_domain import objects
 from couchestor_gateway.edge import request as s3_request
 from couchestor_gateway.edge import responses
-from couchestor_gateway.operations import new_object, object_headers, versions
+from couchestor_gateway.operations import (
+    expiration_header,
+    locks,
+    new_object,
+    object_headers,
+    versions,
+)
 from couchestor_gateway.protocol import conditions, tags
 
 
@@ -23,9 +29,11 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         owner=new.owner,
         acl=new.acl,
         bucket_owner=request.bucket_record.owner,
+        lock=locks.of_write(request),
     )
     record = await request.objects.put_object(put, await request.body())
     answer = object_headers.of_checksums(record.checksums, record.checksum_type)
     answer["ETag"] = f'"{record.etag}"'
     answer.update(versions.of_write(record))
+    await expiration_header.add(answer, request, record)
     return responses.Reply(200, answer)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from couchestor_domain import objects
 from couchestor_gateway.edge import request as s3_request
-from couchestor_gateway.operations import object_headers, versions
+from couchestor_gateway.operations import expiration_header, locks, object_headers, versions
 from couchestor_gateway.protocol import conditions, ranges, s3_error
 
 
@@ -66,6 +66,8 @@ async def select(request: s3_request.S3Request) -> Selection:
         and length == record.size_bytes
         and (part_text is None or not record.part_count),
     )
+    locks.add(answer, request, record)
+    await expiration_header.add(answer, request, record)
     if status == 206:
         if length:
             answer["Content-Range"] = f"bytes {start}-{start + length - 1}/{record.size_bytes}"

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 from couchestor_domain import access as access_control
-from couchestor_domain import objects
+from couchestor_domain import lifecycle, locking, objects
 
 
 class BodySource(Protocol):
@@ -75,8 +75,13 @@ class BucketStore(Protocol):
         owner: str,
         region: str,
         access: access_control.BucketAccess = access_control.PRIVATE,
+        object_lock: locking.BucketLock | None = None,
     ) -> objects.BucketRecord:
-        """Raises BucketAlreadyExistsError with ``context['owner']`` and ``context['access']``."""
+        """Raises BucketAlreadyExistsError with ``context['owner']``, ``['access']``, ``['lock']``.
+
+        Args:
+            object_lock: A bucket that can lock versions has versioning enabled from the begin.
+        """
         ...
 
     async def delete_bucket(self, *, name: str, bucket_owner: str = "") -> None:
@@ -90,7 +95,19 @@ class BucketStore(Protocol):
     async def set_versioning(
         self, *, bucket: str, versioning: objects.Versioning, bucket_owner: str = ""
     ) -> None:
-        """Enable or suspend versioning. Raises NoSuchBucketError."""
+        """Enable or suspend versioning.
+
+        Raises: NoSuchBucketError, InvalidBucketStateError (what can be locked is not replaced).
+        """
+        ...
+
+    async def set_object_lock(
+        self, *, bucket: str, lock: locking.BucketLock, bucket_owner: str = ""
+    ) -> None:
+        """Let versions be locked, for good, or replace how those are that ask for nothing.
+
+        Raises: NoSuchBucketError, InvalidBucketStateError (versioning is not enabled).
+        """
         ...
 
     async def change_access(
@@ -125,6 +142,20 @@ class BucketStore(Protocol):
         """Set or, with None, remove a setting. Raises NoSuchBucketError."""
         ...
 
+    async def get_lifecycle(self, bucket: str) -> lifecycle.Configuration | None:
+        """The rules of a bucket's lifecycle; None if it has none. Raises NoSuchBucketError."""
+        ...
+
+    async def put_lifecycle(
+        self,
+        *,
+        bucket: str,
+        configuration: lifecycle.Configuration | None,
+        bucket_owner: str = "",
+    ) -> None:
+        """Replace the rules or, with None, remove them. Raises NoSuchBucketError."""
+        ...
+
     async def list_buckets(self) -> Sequence[objects.BucketRecord]:
         """All buckets, by name."""
         ...
@@ -140,7 +171,8 @@ class ObjectStore(Protocol):
 
         Raises:
             NoSuchBucketError, NoSuchKeyError (If-Match on a missing key), PreconditionFailedError,
-            and whatever ``body`` raises.
+            InvalidBucketStateError (it is to be locked, which the bucket cannot do), and whatever
+            ``body`` raises.
         """
         ...
 
@@ -180,6 +212,25 @@ class ObjectStore(Protocol):
         """
         ...
 
+    async def change_lock(
+        self,
+        *,
+        bucket: str,
+        key: str,
+        version_id: str | None,
+        change: Callable[[locking.VersionLock], locking.VersionLock],
+        bucket_owner: str = "",
+    ) -> objects.ObjectRecord:
+        """Replace the lock of a version, the current one by default, atomically with removals.
+
+        Args:
+            change: As that of ``BucketStore.change_access``.
+
+        Raises: as ``get_object``, InvalidBucketStateError (the bucket cannot lock), and whatever
+            ``change`` raises.
+        """
+        ...
+
     async def fetch(
         self, record: objects.ObjectRecord, *, start_bytes: int, length_bytes: int
     ) -> bytes | memoryview:
@@ -208,6 +259,7 @@ class ObjectStore(Protocol):
         version_id: str | None = None,
         owner: str = "",
         bucket_owner: str = "",
+        bypasses_governance: bool = False,
     ) -> objects.Deletion:
         """Remove the key, hide it behind a delete marker, or remove one version for good.
 
@@ -215,8 +267,9 @@ class ObjectStore(Protocol):
 
         Args:
             owner: Of a delete marker.
+            bypasses_governance: See ``locking.is_kept``.
 
-        Raises: NoSuchBucketError, PreconditionFailedError.
+        Raises: NoSuchBucketError, PreconditionFailedError, VersionLockedError.
         """
         ...
 
@@ -228,7 +281,10 @@ class ObjectStore(Protocol):
         owner: str = "",
         bucket_owner: str = "",
     ) -> Sequence[objects.Deletion]:
-        """The same for up to 1,000 keys or versions, in one commit. Raises NoSuchBucketError."""
+        """The same for up to 1,000 keys or versions, in one commit; locked ones are refused.
+
+        Raises NoSuchBucketError.
+        """
         ...
 
     async def list_versions(self, query: objects.VersionQuery) -> objects.VersionPage:

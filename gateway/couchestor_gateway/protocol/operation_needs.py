@@ -91,6 +91,16 @@ WRITE_TAGS: Final = _bucket(Permission.WRITE, "PutObjectTagging")
 """Of a write that gives an object tags."""
 COPY_TAGS: Final = _version(Place.OBJECT, Permission.READ, "GetObjectTagging")
 """Of the source of a copy that takes its tags along."""
+WRITE_RETENTION: Final = _owner("PutObjectRetention")
+"""Of a write that retains what it writes."""
+WRITE_LEGAL_HOLD: Final = _owner("PutObjectLegalHold")
+"""Of a write that holds what it writes."""
+BYPASS_GOVERNANCE: Final = _owner("BypassGovernanceRetention")
+"""Of removing, or retaining for less time, what is retained in governance mode."""
+READ_RETENTION: Final = Need(Place.OWN_OBJECT, actions=("s3:GetObjectRetention",))
+"""Of being told with a version how long it is kept."""
+READ_LEGAL_HOLD: Final = Need(Place.OWN_OBJECT, actions=("s3:GetObjectLegalHold",))
+"""Of being told with a version whether it is held."""
 READ_SOURCE: Final = _READ_OBJECT
 """Of the source of any copy."""
 FIND: Final = _bucket(Permission.READ, "ListBucket")
@@ -104,8 +114,8 @@ _WRITE: Final = Need(
         # An object is its writer's, who may give it any ACL.
         (Asked.ACL, Need(Place.ANYBODY, actions=("s3:PutObjectAcl",))),
         (Asked.TAGS, WRITE_TAGS),
-        (Asked.RETENTION, _owner("PutObjectRetention")),
-        (Asked.LEGAL_HOLD, _owner("PutObjectLegalHold")),
+        (Asked.RETENTION, WRITE_RETENTION),
+        (Asked.LEGAL_HOLD, WRITE_LEGAL_HOLD),
     ),
 )
 
@@ -138,6 +148,15 @@ NEEDS: Final[Mapping[str, Need]] = MappingProxyType(
         "PutBucketPolicy": _owner("PutBucketPolicy"),
         "DeleteBucketPolicy": _owner("DeleteBucketPolicy"),
         "GetBucketPolicyStatus": _owner("GetBucketPolicyStatus"),
+        "GetBucketLifecycleConfiguration": _owner("GetLifecycleConfiguration"),
+        "PutBucketLifecycleConfiguration": _owner("PutLifecycleConfiguration"),
+        "DeleteBucketLifecycle": _owner("PutLifecycleConfiguration"),
+        "GetObjectLockConfiguration": _owner("GetBucketObjectLockConfiguration"),
+        "PutObjectLockConfiguration": _owner("PutBucketObjectLockConfiguration"),
+        "GetObjectRetention": READ_RETENTION,
+        "PutObjectRetention": Need(Place.OWN_OBJECT, actions=("s3:PutObjectRetention",)),
+        "GetObjectLegalHold": READ_LEGAL_HOLD,
+        "PutObjectLegalHold": Need(Place.OWN_OBJECT, actions=("s3:PutObjectLegalHold",)),
         "GetBucketAcl": _bucket(Permission.READ_ACP, "GetBucketAcl"),
         "PutBucketAcl": _bucket(Permission.WRITE_ACP, "PutBucketAcl"),
         "ListObjects": _bucket(Permission.READ, "ListBucket"),

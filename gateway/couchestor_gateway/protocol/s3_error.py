@@ -111,6 +111,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             400,
             "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting",
         ),
+        "InvalidBucketState": (
+            409,
+            "The request is not valid with the current state of the bucket.",
+        ),
         "InvalidBucketName": (400, "The specified bucket is not valid."),
         "InvalidDigest": (400, "The Content-MD5 you specified is not valid."),
         "InvalidLocationConstraint": (400, "The specified location constraint is not valid."),
@@ -132,6 +136,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         ),
         "InvalidRange": (416, "The requested range is not satisfiable"),
         "InvalidRequest": (400, "Invalid Request"),
+        "InvalidRetentionPeriod": (
+            400,
+            "The retention period must be a positive integer value.",
+        ),
         "InvalidStorageClass": (400, "The storage class you specified is not valid"),
         "InvalidToken": (400, "The provided token is malformed or otherwise not valid."),
         "InvalidURI": (400, "Couldn't parse the specified URI."),
@@ -172,6 +180,11 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "NoSuchBucket": (404, "The specified bucket does not exist"),
         "NoSuchBucketPolicy": (404, "The bucket policy does not exist"),
         "NoSuchKey": (404, "The specified key does not exist."),
+        "NoSuchLifecycleConfiguration": (404, "The lifecycle configuration does not exist"),
+        "NoSuchObjectLockConfiguration": (
+            404,
+            "The specified object does not have a ObjectLock configuration",
+        ),
         "NoSuchUpload": (
             404,
             "The specified upload does not exist. The upload ID may be invalid, or the upload may"
@@ -189,6 +202,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             "A header or query you provided implies functionality that is not implemented",
         ),
         "NotModified": (304, "Not Modified"),
+        "ObjectLockConfigurationNotFoundError": (
+            404,
+            "Object Lock configuration does not exist for this bucket",
+        ),
         "OperationAborted": (
             409,
             "A conflicting conditional operation is currently in progress against this resource."
@@ -246,6 +263,8 @@ _FROM_STORE: Final[tuple[tuple[type[errors.CouchestorError], str], ...]] = (
     (errors.NoSuchUploadError, "NoSuchUpload"),
     (errors.BucketAlreadyExistsError, "BucketAlreadyExists"),
     (errors.BucketNotEmptyError, "BucketNotEmpty"),
+    (errors.VersionLockedError, "AccessDenied"),
+    (errors.InvalidBucketStateError, "InvalidBucketState"),
     (errors.PreconditionFailedError, "PreconditionFailed"),
     (errors.InvalidPartOrderError, "InvalidPartOrder"),
     (errors.InvalidPartError, "InvalidPart"),
@@ -289,9 +308,10 @@ _MESSAGES: Final[Mapping[type[errors.CouchestorError], str]] = MappingProxyType(
             "Too few of the devices that hold the object can be read: it can be read again once"
             " devices are back."
         ),
+        errors.VersionLockedError: "Access Denied because object protected by object lock.",
     }
 )
-"""What is said in place of the code's message of errors that an operator can end."""
+"""What is said in place of the code's message."""
 
 _ELEMENTS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = MappingProxyType(
     {
@@ -335,6 +355,8 @@ def from_store(error: errors.CouchestorError) -> S3Error:
     for kind, code in _FROM_STORE:
         if isinstance(error, kind):
             message = _MESSAGES.get(kind)
+            if kind is errors.InvalidBucketStateError:
+                message = error.message
             if kind in _OWN_MESSAGE:
                 message = f"{CODES[code][1].rstrip('.')}: {error.message}"
             extra = _elements(code, error)

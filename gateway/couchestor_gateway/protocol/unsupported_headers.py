@@ -1,7 +1,7 @@
 """Headers that ask for what this store does not do.
 
 Ignoring one would answer 200 to a promise that is not kept: an object that the client believes to
-be encrypted or locked, or a fragment in place of the object it was to be appended to. So
+be encrypted or held, or a fragment in place of the object it was to be appended to. So
 they are refused by name, whatever the operation. Headers that change nothing here (a payer, a code
 for deletions that nobody protects) are ignored as AWS ignores them.
 """
@@ -28,8 +28,6 @@ _ENCRYPTION: Final = (
 _LOCKS: Final = (
     "x-amz-object-lock-event-hold-duration-days",
     "x-amz-object-lock-event-hold-duration-years",
-    "x-amz-object-lock-mode",
-    "x-amz-object-lock-retain-until-date",
 )
 _CONDITIONS: Final = (
     "x-amz-if-match-initiated-time",
@@ -42,9 +40,7 @@ HARMLESS_VALUES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         **dict.fromkeys((*_ENCRYPTION, *_LOCKS, *_CONDITIONS, *_OTHERS), ()),
         "x-amz-bucket-namespace": ("global",),
-        "x-amz-bucket-object-lock-enabled": ("false",),
         "x-amz-object-lock-event-hold": ("off",),
-        "x-amz-object-lock-legal-hold": ("off",),
         "x-amz-server-side-encryption-bucket-key-enabled": ("false",),
         # No credential here is a temporary one.
         "x-amz-security-token": (),

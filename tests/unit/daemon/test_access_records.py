@@ -34,6 +34,8 @@ RECORDS: dict[str, Any] = {
         ownership="BucketOwnerPreferred",
         public_access=0b0101,
         policy='{"Id": "é"}',
+        has_lifecycle=True,
+        object_lock=(1, 30, 0),
     ),
     "index_object_v1": index_records.Object(
         version_id="null",
@@ -53,6 +55,7 @@ RECORDS: dict[str, Any] = {
         order=0,
         tags={"t": "v"},
         acl=STORED,
+        lock=(2, 1_900_000_000_000_000_000, 2),
     ),
     "index_upload_v1": index_records.Upload(
         bucket="b",
@@ -68,6 +71,7 @@ RECORDS: dict[str, Any] = {
         parts_id=9,
         acl=(),
         initiator="bob",
+        lock=(1, 1_900_000_000_000_000_000, 0),
     ),
     "index_completed_v1": index_records.Completed(
         bucket="b", key="k", initiated_ns=1, asked=b"digest", version_id="null", initiator="bob"
@@ -75,32 +79,40 @@ RECORDS: dict[str, Any] = {
 }
 
 
+NO_ACL: dict[str, Any] = {"acl": None}
+ADDED: dict[str, list[dict[str, Any]]] = {
+    "index_bucket_v1": [
+        {"object_lock": None},
+        {"has_lifecycle": False},
+        {"policy": None},
+        {"acl": None, "ownership": "", "public_access": None},
+    ],
+    "index_object_v1": [{"lock": None}, NO_ACL],
+    "index_upload_v1": [{"lock": None}, {"acl": None, "initiator": ""}],
+    "index_completed_v1": [{"initiator": ""}],
+}
+"""What fields were added to a record, the last ones first, and what stands for their absence."""
+
+
 @pytest.mark.parametrize("name", RECORDS)
 def test_golden_bytes(name: str) -> None:
     record = RECORDS[name]
-    written, *between, before = (GOLDEN / f"{name}.hex").read_text().split()
+    written, *before = (GOLDEN / f"{name}.hex").read_text().split()
     assert index_records.pack(record).hex() == written
     assert index_records.unpack(type(record), bytes.fromhex(written)) == record
-    # The last line is what was written before there were ACLs, one above it before policies.
-    for line in between:
-        without = msgspec.structs.replace(record, policy=None)
-        assert index_records.unpack(type(record), bytes.fromhex(line)) == without
-    old = index_records.unpack(type(record), bytes.fromhex(before))
-    lacking = {"acl": None, "ownership": "", "public_access": None, "initiator": "", "policy": None}
-    fields = record.__struct_fields__
-    expected = msgspec.structs.replace(
-        record, **{field: value for field, value in lacking.items() if field in fields}
-    )
-    assert old == expected
+    # Each further line was written before the fields of the line above it were there.
+    for line, lacking in zip(before, ADDED[name], strict=True):
+        record = msgspec.structs.replace(record, **lacking)
+        assert index_records.unpack(type(record), bytes.fromhex(line)) == record
 
 
 def test_what_was_written_before_is_private_and_its_owners() -> None:
-    old = bytes.fromhex((GOLDEN / "index_object_v1.hex").read_text().split()[1])
+    old = bytes.fromhex((GOLDEN / "index_object_v1.hex").read_text().split()[-1])
     record = index_records.object_to_domain(
         "b", "k", index_records.unpack(index_records.Object, old)
     )
     assert (record.acl, record.owner) == (None, "bob")
-    old = bytes.fromhex((GOLDEN / "index_upload_v1.hex").read_text().split()[1])
+    old = bytes.fromhex((GOLDEN / "index_upload_v1.hex").read_text().split()[-1])
     upload = index_records.upload_to_domain("u", index_records.unpack(index_records.Upload, old))
     assert (upload.acl, upload.owner, upload.initiator) == (None, "ada", "ada")
 

@@ -9,7 +9,7 @@ import pytest
 
 from couchestor_daemon.adapters import memory_index
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services.catalogue import buckets, uploads, versions
+from couchestor_daemon.services.catalogue import buckets, uploads, version_attributes, versions
 from couchestor_domain import access, errors, objects
 from couchestor_domain.access import Grant, Group, Permission
 
@@ -75,13 +75,13 @@ def test_changes_of_access_see_each_other(txn: index_port.IndexWriter) -> None:
 def test_each_version_has_its_own_acl(txn: index_port.IndexWriter) -> None:
     buckets.set_versioning(txn, "b", objects.Versioning.ENABLED)
     old, new = _put(txn, 10), _put(txn, 20)
-    versions.set_acl(txn, old, PUBLIC)
+    version_attributes.set_acl(txn, old, PUBLIC)
 
     def acl_of(version_id: str | None) -> access.Acl | None:
         return versions.get_version(txn, "b", "k", version_id).acl
 
     assert (acl_of(old.version_id), acl_of(new.version_id), acl_of(None)) == (PUBLIC, None, None)
-    versions.set_acl(txn, new, ())
+    version_attributes.set_acl(txn, new, ())
     assert (acl_of(None), versions.get_version(txn, "b", "k").modified_ns) == ((), 20)
     versions.delete_version(
         txn,
@@ -99,7 +99,7 @@ def test_an_acl_is_not_set_on_what_was_not_judged(txn: index_port.IndexWriter) -
     judged = _put(txn, 10)
     _put(txn, 20, owner="eve")
     with pytest.raises(errors.VersionGoneError):
-        versions.set_acl(txn, judged, PUBLIC)
+        version_attributes.set_acl(txn, judged, PUBLIC)
     assert versions.get_version(txn, "b", "k").acl is None
 
 
@@ -111,7 +111,7 @@ def test_what_was_allowed_in_a_bucket_is_not_done_in_anothers(
     upload = objects.UploadRecord(upload_id="u", bucket="b", key="k", initiated_ns=1)
     for attempt in (
         lambda: _put(txn, 20, bucket_owner="eve"),
-        lambda: versions.set_tags(txn, "b", "k", None, {"a": "b"}, bucket_owner="eve"),
+        lambda: version_attributes.set_tags(txn, "b", "k", None, {"a": "b"}, bucket_owner="eve"),
         lambda: versions.delete_version(
             txn,
             "b",

@@ -9,7 +9,7 @@ from couchestor_domain import events, ids
 
 def test_the_catalogue_of_events_is_complete_and_distinct() -> None:
     names = [kind.__name__ for kind in events.ALL_EVENTS]
-    assert len(names) == len(set(names)) == 23
+    assert len(names) == len(set(names)) == 24
     defined = {
         kind
         for kind in vars(events).values()

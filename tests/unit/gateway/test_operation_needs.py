@@ -38,7 +38,10 @@ def test_each_operation_has_actions_that_a_policy_can_name(operation: str) -> No
 def test_what_is_needed_of_an_object_is_an_action_on_one(operation: str) -> None:
     """The names of operations say it."""
     need = operation_needs.NEEDS[operation]
-    is_on_object = any(word in operation for word in ("Object", "Part", "MultipartUpload"))
+    of_bucket = operation.endswith("ObjectLockConfiguration")
+    is_on_object = not of_bucket and any(
+        word in operation for word in ("Object", "Part", "MultipartUpload")
+    )
     is_listing = operation.startswith("List") and operation != "ListParts"
     kind = actions.Kind.OBJECT if is_on_object and not is_listing else actions.Kind.BUCKET
     for each in _every(need):

@@ -173,6 +173,21 @@ def test_what_it_asks_for() -> None:
         assert _values(key, head) == values, key
     assert _values("s3:prefix", head, prefix="k") == ["k"]
     assert _values("s3:VersionId", head, version_id="null") == ["null"]
+
+
+def test_of_a_lock_in_the_body_that_counts_and_no_header() -> None:
+    head = _head({"x-amz-object-lock-mode": "GOVERNANCE", "x-amz-object-lock-legal-hold": "ON"})
+    lock = {
+        "x-amz-object-lock-mode": "COMPLIANCE",
+        "x-amz-object-lock-retain-until-date": "2027-01-17T07:00:00Z",
+    }
+    for key, values in (
+        ("s3:object-lock-mode", ["COMPLIANCE"]),
+        ("s3:object-lock-legal-hold", None),
+        ("s3:object-lock-remaining-retention-days", ["2"]),
+    ):
+        assert _values(key, head, lock=lock) == values
+        assert _values(key, head, lock={}) is None
     part = _head(query={"partNumber": "1", "uploadId": "u"})
     assert _values("s3:ObjectCreationOperation", part) == ["false"]
 

@@ -27,6 +27,8 @@ _HONOURED = {
     "if-unmodified-since",
     "range",
     "x-amz-acl",
+    "x-amz-bucket-object-lock-enabled",
+    "x-amz-bypass-governance-retention",
     "x-amz-checksum-algorithm",
     "x-amz-checksum-mode",
     "x-amz-checksum-type",
@@ -48,6 +50,9 @@ _HONOURED = {
     "x-amz-metadata-directive",
     "x-amz-mp-object-size",
     "x-amz-object-attributes",
+    "x-amz-object-lock-legal-hold",
+    "x-amz-object-lock-mode",
+    "x-amz-object-lock-retain-until-date",
     "x-amz-object-ownership",
     "x-amz-part-number-marker",
     "x-amz-sdk-checksum-algorithm",
@@ -55,9 +60,10 @@ _HONOURED = {
     "x-amz-storage-class",
     "x-amz-tagging",
     "x-amz-tagging-directive",
+    "x-amz-transition-default-minimum-object-size",
 }
 _HARMLESS = {
-    "x-amz-bypass-governance-retention",  # nothing is retained
+    "x-amz-bucket-object-lock-token",  # whoever may configure a lock may enable it
     "x-amz-mfa",  # nothing asks for it
     "x-amz-object-annotation-directive",  # no object has any
     "x-amz-optional-object-attributes",  # what nothing has is left out
@@ -107,15 +113,14 @@ def test_temporary_credentials_are_told_to_be_unknown() -> None:
 
 
 def test_of_a_header_sent_twice_each_value_counts() -> None:
-    lock = "x-amz-object-lock-legal-hold"
-    assert _code([(lock, "OFF"), (lock.title(), "ON")]) == "NotImplemented"
+    hold = "x-amz-object-lock-event-hold"
+    assert _code([(hold, "OFF"), (hold.title(), "ON")]) == "NotImplemented"
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("x-amz-bucket-object-lock-enabled", "false"),
-        ("x-amz-object-lock-legal-hold", "OFF"),
+        ("x-amz-object-lock-event-hold", "OFF"),
         ("x-amz-website-redirect-location", ""),
         ("x-amz-request-payer", "requester"),
         ("x-amz-never-heard-of", "x"),

@@ -8,11 +8,17 @@ from typing import Final
 
 import msgspec
 
-from couchestor_daemon.formats import access_records, index_keys, index_records, media_records
+from couchestor_daemon.formats import (
+    access_records,
+    index_keys,
+    index_records,
+    lock_records,
+    media_records,
+)
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services.catalogue import key_space
 from couchestor_domain import access as access_control
-from couchestor_domain import errors, objects
+from couchestor_domain import errors, locking, objects
 
 _KEPT_COUNT: Final = 1024
 """Buckets kept decoded, by their stored bytes: each request looks one up, some twice."""
@@ -26,20 +32,33 @@ def create_bucket(
     region: str,
     now_ns: int,
     access: access_control.BucketAccess = access_control.PRIVATE,
+    object_lock: locking.BucketLock | None = None,
 ) -> objects.BucketRecord:
-    """Raises BucketAlreadyExistsError with ``context['owner']`` and ``context['access']``."""
+    """Raises BucketAlreadyExistsError with ``context['owner']``, ``['access']``, ``['lock']``.
+
+    Args:
+        object_lock: A bucket that can lock versions keeps all of them from the begin.
+    """
     key = index_keys.bucket(name)
     value = txn.get(key)
     if value is not None:
-        existing = _to_domain(name, _decoded(value))
+        existing = _to_domain(name, decoded(value))
         raise errors.BucketAlreadyExistsError(
             f"bucket {name} exists already",
             bucket=name,
             owner=existing.owner,
             access=existing.access,
+            lock=existing.object_lock,
         )
     stored = index_records.Bucket(
-        bucket_id=key_space.new_namespace(txn), owner=owner, created_ns=now_ns, region=region
+        bucket_id=key_space.new_namespace(txn),
+        owner=owner,
+        created_ns=now_ns,
+        region=region,
+        versioning=(
+            objects.Versioning.NEVER if object_lock is None else objects.Versioning.ENABLED
+        ).value,
+        object_lock=lock_records.bucket_to_stored(object_lock),
     )
     stored = _with_access(stored, access)
     txn.put(key, index_records.pack(stored))
@@ -69,10 +88,40 @@ def get_bucket(reader: index_port.IndexReader, name: str) -> objects.BucketRecor
 def set_versioning(
     txn: index_port.IndexWriter, name: str, versioning: objects.Versioning, *, owner: str = ""
 ) -> None:
-    """Enable or suspend versioning. Raises NoSuchBucketError."""
+    """Enable or suspend versioning.
+
+    Raises:
+        NoSuchBucketError
+        InvalidBucketStateError: what can be locked must not be replaced.
+    """
     assert versioning is not objects.Versioning.NEVER, "what was enabled leaves traces"
     stored = find(txn, name, owner=owner)
+    if stored.object_lock is not None and versioning is not objects.Versioning.ENABLED:
+        raise errors.InvalidBucketStateError(
+            "An Object Lock configuration is present on this bucket, so the versioning state"
+            " cannot be changed.",
+            bucket=name,
+        )
     changed = msgspec.structs.replace(stored, versioning=versioning.value)
+    txn.put(index_keys.bucket(name), index_records.pack(changed))
+
+
+def set_object_lock(
+    txn: index_port.IndexWriter, name: str, lock: locking.BucketLock, *, owner: str = ""
+) -> None:
+    """Let versions of a bucket be locked, or replace how those are that say nothing.
+
+    Raises:
+        NoSuchBucketError
+        InvalidBucketStateError: the bucket does not keep all versions.
+    """
+    stored = find(txn, name, owner=owner)
+    if stored.versioning != objects.Versioning.ENABLED.value:
+        raise errors.InvalidBucketStateError(
+            "Versioning must be 'Enabled' on the bucket to apply a Object Lock configuration",
+            bucket=name,
+        )
+    changed = msgspec.structs.replace(stored, object_lock=lock_records.bucket_to_stored(lock))
     txn.put(index_keys.bucket(name), index_records.pack(changed))
 
 
@@ -136,7 +185,7 @@ def find(reader: index_port.IndexReader, name: str, *, owner: str = "") -> index
     """
     value = reader.get(index_keys.bucket(name))
     if value is not None:
-        stored = _decoded(value)
+        stored = decoded(value)
         if not owner or stored.owner == owner:
             return stored
     raise errors.NoSuchBucketError(f"there is no bucket {name}", bucket=name)
@@ -162,7 +211,8 @@ def _settings_range(bucket_id: int) -> tuple[bytes, bytes]:
 
 
 @functools.lru_cache(maxsize=_KEPT_COUNT)
-def _decoded(value: bytes) -> index_records.Bucket:
+def decoded(value: bytes) -> index_records.Bucket:
+    """A stored bucket from its record."""
     return index_records.unpack(index_records.Bucket, value)
 
 
@@ -180,4 +230,6 @@ def _to_domain(name: str, stored: index_records.Bucket) -> objects.BucketRecord:
             public_access=access_records.block_to_domain(stored.public_access),
             policy=stored.policy,
         ),
+        has_lifecycle=stored.has_lifecycle,
+        object_lock=lock_records.bucket_to_domain(stored.object_lock),
     )

@@ -69,6 +69,23 @@ def find(
     return stored if stored.version_id == version_id else None
 
 
+def at(reader: index_port.IndexReader, list_id: int, order: int) -> index_records.Object | None:
+    """The version at a place of a list."""
+    value = reader.get(index_keys.history_entry(list_id, order))
+    return None if value is None else index_records.unpack(index_records.Object, value)
+
+
+def successor(
+    reader: index_port.IndexReader, list_id: int, order: int
+) -> index_records.Object | None:
+    """The next newer version in a list; None for its newest, whose successor is the current one."""
+    start = index_keys.namespace(index_keys.HISTORY, list_id)
+    stop = index_keys.history_entry(list_id, order)
+    for _, value in reader.scan(start, stop, reverse=True):
+        return index_records.unpack(index_records.Object, value)
+    return None
+
+
 def entries(
     reader: index_port.IndexReader, list_id: int, *, below_order: int | None = None
 ) -> Iterator[index_records.Object]:

@@ -7,7 +7,13 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from couchestor_daemon.formats import access_records, index_keys, index_records, l2p_record
+from couchestor_daemon.formats import (
+    access_records,
+    index_keys,
+    index_records,
+    l2p_record,
+    lock_records,
+)
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services.catalogue import (
     buckets,
@@ -45,6 +51,7 @@ def create_upload(
         owner=upload.owner,
         acl=access_records.acl_to_stored(upload.acl),
         initiator=upload.initiator,
+        lock=lock_records.lock_to_stored(upload.lock),
         checksum_algorithm=upload.checksum_algorithm,
         checksum_type=upload.checksum_type,
         bucket_id=bucket_id,
@@ -162,6 +169,7 @@ def complete_upload(
         part_checksums=part_checksums.of_parts(chosen),
         owner=stored.owner,
         acl=access_records.acl_to_domain(stored.acl),
+        lock=lock_records.lock_to_domain(stored.lock),
         extents=tuple(extent for part in chosen for extent in part.extents),
     )
     _require(record, expected)

@@ -12,15 +12,27 @@ What a write or a delete without a version id does, by the versioning of the buc
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-import msgspec
-
-from couchestor_daemon.formats import access_records, index_keys, index_records, l2p_record
+from couchestor_daemon.formats import (
+    access_records,
+    index_keys,
+    index_records,
+    l2p_record,
+    lock_records,
+)
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services.catalogue import buckets, history, key_space, l2p
-from couchestor_domain import access, errors, ids, objects, version_ids
+from couchestor_daemon.services.catalogue import (
+    buckets,
+    history,
+    key_space,
+    l2p,
+    version_locks,
+    version_parts,
+    write_conditions,
+)
+from couchestor_domain import errors, ids, objects, version_ids
 
 INLINE_PARTS_MAX: Final = 16
 """Parts an object's own record holds; more of them, or parts with checksums, are stored apart, so
@@ -56,14 +68,16 @@ def put_version(
 
     Raises:
         NoSuchBucketError, NoSuchKeyError (If-Match on a missing key), PreconditionFailedError.
+        InvalidBucketStateError: it is to be locked, which the bucket cannot do.
     """
     bucket = buckets.find(txn, record.bucket, owner=bucket_owner)
+    record = version_locks.of_new(bucket, record)
     bucket_id = bucket.bucket_id
     key = record.key.encode()
     old = find(txn, bucket_id, key)
-    check_put(old, record, conditions)
+    write_conditions.check_put(old, record, conditions)
     order = _make_way(txn, bucket, key, old, now_ns=record.modified_ns)
-    if _is_named(bucket):
+    if is_named(bucket):
         record = dataclasses.replace(
             record, version_id=_new_id(bucket, order, draw), is_named=True, order=order
         )
@@ -90,6 +104,7 @@ def put_version(
         upload_id=upload_id,
         order=order,
         acl=access_records.acl_to_stored(record.acl),
+        lock=lock_records.lock_to_stored(record.lock),
     )
     if stored_apart:
         for page_index, start in enumerate(range(0, len(parts), PAGE_PARTS_COUNT)):
@@ -124,86 +139,19 @@ def get_version(
         DeleteMarkerError: it is one.
     """
     found = buckets.find(reader, bucket)
-    stored, is_latest = _find_version(reader, found, bucket, key, version_id)
+    stored, is_latest = find_version(reader, found, bucket, key, version_id)
     return index_records.object_to_domain(
         bucket,
         key,
         stored,
-        _parts(reader, stored),
-        is_named=_is_named(found),
+        version_parts.of(reader, stored),
+        is_named=is_named(found),
         is_latest=is_latest,
         locate=locate,
     )
 
 
-def set_tags(
-    txn: index_port.IndexWriter,
-    bucket: str,
-    key: str,
-    version_id: str | None,
-    tags: Mapping[str, str],
-    *,
-    bucket_owner: str = "",
-) -> objects.ObjectRecord:
-    """Replace the tags of a version, the current one by default.
-
-    Returns:
-        The version, without sizes and extents of parts that are stored apart.
-
-    Raises:
-        As ``get_version``.
-    """
-    found = buckets.find(txn, bucket, owner=bucket_owner)
-    stored, is_current = _find_version(txn, found, bucket, key, version_id)
-    stored = msgspec.structs.replace(stored, tags=dict(tags))
-    _put_again(txn, found, key, stored, is_current=is_current)
-    return index_records.object_to_domain(
-        bucket, key, stored, is_named=_is_named(found), is_latest=is_current
-    )
-
-
-def set_acl(
-    txn: index_port.IndexWriter, judged: objects.ObjectRecord, acl: access.Acl | None
-) -> None:
-    """Replace the ACL of a version.
-
-    Args:
-        judged: The version whose ACL allowed that.
-
-    Raises:
-        NoSuchBucketError, NoSuchKeyError, NoSuchVersionError.
-        VersionGoneError: another version has its place by now, whose owner allowed nothing.
-    """
-    found = buckets.find(txn, judged.bucket)
-    stored, is_current = _find_version(txn, found, judged.bucket, judged.key, judged.version_id)
-    if (stored.owner, stored.modified_ns) != (judged.owner, judged.modified_ns):
-        raise errors.VersionGoneError(
-            f"key {judged.key} in bucket {judged.bucket} was written while its access control list"
-            " was being replaced; try again",
-            bucket=judged.bucket,
-            key=judged.key,
-        )
-    stored = msgspec.structs.replace(stored, acl=access_records.acl_to_stored(acl))
-    _put_again(txn, found, judged.key, stored, is_current=is_current)
-
-
-def _put_again(
-    txn: index_port.IndexWriter,
-    bucket: index_records.Bucket,
-    key: str,
-    changed: index_records.Object,
-    *,
-    is_current: bool,
-) -> None:
-    """Store a version that is there already, changed."""
-    if is_current:
-        value = index_records.pack(changed)
-        key_space.put(txn, index_keys.OBJECTS, bucket.bucket_id, key.encode(), value)
-    else:
-        history.add(txn, bucket.bucket_id, key.encode(), changed)
-
-
-def _find_version(
+def find_version(
     reader: index_port.IndexReader,
     found: index_records.Bucket,
     bucket: str,
@@ -216,8 +164,8 @@ def _find_version(
     is_latest = stored is not None
     if version_id is None:
         if stored is None:
-            marker = history.newest(reader, found.bucket_id, name) if _is_named(found) else None
-            raise _no_such_key(bucket, key, marker)
+            marker = history.newest(reader, found.bucket_id, name) if is_named(found) else None
+            raise write_conditions.no_such_key(bucket, key, marker)
     elif stored is None or stored.version_id != version_id:
         is_latest = False
         stored = history.find(reader, found.bucket_id, name, version_id) if name else None
@@ -250,6 +198,7 @@ def delete_version(
     bucket_owner: str = "",
     now_ns: int,
     draw: DrawRandom,
+    bypasses_governance: bool = False,
 ) -> objects.Deletion:
     """Remove a key, or hide it behind a delete marker; or remove one version for good.
 
@@ -258,19 +207,22 @@ def delete_version(
     Args:
         owner: Of a delete marker.
         bucket_owner: See ``buckets.find``.
+        bypasses_governance: See ``locking.is_kept``.
 
     Raises:
         NoSuchBucketError, PreconditionFailedError (also If-Match on what is missing).
+        VersionLockedError: the version may not be removed yet.
     """
     found = buckets.find(txn, bucket, owner=bucket_owner)
     name = key.encode()
     current = find(txn, found.bucket_id, name)
     if version_id is not None:
-        return _delete_one(txn, found, (bucket, key), current, version_id, conditions)
-    _check_delete(current, conditions, bucket, key)
-    if not _is_named(found):
+        check = version_locks.RemovalCheck(bucket, key, now_ns, bypasses_governance)
+        return _delete_one(txn, found, (bucket, key), current, version_id, conditions, check)
+    write_conditions.check_delete(current, conditions, bucket, key)
+    if not is_named(found):
         if current is not None:
-            _drop(txn, current)
+            version_parts.drop(txn, current)
             key_space.delete(txn, index_keys.OBJECTS, found.bucket_id, name)
         return objects.Deletion()
     order = _make_way(txn, found, name, current, now_ns=now_ns)
@@ -290,21 +242,26 @@ def _delete_one(
     current: index_records.Object | None,
     version_id: str,
     conditions: objects.WriteConditions,
+    check_lock: version_locks.RemovalCheck,
 ) -> objects.Deletion:
     """Remove one version for good; the newest that is left becomes the current one."""
     name = place[1].encode()
     if current is not None and current.version_id == version_id:
-        _check_delete(current, conditions, *place)
-        _drop(txn, current)
+        write_conditions.check_delete(current, conditions, *place)
+        check_lock(current)
+        version_parts.drop(txn, current)
         key_space.delete(txn, index_keys.OBJECTS, bucket.bucket_id, name)
         gone = current
         current = None
     else:
         old = history.find(txn, bucket.bucket_id, name, version_id) if name else None
-        _check_delete(None if old is None or old.is_delete_marker else old, conditions, *place)
+        write_conditions.check_delete(
+            None if old is None or old.is_delete_marker else old, conditions, *place
+        )
         if old is None:
-            return objects.Deletion(version_id=version_id if _is_named(bucket) else "")
-        _drop(txn, old)
+            return objects.Deletion(version_id=version_id if is_named(bucket) else "")
+        check_lock(old)
+        version_parts.drop(txn, old)
         history.remove(txn, bucket.bucket_id, name, old)
         gone = old
     if current is None:
@@ -314,7 +271,7 @@ def _delete_one(
             value = index_records.pack(left)
             key_space.put(txn, index_keys.OBJECTS, bucket.bucket_id, name, value)
     return objects.Deletion(
-        version_id=version_id if _is_named(bucket) else "", is_delete_marker=gone.is_delete_marker
+        version_id=version_id if is_named(bucket) else "", is_delete_marker=gone.is_delete_marker
     )
 
 
@@ -330,9 +287,9 @@ def _make_way(
 
     The entry of the current version is left to be overwritten or deleted.
     """
-    if not _is_named(bucket):
+    if not is_named(bucket):
         if current is not None:
-            _drop(txn, current)
+            version_parts.drop(txn, current)
         return 0
     newest = current or history.newest(txn, bucket.bucket_id, key)
     order = now_ns if newest is None else max(now_ns, history.order_of(newest) + 1)
@@ -340,16 +297,17 @@ def _make_way(
     if current is not None and (keeps_null or current.version_id != objects.NULL_VERSION):
         history.add(txn, bucket.bucket_id, key, current)
     elif current is not None:
-        _drop(txn, current)
+        version_parts.drop(txn, current)
     if not keeps_null:
         null = history.find(txn, bucket.bucket_id, key, objects.NULL_VERSION)
         if null is not None:
-            _drop(txn, null)
+            version_parts.drop(txn, null)
             history.remove(txn, bucket.bucket_id, key, null)
     return order
 
 
-def _is_named(bucket: index_records.Bucket) -> bool:
+def is_named(bucket: index_records.Bucket) -> bool:
+    """Whether answers name versions: the bucket has, or once had, versioning enabled."""
     return bucket.versioning != objects.Versioning.NEVER.value
 
 
@@ -359,94 +317,9 @@ def _new_id(bucket: index_records.Bucket, order: int, draw: DrawRandom) -> str:
     return objects.NULL_VERSION
 
 
-def _check_delete(
-    old: index_records.Object | None, conditions: objects.WriteConditions, bucket: str, key: str
-) -> None:
-    if old is None and conditions.if_match is not None:
-        raise _failed("If-Match", bucket, key)
-    _check(old, conditions, bucket, key)
-
-
 def find(reader: index_port.IndexReader, bucket_id: int, key: bytes) -> index_records.Object | None:
     """The stored current version."""
     if not key:
         return None
     value = key_space.get(reader, index_keys.OBJECTS, bucket_id, key)
     return None if value is None else index_records.unpack(index_records.Object, value)
-
-
-def check_put(
-    old: index_records.Object | None,
-    record: objects.ObjectRecord,
-    conditions: objects.WriteConditions,
-) -> None:
-    """Evaluate the conditions of a write. Raises NoSuchKeyError, PreconditionFailedError."""
-    if old is None and conditions.if_match is not None:
-        raise _no_such_key(record.bucket, record.key)
-    _check(old, conditions, record.bucket, record.key)
-
-
-def _check(
-    old: index_records.Object | None, conditions: objects.WriteConditions, bucket: str, key: str
-) -> None:
-    if old is None:
-        return
-    if conditions.if_match is not None and conditions.if_match not in ("*", old.etag):
-        raise _failed("If-Match", bucket, key)
-    if conditions.if_none_match is not None and conditions.if_none_match in ("*", old.etag):
-        raise _failed("If-None-Match", bucket, key)
-
-
-def _drop(txn: index_port.IndexWriter, old: index_records.Object) -> None:
-    """Remove everything an old version owns except its entry."""
-    if old.parts_id:
-        parts = _parts(txn, old)
-        l2p.punch_all(
-            txn, index_records.extents([extent for part in parts for extent in part.extents])
-        )
-        start = index_keys.namespace(index_keys.OBJECT_PARTS, old.parts_id)
-        stop = index_keys.namespace_stop(index_keys.OBJECT_PARTS, old.parts_id)
-        for key in [key for key, _ in txn.scan(start, stop)]:
-            txn.delete(key)
-    else:
-        l2p.punch_all(txn, index_records.extents(old.extents))
-    if old.upload_id:
-        txn.delete(index_keys.completed(old.upload_id))
-
-
-def _parts(
-    reader: index_port.IndexReader, stored: index_records.Object
-) -> list[index_records.Part]:
-    if not stored.parts_id:
-        return []
-    start = index_keys.namespace(index_keys.OBJECT_PARTS, stored.parts_id)
-    stop = index_keys.namespace_stop(index_keys.OBJECT_PARTS, stored.parts_id)
-    parts = [
-        part
-        for _, value in reader.scan(start, stop)
-        for part in index_records.unpack(index_records.PartPage, value).parts
-    ]
-    if len(parts) != stored.part_count:
-        raise errors.IndexCorruptError(
-            f"the index holds {len(parts)} of {stored.part_count} parts of an object; "
-            "run `couchestor recover`"
-        )
-    return parts
-
-
-def _no_such_key(
-    bucket: str, key: str, marker: index_records.Object | None = None
-) -> errors.NoSuchKeyError:
-    context: dict[str, object] = {} if marker is None else {"delete_marker": marker.version_id}
-    return errors.NoSuchKeyError(
-        f"there is no key {key} in bucket {bucket}", bucket=bucket, key=key, **context
-    )
-
-
-def _failed(condition: str, bucket: str, key: str) -> errors.PreconditionFailedError:
-    return errors.PreconditionFailedError(
-        f"{condition} does not hold for key {key} in bucket {bucket}",
-        condition=condition,
-        bucket=bucket,
-        key=key,
-    )
