@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -138,21 +139,29 @@ class S3Request(request_head.RequestHead):
 
         Raises:
             NoSuchBucketError
-            S3Error: AccessDenied, also where the bucket is not of the owner that is expected.
+            S3Error: AccessDenied, also where the bucket is not of the owner that is expected;
+                SlowDown for requests beyond a limit.
         """
         if need.versioned is not None and "versionId" in self.query:
             need = need.versioned
         self._need = need
         place = need.place
+        credential = self.identity.credential
+        if credential is not None and credential.admit is not None:
+            _wait_for(credential.admit())
         if place is Place.SERVICE:
             self.account()
+            if self.member is not None and not authority.may_use_service(
+                self, need, request_facts.RequestFacts(self, None)
+            ):
+                raise s3_error.make("AccessDenied")
             return
         bucket = await self.buckets.get_bucket(self.bucket)
         self._bucket_record = bucket
         expected = self.headers.get("x-amz-expected-bucket-owner")
         if expected is not None and expected != bucket.owner:
             raise s3_error.make("AccessDenied")
-        if bucket.access.policy is None:
+        if bucket.access.policy is None and self.member is None:
             if not authority.by_lists(bucket, self.caller, need):
                 raise s3_error.make("AccessDenied")
         elif place not in _JUDGED_LATER and not self.may_all(need):
@@ -181,7 +190,7 @@ class S3Request(request_head.RequestHead):
             tags: Those that the request's body gives.
         """
         bucket = bucket or self.bucket_record
-        if bucket.access.policy is None:
+        if bucket.access.policy is None and self.member is None:
             return authority.by_lists(bucket, self.caller, need, record=record, upload=upload)
         return authority.may(
             self,
@@ -332,3 +341,9 @@ class S3Request(request_head.RequestHead):
 def _trailer_names(headers: Mapping[str, str]) -> tuple[str, ...]:
     announced = headers.get("x-amz-trailer", "")
     return tuple(name.strip().lower() for name in announced.split(",") if name.strip())
+
+
+def _wait_for(seconds: float) -> None:
+    """Tell whoever has sent more than a limit allows when to come back. Raises S3Error."""
+    if seconds > 0:
+        raise s3_error.make("SlowDown", RetryAfter=str(math.ceil(seconds)))
