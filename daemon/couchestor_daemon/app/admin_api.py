@@ -1,4 +1,4 @@
-"""What can be asked of a node about its tenants, users and access keys: paths, documents, errors.
+"""What can be asked of a node about tenants, users, access keys, quotas: paths, documents, errors.
 
     GET, POST          /v1/tenants
     GET, DELETE        /v1/tenants/TENANT
@@ -7,6 +7,9 @@
     PUT, DELETE        /v1/tenants/TENANT/users/USER/policies/NAME
     POST               /v1/tenants/TENANT/users/USER/keys
     PATCH, DELETE      /v1/keys/ACCESS_KEY
+    GET                /v1/buckets/BUCKET
+    PUT                /v1/tenants/TENANT/quota, /v1/buckets/BUCKET/quota
+    POST               /v1/tenants/TENANT/recount, /v1/buckets/BUCKET/recount
     POST               /v1/master-key/rotation
 
 TENANT is a name or an id. What is changed is durable, and seen by the next request to any worker,
@@ -24,10 +27,10 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from couchestor_daemon.app import credentials_file, identity_store, master_key_file
-from couchestor_daemon.formats import identity_records
+from couchestor_daemon.formats import identity_records, usage_records
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import commit_log
-from couchestor_daemon.services.catalogue import identities
+from couchestor_daemon.services.catalogue import buckets, identities, usage
 from couchestor_domain import errors
 from couchestor_gateway.protocol import s3_error, timestamps
 from couchestor_gateway.protocol.policy import bucket_policy
@@ -82,6 +85,13 @@ class NewUser(msgspec.Struct, forbid_unknown_fields=True):
 
     name: str
     is_root: bool = False
+
+
+class NewQuota(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of a PUT of a quota; null, or nothing: no limit."""
+
+    bytes: int | None = None
+    objects: int | None = None
 
 
 class KeyChange(msgspec.Struct, forbid_unknown_fields=True):
@@ -182,7 +192,8 @@ class AdminApi:
             found = identities.find_tenant(reader, tenant_id)
             assert found is not None, tenant_id
             users = [name for name, _ in identities.list_users(reader, tenant_id)]
-            return {**_tenant(tenant_id, found), "users": users}
+            held = usage.of_tenant(reader, tenant_id)
+            return {**_tenant(tenant_id, found), "users": users, **_held(held)}
 
         return Answer(200, await self._read(read))
 
@@ -316,6 +327,40 @@ class AdminApi:
         await self._offload(master_key_file.drop_others, self._path, master.active_id)
         return Answer(200, {"master_key_id": master.active_id, "secrets_count": count})
 
+    # -- quotas ---------------------------------------------------------------------------------
+
+    async def _show_bucket(self, body: bytes, bucket: str) -> Answer:
+        def read(reader: index_port.IndexReader) -> Document:
+            found = buckets.find(reader, bucket)
+            held = usage.of_bucket(reader, found.bucket_id)
+            return {"name": bucket, "owner": found.owner, **_held(held)}
+
+        return Answer(200, await self._read(read))
+
+    async def _limit_bucket(self, body: bytes, bucket: str) -> Answer:
+        quota = _quota(body)
+        held = await self._change(
+            lambda txn: usage.set_bucket_quota(txn, buckets.find(txn, bucket), quota)
+        )
+        return Answer(200, {"name": bucket, **_held(held)})
+
+    async def _limit_tenant(self, body: bytes, tenant: str) -> Answer:
+        quota = _quota(body)
+        held = await self._change(
+            lambda txn: usage.set_tenant_quota(txn, identities.id_of(txn, tenant), quota)
+        )
+        return Answer(200, {"name": tenant, **_held(held)})
+
+    async def _recount_bucket(self, body: bytes, bucket: str) -> Answer:
+        held = await self._change(lambda txn: usage.recount_bucket(txn, buckets.find(txn, bucket)))
+        return Answer(200, {"name": bucket, **_held(held)})
+
+    async def _recount_tenant(self, body: bytes, tenant: str) -> Answer:
+        held = await self._change(
+            lambda txn: usage.recount_tenant(txn, identities.id_of(txn, tenant))
+        )
+        return Answer(200, {"name": tenant, **_held(held)})
+
     # -- inside ---------------------------------------------------------------------------------
 
     async def _read(self, read: Callable[[index_port.IndexReader], T]) -> T:
@@ -346,6 +391,24 @@ def _tenant(tenant_id: str, found: identity_records.Tenant) -> Document:
         "name": found.name,
         "created_at": timestamps.iso8601(found.created_ns),
     }
+
+
+def _held(held: usage_records.Usage | None) -> Document:
+    """Usage and quota; null where nothing has been counted, or is limited."""
+    if held is None:
+        return {"usage": None, "quota": {"bytes": None, "objects": None}}
+    no_limit = usage_records.NO_LIMIT
+    limits = (held.size_bytes_max, held.objects_count_max)
+    at_most = [None if limit == no_limit else limit for limit in limits]
+    return {
+        "usage": {"bytes": held.size_bytes, "objects": held.objects_count},
+        "quota": {"bytes": at_most[0], "objects": at_most[1]},
+    }
+
+
+def _quota(body: bytes) -> usage.Quota:
+    asked = msgspec.json.decode(body, type=NewQuota)
+    return usage.Quota(asked.bytes, asked.objects)
 
 
 def _user(
@@ -389,4 +452,9 @@ _ROUTES: Final[tuple[tuple[str, tuple[str, ...], Callable[..., Awaitable[Answer]
     ("PATCH", ("v1", "keys", "*"), AdminApi._change_key),
     ("DELETE", ("v1", "keys", "*"), AdminApi._remove_key),
     ("POST", ("v1", "master-key", "rotation"), AdminApi._rotate),
+    ("GET", ("v1", "buckets", "*"), AdminApi._show_bucket),
+    ("PUT", ("v1", "buckets", "*", "quota"), AdminApi._limit_bucket),
+    ("PUT", (*_TENANTS, "*", "quota"), AdminApi._limit_tenant),
+    ("POST", ("v1", "buckets", "*", "recount"), AdminApi._recount_bucket),
+    ("POST", (*_TENANTS, "*", "recount"), AdminApi._recount_tenant),
 )

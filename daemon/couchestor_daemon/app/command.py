@@ -318,6 +318,7 @@ def _dispatch(words: list[str], environment: dict[str, str]) -> int:
         flags = [option.flag for option in option_table.OPTIONS] + [
             "--config",
             "--document",
+            *("--bucket", "--tenant", "--bytes", "--objects"),
             "--json",
             "--help",
             "--version",

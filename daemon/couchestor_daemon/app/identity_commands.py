@@ -1,4 +1,4 @@
-"""``couchestor tenant``, ``user`` and ``key``: asks the running node, and says what it answered."""
+"""``couchestor tenant``, ``user``, ``key``, ``quota``: ask the node that runs, say what it did."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
-from couchestor_daemon.app import admin_client, settings
+from couchestor_daemon.app import admin_client, option_values, settings
 from couchestor_domain import errors
 
 Client = admin_client.AdminClient
@@ -68,6 +68,7 @@ def _show_tenant(arguments: argparse.Namespace, client: Client) -> Told:
             f"id       {found['id']}",
             f"created  {found['created_at']}",
             f"users    {', '.join(found['users']) or '-'}",
+            _held_text(found),
         )
     )
 
@@ -175,6 +176,46 @@ def _rotate(arguments: argparse.Namespace, client: Client) -> Told:
     )
 
 
+def _holder_path(arguments: argparse.Namespace, *more: str) -> str:
+    kind = "buckets" if arguments.bucket else "tenants"
+    return _path(kind, arguments.bucket or arguments.tenant, *more)
+
+
+def _show_quota(arguments: argparse.Namespace, client: Client) -> Told:
+    found = client.ask("GET", _holder_path(arguments))
+    return found, _held_text(found)
+
+
+def _set_quota(arguments: argparse.Namespace, client: Client) -> Told:
+    limits: dict[str, int] = {}
+    if arguments.action == "set":
+        for name in ("bytes", "objects"):
+            text = getattr(arguments, name)
+            if text:
+                parse = option_values.parse_size if name == "bytes" else _count
+                try:
+                    limits[name] = parse(text)
+                except ValueError as exc:
+                    raise errors.ConfigurationError(f"--{name} {text} {exc}") from exc
+        if not limits:
+            raise errors.ConfigurationError(
+                "name --bytes, --objects or both; `couchestor quota remove` takes both away"
+            )
+    found = client.ask("PUT", _holder_path(arguments, "quota"), limits)
+    return found, _held_text(found)
+
+
+def _recount(arguments: argparse.Namespace, client: Client) -> Told:
+    found = client.ask("POST", _holder_path(arguments, "recount"))
+    return found, _held_text(found)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError("is no whole number")
+    return int(text)
+
+
 _ACTIONS: Final[Mapping[tuple[str, str], Callable[[argparse.Namespace, Client], Told]]] = (
     MappingProxyType(
         {
@@ -194,6 +235,10 @@ _ACTIONS: Final[Mapping[tuple[str, str], Callable[[argparse.Namespace, Client], 
             ("key", "enable"): _change_key,
             ("key", "remove"): _remove_key,
             ("key", "rotate-master"): _rotate,
+            ("quota", "show"): _show_quota,
+            ("quota", "set"): _set_quota,
+            ("quota", "remove"): _set_quota,
+            ("quota", "recount"): _recount,
         }
     )
 )
@@ -224,6 +269,20 @@ def _document(name: str) -> bytes:
 def _key_text(key: Mapping[str, Any]) -> str:
     state = "active" if key["is_active"] else "inactive"
     return f"{key['access_key']}  {state}, created {key['created_at']}"
+
+
+def _held_text(found: Mapping[str, Any]) -> str:
+    usage, quota = found["usage"], found["quota"]
+    if usage is None:
+        return "holds    not counted yet: `couchestor quota set` or `recount` does it"
+    limits = [f"{quota[name]} {name}" for name in ("bytes", "objects") if quota[name] is not None]
+    return "\n".join(
+        (
+            f"holds    {usage['bytes']} bytes in {usage['objects']} "
+            + ("object" if usage["objects"] == 1 else "objects"),
+            f"quota    {' and '.join(limits) or 'none'}",
+        )
+    )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], nothing: str) -> str:

@@ -1,11 +1,11 @@
-"""The words of ``couchestor tenant``, ``user`` and ``key``."""
+"""The words of ``couchestor tenant``, ``user``, ``key`` and ``quota``."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any, Final, Protocol
 
-COMMANDS: Final = ("tenant", "user", "key")
+COMMANDS: Final = ("tenant", "user", "key", "quota")
 
 _GROUPS: Final = ("users", "observing", "storage")
 _TENANTS: Final = """\
@@ -40,6 +40,22 @@ Secrets are sealed with a master key in a file beside the root credentials (--ma
 draws a new one, seals every secret with it, and takes the earlier ones out of the file. Copies of
 the store or of its checkpoints from before are then of no use to whoever has an old file. Back the
 new file up: without it no access key of a tenant opens."""
+
+
+_QUOTAS: Final = """\
+A quota is the most bytes and objects that a bucket, or all buckets of a tenant together, may hold.
+A write beyond it is answered 403 QuotaExceeded and stores nothing. Older versions count as current
+ones do; delete markers and parts of uploads that are not completed do not.
+
+  couchestor quota set --bucket photos --bytes 10GiB
+  couchestor quota set --tenant acme --bytes 1TiB --objects 1000000
+  couchestor quota show --tenant acme"""
+_SETTING: Final = """\
+Replaces both limits: one that is not given is taken away. A bucket from before there were quotas
+is counted first, and writes wait meanwhile, for some two seconds per million objects."""
+_RECOUNTING: Final = """\
+For when `couchestor check` says that a counter is wrong. Writes wait meanwhile, for some two
+seconds per million objects."""
 
 
 class Add(Protocol):
@@ -111,4 +127,19 @@ def add_commands(commands: Any, add: Add, parser_class: type[argparse.ArgumentPa
         ("remove", "forget an access key for good"),
     ):
         action(keys, name, text).add_argument("access_key", help="as `couchestor key list` shows")
+    quotas = group("quota", "limit what buckets and tenants hold", _QUOTAS)
+
+    def of_holder(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        which = made.add_mutually_exclusive_group(required=True)
+        which.add_argument("--bucket", default="", metavar="NAME", help="of a bucket")
+        which.add_argument("--tenant", default="", metavar="NAME", help="of a tenant's buckets")
+        return made
+
+    of_holder(action(quotas, "show", "show what is held, and what may be"))
+    setting = of_holder(action(quotas, "set", "limit what may be held", _SETTING))
+    setting.add_argument("--bytes", default="", metavar="SIZE", help="such as 10GiB [no limit]")
+    setting.add_argument("--objects", default="", metavar="N", help="[no limit]")
+    of_holder(action(quotas, "remove", "take the limits away"))
+    of_holder(action(quotas, "recount", "count anew what is held", _RECOUNTING))
+
     action(keys, "rotate-master", "seal every secret with a new master key", _ROTATING)

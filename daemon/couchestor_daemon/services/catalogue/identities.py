@@ -14,7 +14,7 @@ import msgspec
 
 from couchestor_daemon.formats import identity_records, index_records
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services.catalogue import buckets
+from couchestor_daemon.services.catalogue import buckets, usage
 from couchestor_domain import access, errors
 
 TENANTS_MAX: Final = 10_000
@@ -69,6 +69,7 @@ def create_tenant(
     made = identity_records.Tenant(name=name, created_ns=now_ns)
     txn.put(identity_records.tenant(tenant_id), index_records.pack(made))
     txn.put(identity_records.tenant_name(name), tenant_id.encode())
+    usage.begin_tenant(txn, tenant_id)
     _changed(txn)
     return made
 
@@ -120,6 +121,7 @@ def remove_tenant(txn: index_port.IndexWriter, tenant_id: str) -> None:
     _release(txn, found.rate)
     txn.delete(identity_records.tenant(tenant_id))
     txn.delete(identity_records.tenant_name(found.name))
+    usage.end_tenant(txn, tenant_id)
     _changed(txn)
 
 

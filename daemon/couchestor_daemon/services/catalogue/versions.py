@@ -19,7 +19,7 @@ import msgspec
 
 from couchestor_daemon.formats import access_records, index_keys, index_records, l2p_record
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services.catalogue import buckets, history, key_space, l2p
+from couchestor_daemon.services.catalogue import buckets, history, key_space, l2p, usage
 from couchestor_domain import access, errors, ids, objects, version_ids
 
 INLINE_PARTS_MAX: Final = 16
@@ -55,13 +55,21 @@ def put_version(
         bucket_owner: See ``buckets.find``.
 
     Raises:
-        NoSuchBucketError, NoSuchKeyError (If-Match on a missing key), PreconditionFailedError.
+        NoSuchBucketError, NoSuchKeyError (If-Match on a missing key), PreconditionFailedError,
+        QuotaExceededError.
     """
     bucket = buckets.find(txn, record.bucket, owner=bucket_owner)
     bucket_id = bucket.bucket_id
     key = record.key.encode()
     old = find(txn, bucket_id, key)
     check_put(old, record, conditions)
+    usage.require_room(
+        txn,
+        bucket,
+        record.bucket,
+        size_bytes=record.size_bytes,
+        replaced=lambda: _replaced(txn, bucket, key, old),
+    )
     order = _make_way(txn, bucket, key, old, now_ns=record.modified_ns)
     if _is_named(bucket):
         record = dataclasses.replace(
@@ -102,6 +110,7 @@ def put_version(
             txn.put(index_keys.object_parts(parts_id, page_index), index_records.pack(page))
     key_space.put(txn, index_keys.OBJECTS, bucket_id, key, index_records.pack(stored))
     l2p.insert_all(txn, locations)
+    usage.add(txn, bucket, size_bytes=record.size_bytes, objects_count=1)
     return record
 
 
@@ -270,7 +279,7 @@ def delete_version(
     _check_delete(current, conditions, bucket, key)
     if not _is_named(found):
         if current is not None:
-            _drop(txn, current)
+            _drop(txn, found, current)
             key_space.delete(txn, index_keys.OBJECTS, found.bucket_id, name)
         return objects.Deletion()
     order = _make_way(txn, found, name, current, now_ns=now_ns)
@@ -295,7 +304,7 @@ def _delete_one(
     name = place[1].encode()
     if current is not None and current.version_id == version_id:
         _check_delete(current, conditions, *place)
-        _drop(txn, current)
+        _drop(txn, bucket, current)
         key_space.delete(txn, index_keys.OBJECTS, bucket.bucket_id, name)
         gone = current
         current = None
@@ -304,7 +313,7 @@ def _delete_one(
         _check_delete(None if old is None or old.is_delete_marker else old, conditions, *place)
         if old is None:
             return objects.Deletion(version_id=version_id if _is_named(bucket) else "")
-        _drop(txn, old)
+        _drop(txn, bucket, old)
         history.remove(txn, bucket.bucket_id, name, old)
         gone = old
     if current is None:
@@ -332,7 +341,7 @@ def _make_way(
     """
     if not _is_named(bucket):
         if current is not None:
-            _drop(txn, current)
+            _drop(txn, bucket, current)
         return 0
     newest = current or history.newest(txn, bucket.bucket_id, key)
     order = now_ns if newest is None else max(now_ns, history.order_of(newest) + 1)
@@ -340,13 +349,30 @@ def _make_way(
     if current is not None and (keeps_null or current.version_id != objects.NULL_VERSION):
         history.add(txn, bucket.bucket_id, key, current)
     elif current is not None:
-        _drop(txn, current)
+        _drop(txn, bucket, current)
     if not keeps_null:
         null = history.find(txn, bucket.bucket_id, key, objects.NULL_VERSION)
         if null is not None:
-            _drop(txn, null)
+            _drop(txn, bucket, null)
             history.remove(txn, bucket.bucket_id, key, null)
     return order
+
+
+def _replaced(
+    reader: index_port.IndexReader,
+    bucket: index_records.Bucket,
+    key: bytes,
+    current: index_records.Object | None,
+) -> list[index_records.Object]:
+    """What ``_make_way`` drops for a new version."""
+    if not _is_named(bucket):
+        return [] if current is None else [current]
+    if bucket.versioning == objects.Versioning.ENABLED.value:
+        return []
+    null = history.find(reader, bucket.bucket_id, key, objects.NULL_VERSION)
+    return [
+        old for old in (current, null) if old is not None and old.version_id == objects.NULL_VERSION
+    ]
 
 
 def _is_named(bucket: index_records.Bucket) -> bool:
@@ -397,8 +423,12 @@ def _check(
         raise _failed("If-None-Match", bucket, key)
 
 
-def _drop(txn: index_port.IndexWriter, old: index_records.Object) -> None:
+def _drop(
+    txn: index_port.IndexWriter, bucket: index_records.Bucket, old: index_records.Object
+) -> None:
     """Remove everything an old version owns except its entry."""
+    if not old.is_delete_marker:
+        usage.add(txn, bucket, size_bytes=-old.size_bytes, objects_count=-1)
     if old.parts_id:
         parts = _parts(txn, old)
         l2p.punch_all(
