@@ -1,4 +1,4 @@
-"""What can be asked of a node about tenants, users, access keys, quotas: paths, documents, errors.
+"""What can be asked of a node about tenants and users, quotas and rates: paths, documents, errors.
 
     GET, POST          /v1/tenants
     GET, DELETE        /v1/tenants/TENANT
@@ -8,6 +8,7 @@
     POST               /v1/tenants/TENANT/users/USER/keys
     PATCH, DELETE      /v1/keys/ACCESS_KEY
     GET                /v1/buckets/BUCKET
+    PUT, DELETE        /v1/tenants/TENANT/rate, /v1/tenants/TENANT/users/USER/rate
     PUT                /v1/tenants/TENANT/quota, /v1/buckets/BUCKET/quota
     POST               /v1/tenants/TENANT/recount, /v1/buckets/BUCKET/recount
     POST               /v1/master-key/rotation
@@ -92,6 +93,13 @@ class NewQuota(msgspec.Struct, forbid_unknown_fields=True):
 
     bytes: int | None = None
     objects: int | None = None
+
+
+class NewRate(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of a PUT of a rate."""
+
+    requests_per_second: int
+    burst: int
 
 
 class KeyChange(msgspec.Struct, forbid_unknown_fields=True):
@@ -361,6 +369,22 @@ class AdminApi:
         )
         return Answer(200, {"name": tenant, **_held(held)})
 
+    # -- rates ----------------------------------------------------------------------------------
+
+    async def _limit_rate(self, body: bytes, tenant: str, user: str | None = None) -> Answer:
+        asked = msgspec.json.decode(body, type=NewRate)
+        limit = (asked.requests_per_second, asked.burst)
+        await self._change(
+            lambda txn: identities.set_rate(txn, identities.id_of(txn, tenant), user, limit)
+        )
+        return Answer(200, {})
+
+    async def _free_rate(self, body: bytes, tenant: str, user: str | None = None) -> Answer:
+        await self._change(
+            lambda txn: identities.set_rate(txn, identities.id_of(txn, tenant), user, None)
+        )
+        return Answer(200, {})
+
     # -- inside ---------------------------------------------------------------------------------
 
     async def _read(self, read: Callable[[index_port.IndexReader], T]) -> T:
@@ -390,7 +414,15 @@ def _tenant(tenant_id: str, found: identity_records.Tenant) -> Document:
         "id": tenant_id,
         "name": found.name,
         "created_at": timestamps.iso8601(found.created_ns),
+        "rate": _rate(found.rate),
     }
+
+
+def _rate(found: identity_records.StoredRate) -> Document | None:
+    if found is None:
+        return None
+    _, per_second, burst = found
+    return {"requests_per_second": per_second, "burst": burst}
 
 
 def _held(held: usage_records.Usage | None) -> Document:
@@ -430,6 +462,7 @@ def _user(
         "arn": f"arn:aws:iam::{identity_store.principal(tenant_id, name)}",
         "is_root": found.is_root,
         "created_at": timestamps.iso8601(found.created_ns),
+        "rate": _rate(found.rate),
         "policies": dict(found.policies),
         "keys": keys,
     }
@@ -452,6 +485,10 @@ _ROUTES: Final[tuple[tuple[str, tuple[str, ...], Callable[..., Awaitable[Answer]
     ("PATCH", ("v1", "keys", "*"), AdminApi._change_key),
     ("DELETE", ("v1", "keys", "*"), AdminApi._remove_key),
     ("POST", ("v1", "master-key", "rotation"), AdminApi._rotate),
+    ("PUT", (*_TENANTS, "*", "rate"), AdminApi._limit_rate),
+    ("DELETE", (*_TENANTS, "*", "rate"), AdminApi._free_rate),
+    ("PUT", (*_USERS, "*", "rate"), AdminApi._limit_rate),
+    ("DELETE", (*_USERS, "*", "rate"), AdminApi._free_rate),
     ("GET", ("v1", "buckets", "*"), AdminApi._show_bucket),
     ("PUT", ("v1", "buckets", "*", "quota"), AdminApi._limit_bucket),
     ("PUT", (*_TENANTS, "*", "quota"), AdminApi._limit_tenant),

@@ -318,7 +318,7 @@ def _dispatch(words: list[str], environment: dict[str, str]) -> int:
         flags = [option.flag for option in option_table.OPTIONS] + [
             "--config",
             "--document",
-            *("--bucket", "--tenant", "--bytes", "--objects"),
+            *("--bucket", "--tenant", "--bytes", "--objects", "--requests-per-second", "--burst"),
             "--json",
             "--help",
             "--version",

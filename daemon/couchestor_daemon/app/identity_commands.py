@@ -1,4 +1,4 @@
-"""``couchestor tenant``, ``user``, ``key``, ``quota``: ask the node that runs, say what it did."""
+"""``couchestor tenant``, ``user`` and their like: ask the running node, and say what it did."""
 
 from __future__ import annotations
 
@@ -68,6 +68,7 @@ def _show_tenant(arguments: argparse.Namespace, client: Client) -> Told:
             f"id       {found['id']}",
             f"created  {found['created_at']}",
             f"users    {', '.join(found['users']) or '-'}",
+            *([f"rate     {_rate_text(found['rate'])}"] if found["rate"] else []),
             _held_text(found),
         )
     )
@@ -112,6 +113,8 @@ def _show_user(arguments: argparse.Namespace, client: Client) -> Told:
         f"created  {found['created_at']}",
         f"may      {'whatever the tenant may' if found['is_root'] else 'what policies allow'}",
     ]
+    if found["rate"]:
+        lines.append(f"rate     {_rate_text(found['rate'])}")
     for name, document in found["policies"].items():
         lines += [f"policy   {name}", f"         {' '.join(document.split())}"]
     lines += [f"key      {_key_text(each)}" for each in found["keys"]]
@@ -192,11 +195,7 @@ def _set_quota(arguments: argparse.Namespace, client: Client) -> Told:
         for name in ("bytes", "objects"):
             text = getattr(arguments, name)
             if text:
-                parse = option_values.parse_size if name == "bytes" else _count
-                try:
-                    limits[name] = parse(text)
-                except ValueError as exc:
-                    raise errors.ConfigurationError(f"--{name} {text} {exc}") from exc
+                limits[name] = _size(text) if name == "bytes" else _number("--objects", text)
         if not limits:
             raise errors.ConfigurationError(
                 "name --bytes, --objects or both; `couchestor quota remove` takes both away"
@@ -210,9 +209,36 @@ def _recount(arguments: argparse.Namespace, client: Client) -> Told:
     return found, _held_text(found)
 
 
-def _count(text: str) -> int:
+def _rate_path(holder: str) -> str:
+    if "/" in holder:
+        return _user_path(holder, "rate")
+    return _path("tenants", holder, "rate")
+
+
+def _set_rate(arguments: argparse.Namespace, client: Client) -> Told:
+    asked = {
+        "requests_per_second": _number("--requests-per-second", arguments.requests_per_second),
+        "burst": _number("--burst", arguments.burst or arguments.requests_per_second),
+    }
+    found = client.ask("PUT", _rate_path(arguments.holder), asked)
+    return found, f"{arguments.holder} may send {_rate_text(asked)}"
+
+
+def _remove_rate(arguments: argparse.Namespace, client: Client) -> Told:
+    found = client.ask("DELETE", _rate_path(arguments.holder))
+    return found, f"{arguments.holder} may send any number of requests"
+
+
+def _size(text: str) -> int:
+    try:
+        return option_values.parse_size(text)
+    except ValueError as exc:
+        raise errors.ConfigurationError(f"--bytes {text} {exc}") from exc
+
+
+def _number(flag: str, text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise ValueError("is no whole number")
+        raise errors.ConfigurationError(f"{flag} {text} is no whole number")
     return int(text)
 
 
@@ -235,6 +261,8 @@ _ACTIONS: Final[Mapping[tuple[str, str], Callable[[argparse.Namespace, Client], 
             ("key", "enable"): _change_key,
             ("key", "remove"): _remove_key,
             ("key", "rotate-master"): _rotate,
+            ("rate", "set"): _set_rate,
+            ("rate", "remove"): _remove_rate,
             ("quota", "show"): _show_quota,
             ("quota", "set"): _set_quota,
             ("quota", "remove"): _set_quota,
@@ -283,6 +311,10 @@ def _held_text(found: Mapping[str, Any]) -> str:
             f"quota    {' and '.join(limits) or 'none'}",
         )
     )
+
+
+def _rate_text(rate: Mapping[str, Any]) -> str:
+    return f"{rate['requests_per_second']} requests a second, {rate['burst']} at once"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], nothing: str) -> str:

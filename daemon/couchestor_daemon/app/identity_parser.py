@@ -1,11 +1,11 @@
-"""The words of ``couchestor tenant``, ``user``, ``key`` and ``quota``."""
+"""The words of ``couchestor tenant``, ``user``, ``key``, ``quota`` and ``rate``."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any, Final, Protocol
 
-COMMANDS: Final = ("tenant", "user", "key", "quota")
+COMMANDS: Final = ("tenant", "user", "key", "quota", "rate")
 
 _GROUPS: Final = ("users", "observing", "storage")
 _TENANTS: Final = """\
@@ -56,6 +56,16 @@ is counted first, and writes wait meanwhile, for some two seconds per million ob
 _RECOUNTING: Final = """\
 For when `couchestor check` says that a counter is wrong. Writes wait meanwhile, for some two
 seconds per million objects."""
+
+
+_RATES: Final = """\
+A rate is how many requests a second a tenant's users, or one of them, may send to all workers of
+the node together; a request must fit both. One beyond is answered 503 SlowDown with Retry-After,
+which clients heed by themselves. Root and users of the users file are not limited.
+
+  couchestor rate set acme --requests-per-second 500 --burst 1000
+  couchestor rate set acme/bob --requests-per-second 20
+  couchestor rate remove acme/bob"""
 
 
 class Add(Protocol):
@@ -141,5 +151,20 @@ def add_commands(commands: Any, add: Add, parser_class: type[argparse.ArgumentPa
     setting.add_argument("--objects", default="", metavar="N", help="[no limit]")
     of_holder(action(quotas, "remove", "take the limits away"))
     of_holder(action(quotas, "recount", "count anew what is held", _RECOUNTING))
+
+    rates = group("rate", "limit how many requests tenants and users send", _RATES)
+
+    def of_either(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        made.add_argument("holder", metavar="tenant[/user]", help="whose requests")
+        return made
+
+    setting = of_either(action(rates, "set", "limit the rate of requests"))
+    setting.add_argument(
+        "--requests-per-second", required=True, metavar="N", help="in the long run, at least 1"
+    )
+    setting.add_argument(
+        "--burst", default="", metavar="N", help="at once after a pause [those of one second]"
+    )
+    of_either(action(rates, "remove", "take the limit away"))
 
     action(keys, "rotate-master", "seal every secret with a new master key", _ROTATING)

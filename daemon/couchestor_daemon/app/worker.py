@@ -18,6 +18,7 @@ from couchestor_daemon.app import (
     node,
     pace_keeping,
     read_reporting,
+    request_limits,
     settings,
     tls,
 )
@@ -74,7 +75,13 @@ async def run(
     if certificate:
         beside.append(loop.create_task(certificate.watch()))
     try:
-        known = identity_store.Identities(credentials, parts.index, told.master_key_path)
+        rates = metrics.shared_folder()
+        known = identity_store.Identities(
+            credentials,
+            parts.index,
+            told.master_key_path,
+            limiter=None if rates is None else request_limits.Limiter(rates).admit,
+        )
         credentials.guard(known.refuse_conflicts)
         store = await parts.store()
         gateway = server.Gateway(

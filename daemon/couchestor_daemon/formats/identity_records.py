@@ -9,6 +9,7 @@ Table t of the index. Every value is written as those of ``index_records``.
     t  "k", access key                   access key, its secret sealed
     t  "r", slot u16                     whose rate a slot of the board of rates is for: the key of
                                          the tenant or the user
+    t  "s"                               slot (u64) that was given last
     t  "d", master key id                a master key that seals nothing any more; no value
 """
 
@@ -23,6 +24,7 @@ from couchestor_daemon.formats import media_records
 
 TABLE: Final = b"t"
 GENERATION_KEY: Final = TABLE + b"g"
+LAST_SLOT_KEY: Final = TABLE + b"s"
 _TENANT: Final = TABLE + b"t"
 _TENANT_NAME: Final = TABLE + b"n"
 _USER: Final = TABLE + b"u"

@@ -251,7 +251,10 @@ def test_a_dropped_master_key_seals_nothing_any_more(txn: index_port.IndexWriter
     identities.add_key(txn, "K2", _key(master="m2"))
 
 
-def test_slots_of_rates_are_used_again(txn: index_port.IndexWriter) -> None:
+def test_slots_of_rates_are_used_again_when_all_others_have_been(
+    txn: index_port.IndexWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identities, "SLOTS_MAX", 4)
     identities.set_rate(txn, TENANT, None, (10, 20))
     identities.set_rate(txn, TENANT, "ada", (1, 2))
     identities.set_rate(txn, TENANT, "bob", (3, 4))
@@ -262,7 +265,13 @@ def test_slots_of_rates_are_used_again(txn: index_port.IndexWriter) -> None:
     assert identities.find_user(txn, TENANT, "ada").rate is None
     identities.create_user(txn, TENANT, "eve", is_root=False, now_ns=1)
     identities.set_rate(txn, TENANT, "eve", (7, 8))
-    assert identities.find_user(txn, TENANT, "eve").rate == (1, 7, 8)
+    assert identities.find_user(txn, TENANT, "eve").rate == (3, 7, 8)
+    identities.set_rate(txn, TENANT, "ada", (9, 9))
+    assert identities.find_user(txn, TENANT, "ada").rate == (1, 9, 9)
+    identities.create_user(txn, TENANT, "fay", is_root=False, now_ns=1)
+    with pytest.raises(errors.IdentityConflictError, match="the rate of 4 tenants and users"):
+        identities.set_rate(txn, TENANT, "fay", (1, 1))
+    identities.set_rate(txn, TENANT, "ada", None)
     identities.remove_user(txn, TENANT, "eve")
     assert [identity_records.slot_of_key(key) for key, _ in txn.scan(*identity_records.SLOTS)] == [
         0,

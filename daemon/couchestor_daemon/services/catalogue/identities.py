@@ -339,16 +339,18 @@ def set_rate(
 
 
 def _free_slot(txn: index_port.IndexWriter) -> int:
-    free = 0
-    for key, _ in txn.scan(*identity_records.SLOTS):
-        if identity_records.slot_of_key(key) != free:
-            break
-        free += 1
-    if free >= SLOTS_MAX:
-        raise errors.IdentityConflictError(
-            f"the rate of {SLOTS_MAX} tenants and users is limited, the most there may be"
-        )
-    return free
+    """A slot that has been free for long: its bucket is full again."""
+    taken = {identity_records.slot_of_key(key) for key, _ in txn.scan(*identity_records.SLOTS)}
+    value = txn.get(identity_records.LAST_SLOT_KEY)
+    last = SLOTS_MAX - 1 if value is None else int(identity_records.U64.unpack(value)[0])
+    for step in range(1, SLOTS_MAX + 1):
+        slot = (last + step) % SLOTS_MAX
+        if slot not in taken:
+            txn.put(identity_records.LAST_SLOT_KEY, identity_records.U64.pack(slot))
+            return slot
+    raise errors.IdentityConflictError(
+        f"the rate of {SLOTS_MAX} tenants and users is limited, the most there may be"
+    )
 
 
 def _release(txn: index_port.IndexWriter, rate: identity_records.StoredRate) -> None:
