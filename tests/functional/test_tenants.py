@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import pathlib
+import select
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +18,7 @@ from tests.functional import administrator, daemon_process, node_command, severa
 from tests.functional.administrator import Administrator, Keys
 
 from couchestor_bench import server_process
-from couchestor_daemon.app import master_key_file
+from couchestor_daemon.app import admin_server, master_key_file
 
 pytestmark = pytest.mark.may_block
 
@@ -281,6 +286,34 @@ def test_refusals_of_the_admin_port(
         )
         == 404
     )
+
+
+def test_strangers_take_nothing_from_s3(
+    server: server_process.ServerProcess, root: Administrator
+) -> None:
+    """Anybody on the machine may connect to the admin port, with anything."""
+    with contextlib.ExitStack() as stack:
+        held = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", root.port), timeout=10))
+            for _ in range(2 * admin_server.CONNECTIONS_MAX + 40)
+        ]
+        ready: list[socket.socket] = []
+        while len(ready) < 40:  # those beyond the bound are closed at once
+            ready, _, _ = select.select(held, [], [], 10)
+            assert ready, "no connection was closed"
+        assert {each.recv(1) for each in ready} == {b""}
+        assert several_users.client(server, "filed").list_buckets()["Buckets"] == []
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            assert root.send("GET", "/v1/tenants").status == 200
+            break
+        except (OSError, http.client.HTTPException):
+            assert time.monotonic() < deadline, "the connections are still counted"
+    with socket.create_connection(("127.0.0.1", root.port), timeout=10) as stranger:
+        stranger.sendall(b"\x16\x03\x01\r\n\r\n")
+        assert b" 400 " in stranger.recv(4096)
+    assert "Traceback" not in server.log_path.read_text()
 
 
 # -- the command line -----------------------------------------------------------------------------

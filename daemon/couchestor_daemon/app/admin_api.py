@@ -41,6 +41,8 @@ Document = Mapping[str, Any]
 Submit = Callable[[commit_log.Operation], Awaitable[object]]
 Offload = Callable[..., Awaitable[Any]]
 
+RESEALED_MAX: Final = 1_000
+"""Secrets in one commit of a rotation."""
 _TENANT_ID_DIGITS: Final = 12
 
 _STATUSES: Final[tuple[tuple[type[errors.CouchestorError], int, str], ...]] = (
@@ -215,7 +217,7 @@ class AdminApi:
         def read(reader: index_port.IndexReader) -> list[Document]:
             tenant_id = identities.id_of(reader, tenant)
             return [
-                _user(reader, tenant_id, name, found)
+                {**_user(reader, tenant_id, name, found), "policies": list(found.policies)}
                 for name, found in identities.list_users(reader, tenant_id)
             ]
 
@@ -327,11 +329,20 @@ class AdminApi:
                 sealed_secret=master.seal(secret, place),
             )
 
-        count = await self._change(
-            lambda txn: identities.reseal(
-                txn, change, active_id=master.active_id, dropped=master.other_ids
+        # By and by: one commit is to be short, and small in the log. The last one says what is
+        # dropped, once nothing is sealed with it any more.
+        count, changed = 0, RESEALED_MAX
+        while changed == RESEALED_MAX:
+            changed = await self._change(
+                lambda txn: identities.reseal(
+                    txn,
+                    change,
+                    active_id=master.active_id,
+                    dropped=master.other_ids,
+                    count_max=RESEALED_MAX,
+                )
             )
-        )
+            count += changed
         await self._offload(master_key_file.drop_others, self._path, master.active_id)
         return Answer(200, {"master_key_id": master.active_id, "secrets_count": count})
 

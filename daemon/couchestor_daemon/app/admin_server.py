@@ -10,18 +10,20 @@ import asyncio
 import hashlib
 import hmac
 import logging
-import time
 from typing import Final
 
 import msgspec
 from aiohttp import web
 
+from couchestor_daemon.adapters import system_clock
 from couchestor_daemon.app import admin_api, credentials_file
 from couchestor_domain import errors, units
+from couchestor_gateway.edge import connection
 from couchestor_gateway.protocol import admin_signature
 
 BODY_BYTES_MAX: Final = 64 * units.KIB
 REQUESTS_MAX: Final = 32
+CONNECTIONS_MAX: Final = 64
 BODY_SECONDS_MAX: Final = 10.0
 _log = logging.getLogger("couchestor.admin")
 
@@ -35,8 +37,9 @@ async def start(
 ) -> web.ServerRunner:
     """Listen; ``cleanup`` of what is returned ends it. Raises ConfigurationError."""
     door = _Door(api, root)
-    server = web.Server(
+    server = _BoundedServer(
         door.handle,
+        stall_seconds=BODY_SECONDS_MAX,
         access_log=None,
         max_line_size=8 * units.KIB,
         max_field_size=8 * units.KIB,
@@ -56,10 +59,27 @@ async def start(
     return runner
 
 
+class _Refused(asyncio.Protocol):
+    """A connection that is closed at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+class _BoundedServer(connection.Server):
+    """Anybody on the machine may connect: they are not to take the descriptors that S3 needs."""
+
+    def __call__(self) -> web.RequestHandler:
+        if len(self.connections) >= CONNECTIONS_MAX:
+            return _Refused()  # type: ignore[return-value] # all that asyncio asks of one
+        return super().__call__()
+
+
 class _Door:
     def __init__(self, api: admin_api.AdminApi, root: credentials_file.RootCredentials) -> None:
         self._api = api
         self._root = root
+        self._now_ns = system_clock.SystemClock().now_ns
         self._in_flight_count = 0
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -93,7 +113,7 @@ class _Door:
             headers,
             access_key=self._root.access_key,
             secret_key=self._root.secret_key,
-            now_seconds=time.time(),
+            now_seconds=self._now_ns() / units.NS_PER_SECOND,
         )
         if refusal is not None:
             return admin_api.refused(403, "AccessDenied", refusal)

@@ -16,11 +16,13 @@ from couchestor_daemon.app import master_key_file, users_file
 from couchestor_daemon.formats import identity_records
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services.catalogue import identities
-from couchestor_domain import errors
+from couchestor_domain import errors, units
 from couchestor_gateway.ports import credentials
 
 KEPT_MAX: Final = 4_096
 """Access keys kept ready; unknown ones are not."""
+KEPT_CHARACTERS_MAX: Final = 16 * units.MIB
+"""Of the policies of their users."""
 
 Limiter = Callable[[identity_records.StoredRate, identity_records.StoredRate], credentials.Admit]
 """What admits the requests of a user, by the rate of the tenant and of the user."""
@@ -60,6 +62,7 @@ class Identities:
         self._master: secret_sealing.MasterKeys | None = None
         self._generation: bytes | None = None
         self._kept: dict[str, credentials.Credential] = {}
+        self._kept_characters = 0
 
     def find(self, access_key: str) -> credentials.Credential | None:
         """See ``CredentialStore``. Raises MasterKeyError."""
@@ -131,7 +134,7 @@ class Identities:
         with self._index.read() as reader:
             generation = identities.generation(reader)
             if generation != self._generation:
-                self._kept.clear()
+                self._forget()
                 self._generation = generation
             if generation is None:
                 return None
@@ -142,10 +145,17 @@ class Identities:
         if holder is None or not holder.key.is_active:
             return None
         made = self._opened(access_key, holder)
-        if len(self._kept) >= KEPT_MAX:
-            self._kept.clear()
+        policies = () if made.member is None else made.member.policies
+        self._kept_characters += sum(map(len, policies))
+        if len(self._kept) >= KEPT_MAX or self._kept_characters > KEPT_CHARACTERS_MAX:
+            # Emptying is simpler than evicting and costs one miss per live entry.
+            self._forget()
         self._kept[access_key] = made
         return made
+
+    def _forget(self) -> None:
+        self._kept.clear()
+        self._kept_characters = 0
 
     def _opened(self, access_key: str, holder: identities.KeyHolder) -> credentials.Credential:
         key, tenant, user = holder

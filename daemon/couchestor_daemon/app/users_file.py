@@ -97,7 +97,7 @@ class Users:
             loaded = self._load()
             self._check(loaded)
             self._known = loaded
-        except errors.ConfigurationError as exc:
+        except errors.CouchestorError as exc:
             _log.error("new users refused, the old ones stay", extra={"reason": exc.message})
             return False
         _log.info("users loaded", extra={"file": str(self._path), "users": len(self._known.by_id)})

@@ -17,7 +17,7 @@ from couchestor_gateway.edge import (
     request_facts,
     request_head,
 )
-from couchestor_gateway.ports import offloading
+from couchestor_gateway.ports import credentials, offloading
 from couchestor_gateway.protocol import (
     chunked,
     digests,
@@ -44,7 +44,10 @@ _JUDGED_LATER: Final = (Place.OBJECT, Place.OWN_OBJECT, Place.KEYS)
 class S3Request(request_head.RequestHead):
     """One request with its stores."""
 
-    __slots__ = ("_body", "_bucket_record", "_need", "buckets", "objects", "uploads")
+    __slots__ = (
+        *("_body", "_bucket_record", "_need"),
+        *("buckets", "is_over_limit", "objects", "uploads"),
+    )
 
     def __init__(
         self,
@@ -69,6 +72,8 @@ class S3Request(request_head.RequestHead):
         self._body: request_body.RequestBody | None = None
         self._bucket_record: records.BucketRecord | None = None
         self._need = _NOTHING
+        self.is_over_limit = False
+        """Whether it is one more than its sender may send now."""
         self.buckets = services.buckets
         self.objects = services.objects
         self.uploads = services.uploads
@@ -148,7 +153,7 @@ class S3Request(request_head.RequestHead):
         place = need.place
         credential = self.identity.credential
         if credential is not None and credential.admit is not None:
-            _wait_for(credential.admit())
+            self._require_admission(credential.admit)
         if place is Place.SERVICE:
             self.account()
             if self.member is not None and not authority.may_use_service(
@@ -166,6 +171,13 @@ class S3Request(request_head.RequestHead):
                 raise s3_error.make("AccessDenied")
         elif place not in _JUDGED_LATER and not self.may_all(need):
             raise s3_error.make("AccessDenied")
+
+    def _require_admission(self, admit: credentials.Admit) -> None:
+        """Tell whoever has sent more than a limit allows when to come back. Raises S3Error."""
+        seconds = admit()
+        if seconds > 0:
+            self.is_over_limit = True
+            raise s3_error.make("SlowDown", RetryAfter=str(math.ceil(seconds)))
 
     def may(
         self,
@@ -341,9 +353,3 @@ class S3Request(request_head.RequestHead):
 def _trailer_names(headers: Mapping[str, str]) -> tuple[str, ...]:
     announced = headers.get("x-amz-trailer", "")
     return tuple(name.strip().lower() for name in announced.split(",") if name.strip())
-
-
-def _wait_for(seconds: float) -> None:
-    """Tell whoever has sent more than a limit allows when to come back. Raises S3Error."""
-    if seconds > 0:
-        raise s3_error.make("SlowDown", RetryAfter=str(math.ceil(seconds)))

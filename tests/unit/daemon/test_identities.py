@@ -223,7 +223,7 @@ def test_every_change_is_another_generation(txn: index_port.IndexWriter) -> None
         lambda: identities.set_rate(txn, "t2", "u", (1, 1)),
         lambda: identities.set_rate(txn, "t2", None, (1, 1)),
         lambda: identities.set_rate(txn, "t2", None, None),
-        lambda: identities.reseal(txn, lambda _, key: key, active_id="m1", dropped=()),
+        lambda: identities.reseal(txn, lambda _, key: key, active_id="m1", dropped=(), count_max=9),
         lambda: identities.remove_key(txn, "K"),
         lambda: identities.remove_user(txn, "t2", "u"),
         lambda: identities.remove_tenant(txn, "t2"),
@@ -235,19 +235,28 @@ def test_every_change_is_another_generation(txn: index_port.IndexWriter) -> None
 
 
 def test_a_dropped_master_key_seals_nothing_any_more(txn: index_port.IndexWriter) -> None:
-    identities.add_key(txn, "K", _key(master="m1"))
+    for name in ("K", "L", "M"):
+        identities.add_key(txn, name, _key(master="m1"))
 
     def change(name: str, key: identity_records.AccessKey) -> identity_records.AccessKey:
+        if key.master_key_id == "m2":
+            return key
         return msgspec.structs.replace(key, master_key_id="m2", sealed_secret=b"new")
 
-    assert identities.reseal(txn, change, active_id="m2", dropped=("m1",)) == 1
+    def reseal() -> int:
+        return identities.reseal(txn, change, active_id="m2", dropped=("m1",), count_max=2)
+
+    assert reseal() == 2
+    identities.add_key(txn, "N", _key(master="m1"))  # not dropped before nothing needs it
+    assert [reseal(), reseal()] == [2, 0]
+    assert {key.master_key_id for _, key in identities.list_keys(txn)} == {"m2"}
     found = identities.find_key(txn, "K")
     assert found is not None
     assert (found.master_key_id, found.sealed_secret) == ("m2", b"new")
     with pytest.raises(errors.MasterKeyDroppedError):
         identities.add_key(txn, "K2", _key(master="m1"))
     with pytest.raises(errors.MasterKeyDroppedError):
-        identities.reseal(txn, lambda _, key: key, active_id="m1", dropped=("m2",))
+        identities.reseal(txn, lambda _, key: key, active_id="m1", dropped=("m2",), count_max=9)
     identities.add_key(txn, "K2", _key(master="m2"))
 
 

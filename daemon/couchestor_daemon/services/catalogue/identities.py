@@ -275,8 +275,11 @@ def reseal(
     *,
     active_id: str,
     dropped: Collection[str],
+    count_max: int,
 ) -> int:
-    """Replace every access key by what ``change`` makes of it; returns how many are another.
+    """Replace access keys by what ``change`` makes of them; returns how many are another.
+
+    Fewer than ``count_max``: none is left that it would change, and ``dropped`` is marked as such.
 
     Args:
         active_id: The master key that seals from now on.
@@ -286,10 +289,16 @@ def reseal(
         MasterKeyDroppedError: another such change has dropped the active one.
     """
     _check_sealing(txn, active_id)
-    changed = [(name, new) for name, old in list_keys(txn) if (new := change(name, old)) is not old]
+    changed: list[tuple[str, identity_records.AccessKey]] = []
+    for name, old in list_keys(txn):
+        new = change(name, old)
+        if new is not old:
+            changed.append((name, new))
+            if len(changed) == count_max:
+                break
     for name, new in changed:
         txn.put(identity_records.access_key(name), index_records.pack(new))
-    for key_id in dropped:
+    for key_id in dropped if len(changed) < count_max else ():
         txn.put(identity_records.dropped(key_id), b"")
     _changed(txn)
     return len(changed)
