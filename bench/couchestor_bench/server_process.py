@@ -296,13 +296,14 @@ def couchestor(
     data_dir: pathlib.Path, *, options: Mapping[str, str] | None = None
 ) -> ServerProcess:
     """Our daemon with its defaults and ``options`` (names as on the command line)."""
-    port, metrics_port, health_port = free_ports(3)
+    port, metrics_port, health_port, admin_port = free_ports(4)
     command = [sys.executable, "-m", "couchestor_daemon.app.command", "serve"]
     told = {
         "data-dir": str(data_dir),
         "port": str(port),
         "metrics-port": str(metrics_port),
         "health-port": str(health_port),
+        "admin-port": str(admin_port),
         **(options or {}),
     }
     for name, value in told.items():

@@ -20,7 +20,9 @@ CouchestorError
 |                         StripeNotFound InvalidEcConfiguration Destage CodecSelfTest
 |-- AccelerationError     DmaAllocation SpdkInitialisation SpdkBdev IsalEncoding IsalMatrix
 |-- CatalogueError        IndexCorrupt IndexFull LogDamaged CheckpointMissing
-|-- NodeError             Configuration TenantNotFound QuotaExceeded RateLimitExceeded Replication
+|-- NodeError             Configuration TenantNotFound NoSuchIdentity IdentityConflict
+|                         InvalidIdentity MasterKey MasterKeyDropped QuotaExceeded
+|                         RateLimitExceeded Replication
 |-- HardwareError         HardwareDiscovery NvmeCommand SmartUnavailable
 |-- CompressionError      Compression Decompression
 |-- ControlPlaneError     KubernetesApi PrometheusConnection PrometheusQuery PrometheusParse
@@ -350,6 +352,26 @@ class ConfigurationError(NodeError, ClientError):
 
 class TenantNotFoundError(NodeError, ClientError):
     """No such tenant."""
+
+
+class NoSuchIdentityError(NodeError, ClientError):
+    """The tenant has no such user, or the user no such access key or policy."""
+
+
+class IdentityConflictError(NodeError, ClientError):
+    """A tenant, user or access key is there already, or something still depends on it."""
+
+
+class InvalidIdentityError(NodeError, ClientError):
+    """A name, id or limit of a tenant or user cannot be one."""
+
+
+class MasterKeyError(NodeError, UnavailableError):
+    """A secret is sealed with a master key that is not there, or is not what was sealed."""
+
+
+class MasterKeyDroppedError(NodeError, TransientError):
+    """The master key that something was sealed with has been taken out meanwhile."""
 
 
 class QuotaExceededError(NodeError, ClientError, CapacityError):

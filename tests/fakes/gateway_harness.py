@@ -40,6 +40,9 @@ class Credentials:
     def user_by_email(self, email: str) -> credentials.User | None:
         return None
 
+    def is_principal(self, name: str) -> bool:
+        return self.user(name) is not None
+
 
 class RealClock:
     """The machine's clocks."""

@@ -24,3 +24,6 @@ class KnownUsers:
 
     def user_by_email(self, email: str) -> credentials.User | None:
         return self._users.get(email.removesuffix("@example.com"))
+
+    def is_principal(self, name: str) -> bool:
+        return name in self._users

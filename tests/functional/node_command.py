@@ -43,11 +43,12 @@ def refused_start(
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """`couchestor serve` on free ports, expected to end by itself."""
-    port, metrics_port, health_port = server_process.free_ports(3)
+    port, metrics_port, health_port, admin_port = server_process.free_ports(4)
     ports = {
         "port": str(port),
         "metrics-port": str(metrics_port),
         "health-port": str(health_port),
+        "admin-port": str(admin_port),
     }
     return run("serve", data_dir=data_dir, options={**ports, **options}, environment=environment)
 

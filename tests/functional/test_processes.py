@@ -100,6 +100,7 @@ class Node:
             "COUCHESTOR_DATA_DIR": str(self.data_dir),
             "COUCHESTOR_PORT": "0",
             "COUCHESTOR_METRICS_PORT": "0",
+            "COUCHESTOR_ADMIN_PORT": "0",
             "COUCHESTOR_HEALTH_PORT": str(self.health_port),
             "COUCHESTOR_WORKERS": "2",
             "COUCHESTOR_LOG_JSON": "1",

@@ -16,6 +16,7 @@ from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services.catalogue import (
     buckets,
     liveness,
+    usage,
     version_listing,
     versions,
 )
@@ -216,6 +217,10 @@ class Store:
                 versions.get_version(self._txn, BUCKET, key, version_ids.make(3, bytes(12)))
         stored = [each for held in self.model.keys.values() for each in held if not each.is_marker]
         assert liveness.group_bytes(self._txn, 1) == 10 * len(stored)
+        counted = usage.of_bucket(self._txn, buckets.find(self._txn, BUCKET).bucket_id)
+        assert counted is not None
+        assert (counted.size_bytes, counted.objects_count) == (10 * len(stored), len(stored))
+        assert list(usage.miscounted(self._txn)) == []
 
     def pages(self, look: Look, *, empties: bool = False) -> Iterator[objects.VersionPage]:
         """Page by page; with ``empties`` what a page shows is deleted before the next one."""

@@ -29,7 +29,7 @@ from couchestor_daemon.formats import (
 )
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import compression
-from couchestor_daemon.services.catalogue import l2p, liveness
+from couchestor_daemon.services.catalogue import l2p, liveness, usage
 from couchestor_domain import ids, units
 
 
@@ -42,6 +42,7 @@ def run(node: simulated_node.SimulatedNode, *, damaged: Collection[ids.DeviceId]
     with node.index.read() as reader:
         mapped = _check_map(reader)
         _check_live_bytes(reader, mapped)
+        assert list(usage.miscounted(reader)) == []
         _check_zones(reader)
         for entry in mapped:
             if isinstance(entry.location, l2p_record.JournalLocation):

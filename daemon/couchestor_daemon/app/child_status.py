@@ -41,6 +41,7 @@ class Snapshot:
     tick_age_seconds: float
     data_dir: str
     summary: dict[str, object]
+    admin_url: str = ""
 
     @property
     def live(self) -> bool:
@@ -72,6 +73,7 @@ class Snapshot:
         return {
             "phase": self.phase,
             "data_dir": self.data_dir,
+            "admin_url": self.admin_url,
             "ready": not self.reasons,
             "reasons": self.reasons,
             "warnings": self.warnings,
@@ -85,10 +87,12 @@ class Board:
 
     Args:
         data_dir: Of the node, by which those who ask tell it from others.
+        admin_url: Where its tenants are administered.
     """
 
-    def __init__(self, *, data_dir: pathlib.Path = pathlib.Path()) -> None:
+    def __init__(self, *, data_dir: pathlib.Path = pathlib.Path(), admin_url: str = "") -> None:
         self._data_dir = str(data_dir)
+        self._admin_url = admin_url
         self._lock = threading.Lock()
         self._phase = "preparing"
         self._children: tuple[ChildStatus, ...] = ()
@@ -115,4 +119,5 @@ class Board:
                 tick_age_seconds=time.monotonic() - self._tick,
                 data_dir=self._data_dir,
                 summary=self._summary,
+                admin_url=self._admin_url,
             )

@@ -13,7 +13,15 @@ import os
 import sys
 from typing import Any, Final, NoReturn
 
-from couchestor_daemon.app import logs, option_table, option_values, settings, status_text, version
+from couchestor_daemon.app import (
+    identity_parser,
+    logs,
+    option_table,
+    option_values,
+    settings,
+    status_text,
+    version,
+)
 from couchestor_domain import errors
 
 USAGE_EXIT: Final = 2
@@ -32,6 +40,7 @@ CoucheStor is an erasure-coded S3 object store.
   couchestor serve --help       every setting, with its default
   couchestor status             how the running node is doing
   couchestor device list        the devices of the node, their state and room
+  couchestor tenant --help      tenants, their users and access keys, kept in the store
 
 Every command finds the node as `serve` does: by --data-dir, --config or COUCHESTOR_* variables.
 """
@@ -275,6 +284,7 @@ def build_parser() -> argparse.ArgumentParser:
         detail="Exit status 0: it takes requests, 1: it runs but does not, 2: nothing answers.",
     )
     reporting.add_argument("--json", action="store_true", help="print JSON")
+    identity_parser.add_commands(commands, add, _Parser)
     for name, (_, text) in FOREIGN.items():
         if _is_installed(name):
             commands.add_parser(name, help=text, add_help=False)
@@ -300,7 +310,7 @@ def _dispatch(words: list[str], environment: dict[str, str]) -> int:
         return 0
     if words[0] in FOREIGN:
         return _hand_over(words[0], words[1:])
-    known = ["serve", "device", "check", "recover", "status"]
+    known = ["serve", "device", "check", "recover", "status", *identity_parser.COMMANDS]
     known += [name for name in FOREIGN if _is_installed(name)]
     if not words[0].startswith("-") and words[0] not in known:
         near = option_values.suggestion(words[0], known)
@@ -309,6 +319,8 @@ def _dispatch(words: list[str], environment: dict[str, str]) -> int:
     if extra:
         flags = [option.flag for option in option_table.OPTIONS] + [
             "--config",
+            "--document",
+            *("--bucket", "--tenant", "--bytes", "--objects", "--requests-per-second", "--burst"),
             "--json",
             "--help",
             "--version",
@@ -357,6 +369,9 @@ def _act(arguments: argparse.Namespace, told: settings.Settings) -> int:
     elif arguments.command == "device":
         devices = importlib.import_module("couchestor_daemon.app.device_commands")
         print(devices.act(arguments, told))
+    elif arguments.command in identity_parser.COMMANDS:
+        identities = importlib.import_module("couchestor_daemon.app.identity_commands")
+        print(identities.act(arguments, told))
     return 0
 
 

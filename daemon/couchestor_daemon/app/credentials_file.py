@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -62,6 +63,24 @@ def load_or_create(path: pathlib.Path, environment: Mapping[str, str]) -> RootCr
     _create(path)
     # Read back what won: another process may have created the file first.
     return dataclasses.replace(_read(path), is_new=True)
+
+
+def load(path: pathlib.Path, environment: Mapping[str, str]) -> RootCredentials:
+    """The root credentials of a node that has some: from the environment, else the file.
+
+    Raises:
+        ConfigurationError: there are none, or as ``load_or_create``.
+    """
+    given = _from_environment(environment)
+    if given is not None:
+        return given
+    try:
+        return _read(path)
+    except FileNotFoundError as exc:
+        raise errors.ConfigurationError(
+            f"there are no root credentials in {path}: name the node's --data-dir or "
+            f"--credentials-file, or set {ACCESS_KEY_VARIABLE} and {SECRET_VARIABLES[0]}"
+        ) from exc
 
 
 def _from_environment(environment: Mapping[str, str]) -> RootCredentials | None:
@@ -146,12 +165,30 @@ def _read(path: pathlib.Path) -> RootCredentials:
         ) from exc
 
 
-def _create(path: pathlib.Path) -> None:
+def draw_pair() -> tuple[str, str]:
+    """A new access key and its secret."""
     alphabet = string.ascii_uppercase + string.digits
     access_key = "".join(secrets.choice(alphabet) for _ in range(ACCESS_KEY_CHARACTERS))
     secret_alphabet = string.ascii_letters + string.digits
-    secret = "".join(secrets.choice(secret_alphabet) for _ in range(SECRET_CHARACTERS))
+    return access_key, "".join(secrets.choice(secret_alphabet) for _ in range(SECRET_CHARACTERS))
+
+
+def _create(path: pathlib.Path) -> None:
+    access_key, secret = draw_pair()
     text = json.dumps({"access_key": access_key, "secret_key": secret}, indent=2) + "\n"
+    with contextlib.suppress(FileExistsError):
+        write_private(path, text, replace=False)
+
+
+def write_private(path: pathlib.Path, text: str, *, replace: bool) -> None:
+    """Write a file that only its owner may read, in one go.
+
+    Durability: it and its folder are flushed before this returns.
+
+    Raises:
+        FileExistsError: it is there and may not be replaced.
+        ConfigurationError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -161,10 +198,10 @@ def _create(path: pathlib.Path) -> None:
                 file.write(text)
                 file.flush()
                 os.fsync(fd)
-            try:
+            if replace:
+                os.replace(temporary, path)
+            else:
                 os.link(temporary, path)  # link, not rename: never replaces an existing key
-            except FileExistsError:
-                return
         finally:
             temporary.unlink(missing_ok=True)
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -172,5 +209,7 @@ def _create(path: pathlib.Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+    except FileExistsError:
+        raise
     except OSError as exc:
         raise errors.ConfigurationError(f"cannot create {path}: {exc.strerror}") from exc

@@ -15,7 +15,7 @@ from couchestor_daemon.adapters import (
     threaded_media,
     worker_threads,
 )
-from couchestor_daemon.app import device_set, preparation, settings, stop_mark
+from couchestor_daemon.app import device_set, preparation, sealed_secrets, settings, stop_mark
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import (
     commit_log,
@@ -64,7 +64,10 @@ def findings(
         return await full_check.FullCheck(tools, manner=manner, progress=progress).findings()
 
     with _index_of(told, read_only=manner.is_running) as index:
-        return asyncio.run(_with_tools(index, devices, look, pace=pace or _unpaced))
+        with index.read() as reader:
+            complaint = sealed_secrets.complaint(told, reader)
+        found = asyncio.run(_with_tools(index, devices, look, pace=pace or _unpaced))
+    return found if complaint is None else [*found, index_audit.Finding(complaint, True)]
 
 
 def repair(told: settings.Settings, devices: Devices) -> list[str]:

@@ -70,6 +70,7 @@ def recover(told: settings.Settings) -> str:
         # Nothing has changed the index since it was synced, nor will anything before the next
         # start.
         preparation.conclude(told)
+        complaint = preparation.secrets_complaint(told)
     origin = (
         f"the checkpoint of sequence {summary.checkpoint_sequence} and {{}} after it"
         if summary.checkpoint_sequence
@@ -77,5 +78,5 @@ def recover(told: settings.Settings) -> str:
     ).format(f"{summary.replayed_batches_count} batches")
     return (
         f"rebuilt the index from {origin} on {summary.devices_count} devices "
-        f"({summary.missing_count} missing)"
+        f"({summary.missing_count} missing)" + (f"\n{complaint}" if complaint else "")
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import pathlib
 from collections.abc import Mapping
 from typing import Final
@@ -83,7 +84,21 @@ def check_together(value: settings.Settings, sources: Mapping[str, str]) -> None
         "port": (value.host, value.port),
         "metrics_port": (value.metrics_host, value.metrics_port),
         "health_port": (value.health_host, value.health_port),
+        "admin_port": (value.admin_host, value.admin_port),
     }
     fixed = [place for place in places.values() if place[1]]
     if len(set(fixed)) != len(fixed):
-        refuse("port, metrics_port and health_port must differ", *places)
+        refuse("port, metrics_port, health_port and admin_port must differ", *places)
+    if not _is_loopback(value.admin_host):
+        refuse(
+            f"admin_host {value.admin_host} is no loopback address such as 127.0.0.1: secrets are"
+            " answered there, and not encrypted",
+            "admin_host",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

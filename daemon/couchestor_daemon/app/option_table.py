@@ -54,10 +54,11 @@ class Option:
         return ENVIRONMENT_PREFIX + self.name.upper()
 
 
-_STORE, _CODING, _SERVING, _WATCHING = (
+_STORE, _CODING, _SERVING, _USERS, _WATCHING = (
     "storage",
     "erasure coding",
     "serving",
+    "users",
     "observing",
 )
 
@@ -324,20 +325,6 @@ OPTIONS: Final[tuple[Option, ...]] = (
     _o("tls_cert", _SERVING, "FILE", "certificate chain in PEM; serves HTTPS", option_values.path),
     _o("tls_key", _SERVING, "FILE", "private key of the certificate in PEM", option_values.path),
     _o(
-        "credentials_file",
-        _SERVING,
-        "FILE",
-        "root access key, made at first start; DATA_DIR/credentials.json unless set",
-        option_values.path,
-    ),
-    _o(
-        "users_file",
-        _SERVING,
-        "FILE",
-        "users beside root and their keys, in TOML; followed while serving",
-        option_values.path,
-    ),
-    _o(
         "stall_seconds",
         _SERVING,
         "SECONDS",
@@ -350,6 +337,42 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "SECONDS",
         "how long running requests may finish when stopping",
         option_values.seconds,
+    ),
+    _o(
+        "credentials_file",
+        _USERS,
+        "FILE",
+        "root access key, made at first start; DATA_DIR/credentials.json unless set",
+        option_values.path,
+    ),
+    _o(
+        "users_file",
+        _USERS,
+        "FILE",
+        "users beside root and their keys, in TOML; followed while serving",
+        option_values.path,
+    ),
+    _o(
+        "master_key_file",
+        _USERS,
+        "FILE",
+        "keys that secrets in the store are sealed with, made at first start; "
+        "DATA_DIR/master-key.json unless set",
+        option_values.path,
+    ),
+    _o(
+        "admin_host",
+        _USERS,
+        "ADDRESS",
+        "loopback address where tenants, users and quotas are administered",
+        option_values.host,
+    ),
+    _o(
+        "admin_port",
+        _USERS,
+        "PORT",
+        "port of it; 0: any free one",
+        option_values.integer(0, 65535),
     ),
     _o(
         "metrics_host", _WATCHING, "ADDRESS", "address of /metrics (Prometheus)", option_values.host

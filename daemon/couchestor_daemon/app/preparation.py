@@ -18,7 +18,14 @@ from couchestor_daemon.adapters import (
     log_events,
     threaded_media,
 )
-from couchestor_daemon.app import device_set, metrics, node_file, settings, stop_mark
+from couchestor_daemon.app import (
+    device_set,
+    metrics,
+    node_file,
+    sealed_secrets,
+    settings,
+    stop_mark,
+)
 from couchestor_daemon.formats import media_records
 from couchestor_daemon.services import commit_log, recovery_table, replay, writer_slots
 from couchestor_domain import errors, event_publisher, events, geometry, ids, units
@@ -131,6 +138,7 @@ def prepare(told: settings.Settings, *, recover_asked: bool = False) -> NodeSumm
             _log.warning("rebuilding the index from %d devices", len(devices))
             _set_aside(index_dir(told))
         report = _build_index(told, devices, membership.node_id)
+    _warn_of_secrets(told)
     # Last: from here on this boot trusts the index, and no other does.
     stop_mark.write_running(told.data_dir)
     for device in devices.values():
@@ -143,6 +151,21 @@ def prepare(told: settings.Settings, *, recover_asked: bool = False) -> NodeSumm
         replayed_batches_count=report.batches_count,
         checkpoint_sequence=report.checkpoint_sequence,
     )
+
+
+def secrets_complaint(told: settings.Settings) -> str | None:
+    """What is to be said of secrets in the live index that do not open."""
+    index = open_index(told)
+    try:
+        with index.read() as reader:
+            return sealed_secrets.complaint(told, reader)
+    finally:
+        index.close()
+
+
+def _warn_of_secrets(told: settings.Settings) -> None:
+    if (complaint := secrets_complaint(told)) is not None:
+        _log.error("%s", complaint)
 
 
 def _index_state(

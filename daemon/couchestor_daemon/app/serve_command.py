@@ -21,6 +21,7 @@ from couchestor_daemon.app import (
     descriptors,
     health_server,
     logs,
+    master_key_file,
     metrics,
     node_address,
     node_file,
@@ -59,6 +60,10 @@ def run(
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(reserve_port(told.host, told.port))
         told = dataclasses.replace(told, port=port.getsockname()[1])
+        door = stack.enter_context(
+            reserve_port(told.admin_host, told.admin_port, what="tenants", option="admin-")
+        )
+        told = dataclasses.replace(told, admin_port=door.getsockname()[1])
         data_lock = data_dir_lock.take(told)
         stack.callback(os.close, data_lock)
         told = node_file.with_added_devices(told)
@@ -68,9 +73,10 @@ def run(
         root = credentials_file.load_or_create(told.credentials_path, environment)
         # Tried here, or every worker would say why it cannot serve.
         users_file.Users(root, told.users_file)
+        master_key_file.load_or_create(told.master_key_path)
         directory = runtime_directory(told, environment) / "metrics"
         metrics.clean_directory(directory)
-        board = child_status.Board(data_dir=told.data_dir.resolve())
+        board = child_status.Board(data_dir=told.data_dir.resolve(), admin_url=told.admin_url)
         told = _start_pages(stack, told, board, directory)
         node_address.remember(told.data_dir, told.health_url)
         stack.callback(node_address.forget, told.data_dir)
@@ -108,11 +114,15 @@ def _warn_of_short_days(told: settings.Settings) -> None:
         )
 
 
-def reserve_port(host: str, port: int) -> socket.socket:
+def reserve_port(host: str, port: int, *, what: str = "S3", option: str = "") -> socket.socket:
     """Hold a port for the workers, who share it by SO_REUSEPORT. Never listens itself.
 
     Bound once without that option first, because with it a second daemon of the same user would
     be let in silently and take half of the requests.
+
+    Args:
+        what: Is served there, for the refusal.
+        option: What the names of the options begin with that choose another.
 
     Raises:
         ConfigurationError: the port is taken, forbidden, or the host is not of this machine.
@@ -134,8 +144,8 @@ def reserve_port(host: str, port: int) -> socket.socket:
             raise
     except OSError as exc:
         raise errors.ConfigurationError(
-            f"cannot serve S3 on {host}:{port}: {exc.strerror or exc}; "
-            "choose another with --host and --port"
+            f"cannot serve {what} on {host}:{port}: {exc.strerror or exc}; "
+            f"choose another with --{option}host and --{option}port"
         ) from exc
     return holder
 

@@ -75,6 +75,9 @@ class Settings:
     drain_seconds: float = 30.0
     credentials_file: pathlib.Path | None = None
     users_file: pathlib.Path | None = None
+    master_key_file: pathlib.Path | None = None
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 8082
 
     @property
     def is_embedded(self) -> bool:
@@ -131,6 +134,11 @@ class Settings:
         return self.credentials_file or self.data_dir / "credentials.json"
 
     @property
+    def master_key_path(self) -> pathlib.Path:
+        """File of the keys that secrets in the index are sealed with."""
+        return self.master_key_file or self.data_dir / "master-key.json"
+
+    @property
     def endpoint(self) -> str:
         """URL a client on this machine can use."""
         scheme = "https" if self.tls_cert else "http"
@@ -140,6 +148,11 @@ class Settings:
     def health_url(self) -> str:
         """Where health answers on this machine."""
         return f"http://{_reachable(self.health_host)}:{self.health_port}"
+
+    @property
+    def admin_url(self) -> str:
+        """Where tenants are administered on this machine."""
+        return f"http://{_reachable(self.admin_host)}:{self.admin_port}"
 
     @property
     def metrics_url(self) -> str:
@@ -154,7 +167,10 @@ class Settings:
     def from_json(cls, text: str) -> Settings:
         """The value ``to_json`` wrote; only ever read from a process of our own."""
         values: dict[str, Any] = json.loads(text)
-        for name in ("data_dir", "tls_cert", "tls_key", "credentials_file", "users_file"):
+        for name in (
+            *("data_dir", "tls_cert", "tls_key"),
+            *("credentials_file", "users_file", "master_key_file"),
+        ):
             if values[name] is not None:
                 values[name] = pathlib.Path(values[name])
         values["devices"] = tuple(pathlib.Path(path) for path in values["devices"])

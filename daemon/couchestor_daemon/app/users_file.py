@@ -6,6 +6,7 @@
     email = "ada@example.com"          # optional: a name to grant something to
     keys = [{ access_key = "ADAKEY", secret_key = "..." }]
 
+Who has an id or an access key of a tenant in the store is refused by name: see ``identity_store``.
 An id is for good: what a user owns is told by it. A user who leaves is taken out with the keys, or
 loses the keys alone and goes on being shown by name.
 """
@@ -17,7 +18,7 @@ import logging
 import pathlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from couchestor_daemon.app import credentials_file
@@ -35,7 +36,9 @@ _KEY_FIELDS: Final = frozenset({"access_key", "secret_key"})
 _log = logging.getLogger("couchestor.users")
 
 
-class _Known(NamedTuple):
+class Known(NamedTuple):
+    """Root and the users of a file."""
+
     by_access_key: Mapping[str, credentials.Credential]
     by_id: Mapping[str, credentials.User]
     by_email: Mapping[str, credentials.User]
@@ -54,10 +57,20 @@ class Users:
     """
 
     def __init__(self, root: credentials_file.RootCredentials, path: pathlib.Path | None) -> None:
-        self._root = root
+        self.root = root
         self._path = path
+        self._check: Callable[[Known], None] = lambda known: None
         self._stamp = self._stamp_now()
         self._known = self._load()
+
+    def guard(self, check: Callable[[Known], None]) -> None:
+        """Have users checked before they come into force, those that are in force at once.
+
+        Args:
+            check: Raises ConfigurationError for users that must not be.
+        """
+        check(self._known)
+        self._check = check
 
     def find(self, access_key: str) -> credentials.Credential | None:
         """See ``CredentialStore``."""
@@ -71,14 +84,20 @@ class Users:
         """See ``CredentialStore``."""
         return self._known.by_email.get(email.lower())
 
+    def is_principal(self, name: str) -> bool:
+        """See ``CredentialStore``."""
+        return name in self._known.by_id
+
     def reload(self) -> bool:
         """Load the file again. Returns False, and logs why, when the old users are kept."""
         if self._path is None:
             return True
         self._stamp = self._stamp_now()
         try:
-            self._known = self._load()
-        except errors.ConfigurationError as exc:
+            loaded = self._load()
+            self._check(loaded)
+            self._known = loaded
+        except errors.CouchestorError as exc:
             _log.error("new users refused, the old ones stay", extra={"reason": exc.message})
             return False
         _log.info("users loaded", extra={"file": str(self._path), "users": len(self._known.by_id)})
@@ -101,9 +120,9 @@ class Users:
             status = None
         return (0, 0, 0) if status is None else (status.st_mtime_ns, status.st_ino, status.st_size)
 
-    def _load(self) -> _Known:
-        root = credentials_file.credential_of(self._root)
-        known = _Known({root.access_key: root}, {root.owner: _user_of(root)}, {})
+    def _load(self) -> Known:
+        root = credentials_file.credential_of(self.root)
+        known = Known({root.access_key: root}, {root.owner: _user_of(root)}, {})
         if self._path is None:
             return known
         try:
@@ -133,7 +152,7 @@ def _tables(content: bytes, path: pathlib.Path) -> list[Any]:
     return tables
 
 
-def _with_users(known: _Known, tables: list[Any], path: pathlib.Path) -> _Known:
+def _with_users(known: Known, tables: list[Any], path: pathlib.Path) -> Known:
     keys, by_id, by_email = dict(known.by_access_key), dict(known.by_id), dict(known.by_email)
     for number, table in enumerate(tables, 1):
         place = f"user {number} in {path}"
@@ -156,7 +175,7 @@ def _with_users(known: _Known, tables: list[Any], path: pathlib.Path) -> _Known:
                 owner=user.user_id,
                 display_name=user.display_name,
             )
-    return _Known(keys, by_id, by_email)
+    return Known(keys, by_id, by_email)
 
 
 def _user(table: Any, place: str) -> credentials.User:

@@ -10,12 +10,16 @@ from typing import Any, Final
 
 from couchestor_daemon.adapters import machine_code, md5_lanes, memory_allocator, system_clock
 from couchestor_daemon.app import (
+    admin_api,
+    admin_server,
     device_messages,
     device_orders,
+    identity_store,
     metrics,
     node,
     pace_keeping,
     read_reporting,
+    request_limits,
     settings,
     tls,
 )
@@ -75,12 +79,20 @@ async def run(
     if certificate:
         beside.append(loop.create_task(certificate.watch()))
     try:
+        rates = metrics.shared_folder()
+        known = identity_store.Identities(
+            credentials,
+            parts.index,
+            told.master_key_path,
+            limiter=None if rates is None else request_limits.Limiter(rates).admit,
+        )
+        credentials.guard(known.refuse_conflicts)
         store = await parts.store()
         gateway = server.Gateway(
             store,
             store,
             store,
-            credentials,
+            known,
             region=told.region,
             clock=system_clock.SystemClock(),
             domain=told.domain or None,
@@ -96,11 +108,25 @@ async def run(
             reuse_port=True,
             ssl_context=certificate.context if certificate else None,
         )
+        administering = await admin_server.start(
+            admin_api.AdminApi(
+                parts.index,
+                parts.commits.submit,
+                known,
+                clock=system_clock.SystemClock(),
+                master_key_path=told.master_key_path,
+                offload=parts.codec_threads.run,
+            ),
+            root=credentials.root,
+            host=told.admin_host,
+            port=told.admin_port,
+        )
         ready()
         async with asyncio.TaskGroup() as group:
             group.create_task(parts.tend(stop))
             await stop.wait()
             parts.end_waiting()
+        await administering.cleanup()
         await running.stop(told.drain_seconds)
     finally:
         for task in beside:

@@ -16,6 +16,8 @@ big-endian so that they sort. "ns" is a namespace: a u64 drawn from one counter,
     c  upload id                              completed upload, while the version it became exists
     l  "g" or "s", id u64                     live bytes (u64) of a group or log segment
     p  extent address u64                     L2P (formats.l2p_record)
+    t  kind, ...                              tenants, users, access keys (formats.identity_records)
+    x  kind, ...                              usage and quotas (formats.usage_records)
     s g k z d r m                             segments, groups, checkpoints, zones, devices,
                                               repair queue, meta (formats.media_records)
 
@@ -30,7 +32,12 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from couchestor_daemon.formats import l2p_record, media_records
+from couchestor_daemon.formats import (
+    identity_records,
+    l2p_record,
+    media_records,
+    usage_records,
+)
 from couchestor_daemon.ports import index as index_port
 
 BUCKETS: Final = b"b"
@@ -61,7 +68,8 @@ TABLES: Final = (
     ),
     *(COMPLETED, LIVE_BYTES, l2p_record.TABLE, media_records.SEGMENTS, media_records.GROUPS),
     *(media_records.CHECKPOINTS, media_records.ZONES, media_records.DEVICES),
-    *(media_records.REPAIRS, media_records.META),
+    *(media_records.REPAIRS, media_records.META, identity_records.TABLE),
+    usage_records.TABLE,
 )
 assert len(set(TABLES)) == len(TABLES), TABLES
 

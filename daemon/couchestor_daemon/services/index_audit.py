@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from couchestor_daemon.formats import index_keys, l2p_record, media_records, zone_header
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services.catalogue import liveness
+from couchestor_daemon.services.catalogue import liveness, usage
 from couchestor_domain import ids
 
 
@@ -181,6 +181,19 @@ def live_bytes_findings(reader: index_port.IndexReader) -> Iterator[Finding]:
             yield _miscounted(key, counted, mapped)
     for key, mapped in expected.items():
         yield _miscounted(key, 0, mapped)
+
+
+def usage_findings(reader: index_port.IndexReader) -> Iterator[Finding]:
+    """Counters of quotas that do not say what buckets hold. Looks at every version."""
+    for whose, said, there in usage.miscounted(reader):
+        yield Finding(
+            f"{whose} is counted as holding {said.objects_count} objects with {said.size_bytes}"
+            f" bytes, and holds {there.objects_count} with {there.size_bytes}: its quota is judged"
+            f" by the wrong number; `couchestor quota recount` with --{whose.partition(' ')[0]}"
+            " counts anew",
+            True,
+            about=f"usage of {whose}",
+        )
 
 
 def _miscounted(key: bytes, counted: int, mapped: int) -> Finding:

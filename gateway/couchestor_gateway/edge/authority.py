@@ -8,7 +8,19 @@
 The owner may read, replace and delete the policy whatever it says. A policy that lets the public in
 lets in nobody but the owner where the bucket restricts those.
 
-Source: Amazon S3 User Guide, "How Amazon S3 authorizes a request".
+A user of a tenant who is not its root may what the tenant may and the policies of the user allow.
+Where these say nothing, the bucket's policy suffices that names the user, or everybody, in a bucket
+of the tenant: across tenants both sides must allow. A denial by either side is one.
+
+    the user's policies    the bucket's policy              then
+    deny                                                    no
+                           denies                           no
+    say nothing            allows the user, own tenant's    yes; but not what is others' in it
+    say nothing            anything else                    no
+    allow                                                   as for the tenant, by the table above
+
+Source: Amazon S3 User Guide, "How Amazon S3 authorizes a request"; AWS IAM User Guide, "Policy
+evaluation logic".
 """
 
 from __future__ import annotations
@@ -18,6 +30,7 @@ from couchestor_gateway.edge import read_policies, request_facts, request_head
 from couchestor_gateway.protocol import operation_needs, permissions
 from couchestor_gateway.protocol.operation_needs import Need, Place
 from couchestor_gateway.protocol.policy import actions, bucket_policy
+from couchestor_gateway.protocol.policy.bucket_policy import Decision
 
 
 def may(
@@ -39,19 +52,31 @@ def may(
         upload: The upload, once it is known.
     """
     policy = read_policies.of(bucket)
-    caller = head.caller
-    if policy is None:
+    caller, member = head.caller, head.member
+    if policy is None and member is None:
         return by_lists(bucket, caller, need, record=record, upload=upload)
-    if is_restricted(bucket, policy) and caller != bucket.owner:
+    if policy is not None and is_restricted(bucket, policy) and caller != bucket.owner:
         return False
     is_others = record is not None and permissions.owner_of(bucket, record) != bucket.owner
     for action in need.actions:
-        if action in operation_needs.OWNERS_ALWAYS and caller == bucket.owner:
+        if action in operation_needs.OWNERS_ALWAYS and caller == bucket.owner and member is None:
             continue
-        decision = _decide(policy, bucket, caller, action, key, facts)
-        if decision is bucket_policy.Decision.DENIED:
+        resource = _resource(bucket, action, key)
+        decision = Decision.OPEN
+        if policy is not None:
+            principal = "" if member is None else member.principal
+            decision = policy.decide(caller, action, resource, facts, member=principal)
+        if decision is Decision.DENIED:
             return False
-        if decision is bucket_policy.Decision.ALLOWED and not is_others:
+        if member is not None:
+            own = read_policies.decide(member, action, resource, facts)
+            if own is Decision.DENIED:
+                return False
+            if own is not Decision.ALLOWED:
+                if decision is Decision.ALLOWED and caller == bucket.owner and not is_others:
+                    continue
+                return False
+        if decision in (Decision.ALLOWED, Decision.DELEGATED) and not is_others:
             continue
         if not by_lists(bucket, caller, need, record=record, upload=upload):
             return False
@@ -66,10 +91,23 @@ def is_denied(
     key: str,
     facts: request_facts.RequestFacts,
 ) -> bool:
-    """Whether the policy denies what is needed, whatever lists allow."""
+    """Whether policies deny what is needed, whatever lists allow."""
+    if head.member is not None:
+        return not may(head, bucket, need, key=key, facts=facts)
     policy = read_policies.of(bucket)
     return policy is not None and any(
-        _decide(policy, bucket, head.caller, action, key, facts) is bucket_policy.Decision.DENIED
+        policy.decide(head.caller, action, _resource(bucket, action, key), facts) is Decision.DENIED
+        for action in need.actions
+    )
+
+
+def may_use_service(
+    head: request_head.RequestHead, need: Need, facts: request_facts.RequestFacts
+) -> bool:
+    """Whether a signed caller may what is needed of no bucket, or of one that is not there yet."""
+    member = head.member
+    return member is None or all(
+        read_policies.decide(member, action, head.bucket or "*", facts) is Decision.ALLOWED
         for action in need.actions
     )
 
@@ -100,14 +138,7 @@ def is_restricted(bucket: objects.BucketRecord, policy: bucket_policy.BucketPoli
     return block is not None and block.restrict_public_buckets and policy.is_public
 
 
-def _decide(
-    policy: bucket_policy.BucketPolicy,
-    bucket: objects.BucketRecord,
-    caller: access.Caller,
-    action: str,
-    key: str,
-    facts: request_facts.RequestFacts,
-) -> bucket_policy.Decision:
+def _resource(bucket: objects.BucketRecord, action: str, key: str) -> str:
+    """What an action is an action on, as policies name it."""
     is_on_object = actions.KINDS[action] is actions.Kind.OBJECT
-    resource = f"{bucket.name}/{key}" if is_on_object else bucket.name
-    return policy.decide(caller, action, resource, facts)
+    return f"{bucket.name}/{key}" if is_on_object else bucket.name

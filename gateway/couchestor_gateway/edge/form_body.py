@@ -39,6 +39,7 @@ class FormBody(request_body.RequestBody):
         "_file_bytes_min",
         "_parser",
         "_raw",
+        "is_over_limit",
     )
 
     def __init__(
@@ -49,6 +50,8 @@ class FormBody(request_body.RequestBody):
         offload: offloading.Offload,
         stall_seconds: float,
     ) -> None:
+        self.is_over_limit = False
+        """Whether the request is one more than its sender may send now."""
         headers = raw.headers
         self._parser = form_data.FormParser(
             form_headers.boundary_of(headers.get("Content-Type", ""))

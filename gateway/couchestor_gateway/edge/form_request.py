@@ -10,6 +10,7 @@ from aiohttp import web
 
 from couchestor_gateway.edge import addressing, form_body, request_body
 from couchestor_gateway.edge import request as s3_request
+from couchestor_gateway.ports import credentials
 from couchestor_gateway.protocol import (
     digests,
     post_fields,
@@ -126,6 +127,12 @@ class FormRequest(s3_request.S3Request):
     def signature_version(self) -> str:
         """See ``RequestHead``."""
         return "AWS" if "awsaccesskeyid" in self.fields else super().signature_version()
+
+    def _require_admission(self, admit: credentials.Admit) -> None:
+        try:
+            super()._require_admission(admit)
+        finally:
+            self._form.body.is_over_limit = self.is_over_limit
 
     async def body(self, *, algorithms: tuple[str, ...] = ()) -> request_body.RequestBody:
         """The file as a BodySource.

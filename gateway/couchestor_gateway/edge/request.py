@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -16,7 +17,7 @@ from couchestor_gateway.edge import (
     request_facts,
     request_head,
 )
-from couchestor_gateway.ports import hashing, offloading
+from couchestor_gateway.ports import credentials, hashing, offloading
 from couchestor_gateway.protocol import (
     chunked,
     digests,
@@ -43,7 +44,10 @@ _JUDGED_LATER: Final = (Place.OBJECT, Place.OWN_OBJECT, Place.KEYS)
 class S3Request(request_head.RequestHead):
     """One request with its stores."""
 
-    __slots__ = ("_body", "_bucket_record", "_need", "buckets", "objects", "uploads")
+    __slots__ = (
+        *("_body", "_bucket_record", "_need"),
+        *("buckets", "is_over_limit", "objects", "uploads"),
+    )
 
     def __init__(
         self,
@@ -68,6 +72,8 @@ class S3Request(request_head.RequestHead):
         self._body: request_body.RequestBody | None = None
         self._bucket_record: records.BucketRecord | None = None
         self._need = _NOTHING
+        self.is_over_limit = False
+        """Whether it is one more than its sender may send now."""
         self.buckets = services.buckets
         self.objects = services.objects
         self.uploads = services.uploads
@@ -143,25 +149,40 @@ class S3Request(request_head.RequestHead):
 
         Raises:
             NoSuchBucketError
-            S3Error: AccessDenied, also where the bucket is not of the owner that is expected.
+            S3Error: AccessDenied, also where the bucket is not of the owner that is expected;
+                SlowDown for requests beyond a limit.
         """
         if need.versioned is not None and "versionId" in self.query:
             need = need.versioned
         self._need = need
         place = need.place
+        credential = self.identity.credential
+        if credential is not None and credential.admit is not None:
+            self._require_admission(credential.admit)
         if place is Place.SERVICE:
             self.account()
+            if self.member is not None and not authority.may_use_service(
+                self, need, request_facts.RequestFacts(self, None)
+            ):
+                raise s3_error.make("AccessDenied")
             return
         bucket = await self.buckets.get_bucket(self.bucket)
         self._bucket_record = bucket
         expected = self.headers.get("x-amz-expected-bucket-owner")
         if expected is not None and expected != bucket.owner:
             raise s3_error.make("AccessDenied")
-        if bucket.access.policy is None:
+        if bucket.access.policy is None and self.member is None:
             if not authority.by_lists(bucket, self.caller, need):
                 raise s3_error.make("AccessDenied")
         elif place not in _JUDGED_LATER and not self.may_all(need):
             raise s3_error.make("AccessDenied")
+
+    def _require_admission(self, admit: credentials.Admit) -> None:
+        """Tell whoever has sent more than a limit allows when to come back. Raises S3Error."""
+        seconds = admit()
+        if seconds > 0:
+            self.is_over_limit = True
+            raise s3_error.make("SlowDown", RetryAfter=str(math.ceil(seconds)))
 
     def may(
         self,
@@ -188,7 +209,7 @@ class S3Request(request_head.RequestHead):
             lock: What the request's body locks, as headers would.
         """
         bucket = bucket or self.bucket_record
-        if bucket.access.policy is None:
+        if bucket.access.policy is None and self.member is None:
             return authority.by_lists(bucket, self.caller, need, record=record, upload=upload)
         return authority.may(
             self,

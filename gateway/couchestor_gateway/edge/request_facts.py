@@ -25,7 +25,7 @@ class RequestFacts:
     """Facts about one request to one bucket.
 
     Args:
-        bucket: The one that is asked about, which may be a copy's source.
+        bucket: The one that is asked about, which may be a copy's source; None: there is none yet.
         record: The version that is asked about, once it is known.
         version_id: The one that is asked for by name.
         prefix: In place of the one in the query.
@@ -38,7 +38,7 @@ class RequestFacts:
     def __init__(
         self,
         head: request_head.RequestHead,
-        bucket: objects.BucketRecord,
+        bucket: objects.BucketRecord | None,
         *,
         record: objects.ObjectRecord | None = None,
         version_id: str | None = None,
@@ -107,11 +107,26 @@ class RequestFacts:
         return version.removeprefix("TLSv") if version else None
 
     def _principal_arn(self) -> str | None:
-        caller = self._head.caller
+        caller, member = self._head.caller, self._head.member
+        if member is not None:
+            return principals.arn_of(member.principal)
         return None if caller is None else principals.arn_of(caller)
 
     def _principal_type(self) -> str:
+        if self._head.member is not None:
+            return "User"
         return "Anonymous" if self._head.caller is None else "Account"
+
+    def _user_name(self) -> str | None:
+        member = self._head.member
+        return self._head.caller if member is None else member.name
+
+    def _user_id(self) -> str:
+        member = self._head.member
+        return (self._head.caller if member is None else member.principal) or "anonymous"
+
+    def _resource_account(self) -> str | None:
+        return None if self._bucket is None else self._bucket.owner
 
     def _signature_version(self) -> str | None:
         return None if self._head.caller is None else self._head.signature_version()
@@ -194,8 +209,8 @@ _READERS: Final[Mapping[str, Callable[[RequestFacts], str | None]]] = MappingPro
         "aws:securetransport": RequestFacts._is_secure,
         "aws:sourceip": RequestFacts._source_ip,
         "aws:useragent": lambda facts: _only(facts._head.raw.headers, "user-agent"),
-        "aws:userid": lambda facts: facts._head.caller or "anonymous",
-        "aws:username": lambda facts: facts._head.caller,
+        "aws:userid": RequestFacts._user_id,
+        "aws:username": RequestFacts._user_name,
         "aws:viaawsservice": lambda facts: "false",
         "s3:authtype": RequestFacts._auth_type,
         "s3:delimiter": lambda facts: facts._head.query.get("delimiter"),
@@ -208,7 +223,7 @@ _READERS: Final[Mapping[str, Callable[[RequestFacts], str | None]]] = MappingPro
         "s3:object-lock-retain-until-date": lambda facts: facts._header(lock_headers.UNTIL),
         "s3:objectcreationoperation": RequestFacts._creates_object,
         "s3:prefix": RequestFacts._prefix_asked,
-        "s3:resourceaccount": lambda facts: facts._bucket.owner,
+        "s3:resourceaccount": RequestFacts._resource_account,
         "s3:signatureage": RequestFacts._signature_age,
         "s3:signatureversion": RequestFacts._signature_version,
         "s3:tlsversion": RequestFacts._tls_version,

@@ -45,6 +45,7 @@ class RequestHead:
         "headers",
         "identity",
         "key",
+        "member",
         "query",
         "raw",
         "region",
@@ -74,6 +75,8 @@ class RequestHead:
         self.identity = identity
         credential = identity.credential
         self.caller: access.Caller = None if credential is None else credential.owner
+        self.member = None if credential is None else credential.member
+        """Who of the caller's users it is; None: the caller, or nobody."""
         self.users = services.users
         self.region = services.region
 

@@ -23,6 +23,11 @@ class Reception(Protocol):
         """Bytes of the body taken from the connection so far, framing included."""
         ...
 
+    @property
+    def is_over_limit(self) -> bool:
+        """Whether the request is one more than its sender may send now."""
+        ...
+
 
 class Trace:
     """What is known about a request so far, for its log line and metrics."""
@@ -40,8 +45,10 @@ class Trace:
     @property
     def is_our_failure(self) -> bool:
         """Whether the request failed through no fault of its client."""
-        # 501: the client asked for what is not there, as often as it likes.
-        return self.status >= 500 and self.status != HTTPStatus.NOT_IMPLEMENTED
+        # What clients do as often as they like: ask for what is not there, send too much.
+        if self.status < 500 or self.status == HTTPStatus.NOT_IMPLEMENTED:
+            return False
+        return self.reception is None or not self.reception.is_over_limit
 
     @property
     def received_bytes(self) -> int:

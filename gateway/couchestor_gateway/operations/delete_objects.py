@@ -67,7 +67,7 @@ def _judge(request: s3_request.S3Request) -> Callable[[str, str | None], bool]:
     stopped already.
     """
     key_need, version_need = operation_needs.DELETE_KEY, operation_needs.DELETE_VERSION
-    if request.bucket_record.access.policy is None:
+    if request.bucket_record.access.policy is None and request.member is None:
         deletes_versions = request.may(version_need)
         return lambda key, version_id: not version_id or deletes_versions
     return lambda key, version_id: request.may_all(

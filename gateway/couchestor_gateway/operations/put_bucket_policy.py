@@ -31,7 +31,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
             bucket_policy.parse,
             document,
             bucket=bucket,
-            is_user=lambda user_id: users.user(user_id) is not None,
+            is_user=users.is_principal,
         )
     )
     assert isinstance(policy, bucket_policy.BucketPolicy), policy
@@ -42,7 +42,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         if block is not None and block.block_public_policy and is_public:
             raise s3_error.make(
                 "AccessDenied",
-                f"User: {principals.arn_of(request.account())} is not authorized to perform:"
+                f"User: {principals.arn_of(_name(request))} is not authorized to perform:"
                 f' s3:PutBucketPolicy on resource: "{statements.RESOURCE_PREFIX}{bucket}" because'
                 " public policies are blocked by the BlockPublicPolicy block public access"
                 " setting.",
@@ -53,6 +53,10 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         bucket=bucket, change=change, bucket_owner=request.bucket_record.owner
     )
     return responses.Reply(204)
+
+
+def _name(request: s3_request.S3Request) -> str:
+    return request.account() if request.member is None else request.member.principal
 
 
 def _check_confirmation(value: str) -> None:

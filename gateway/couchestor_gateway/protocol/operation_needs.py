@@ -20,7 +20,7 @@ class Place(enum.Enum):
     """Of what a permission is needed."""
 
     SERVICE = "service"
-    """Of nothing: any signed caller."""
+    """Of nothing: any signed caller, if the policies of a tenant's user allow it."""
     OWN_BUCKET = "own bucket"
     """Of the bucket, whose owner the caller must be."""
     BUCKET = "bucket"
@@ -80,7 +80,6 @@ def _version(place: Place, permission: Permission | None, *names: str) -> Need:
     return Need(place, permission, actions, Need(place, permission, named))
 
 
-_SIGNED: Final = Need(Place.SERVICE)
 _READ_OBJECT: Final = _version(Place.OBJECT, Permission.READ, "GetObject")
 _BYPASS: Final = (
     # What is not retained anybody may delete who may delete; that is judged with the version.
@@ -128,8 +127,8 @@ DELETE_KEY: Final = _bucket(Permission.WRITE, "DeleteObject")._replace(
 
 NEEDS: Final[Mapping[str, Need]] = MappingProxyType(
     {
-        "ListBuckets": _SIGNED,
-        "CreateBucket": _SIGNED,
+        "ListBuckets": Need(Place.SERVICE, actions=("s3:ListAllMyBuckets",)),
+        "CreateBucket": Need(Place.SERVICE, actions=("s3:CreateBucket",)),
         "DeleteBucket": _owner("DeleteBucket"),
         "HeadBucket": _bucket(Permission.READ, "ListBucket"),
         "GetBucketLocation": _owner("GetBucketLocation"),

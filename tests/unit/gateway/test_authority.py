@@ -45,6 +45,7 @@ class _Head:
 
     def __init__(self, caller: access.Caller) -> None:
         self.caller = caller
+        self.member = None
 
 
 def _names(statement: dict[str, Any], caller: access.Caller, action: str) -> bool:

@@ -37,6 +37,9 @@ class Store:
     def user_by_email(self, email: str) -> credentials.User | None:
         return None
 
+    def is_principal(self, name: str) -> bool:
+        return self.user(name) is not None
+
 
 def _verify(
     method: str,

@@ -16,7 +16,7 @@ from couchestor_daemon.formats import (
     media_records,
 )
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services.catalogue import key_space
+from couchestor_daemon.services.catalogue import key_space, usage
 from couchestor_domain import access as access_control
 from couchestor_domain import errors, locking, objects
 
@@ -62,6 +62,7 @@ def create_bucket(
     )
     stored = _with_access(stored, access)
     txn.put(key, index_records.pack(stored))
+    usage.begin_bucket(txn, stored)
     return _to_domain(name, stored)
 
 
@@ -77,6 +78,7 @@ def delete_bucket(txn: index_port.IndexWriter, name: str, *, owner: str = "") ->
             raise errors.BucketNotEmptyError(f"bucket {name} still has {what}", bucket=name)
     for key, _ in list(txn.scan(*_settings_range(bucket_id))):
         txn.delete(key)
+    usage.end_bucket(txn, bucket_id)
     txn.delete(index_keys.bucket(name))
 
 

@@ -224,7 +224,7 @@ def _noncurrent(
     )
     if due is None:
         return None
-    version_parts.drop(txn, stored)
+    version_parts.drop(txn, found, stored)
     history.remove(txn, found.bucket_id, key, stored)
     return Expired(candidate, due.rule_id, stored.size_bytes)
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from couchestor_daemon.formats import index_keys, index_records
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services.catalogue import l2p
+from couchestor_daemon.services.catalogue import l2p, usage
 from couchestor_domain import errors
 
 
-def drop(txn: index_port.IndexWriter, old: index_records.Object) -> None:
-    """Remove everything an old version owns except its entry."""
+def drop(
+    txn: index_port.IndexWriter, bucket: index_records.Bucket, old: index_records.Object
+) -> None:
+    """Remove everything an old version owns except its entry; its bucket holds that much less."""
+    if not old.is_delete_marker:
+        usage.add(txn, bucket, size_bytes=-old.size_bytes, objects_count=-1)
     if old.parts_id:
         parts = of(txn, old)
         l2p.punch_all(

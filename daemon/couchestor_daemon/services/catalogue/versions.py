@@ -28,6 +28,7 @@ from couchestor_daemon.services.catalogue import (
     history,
     key_space,
     l2p,
+    usage,
     version_locks,
     version_parts,
     write_conditions,
@@ -67,7 +68,8 @@ def put_version(
         bucket_owner: See ``buckets.find``.
 
     Raises:
-        NoSuchBucketError, NoSuchKeyError (If-Match on a missing key), PreconditionFailedError.
+        NoSuchBucketError, NoSuchKeyError (If-Match on a missing key), PreconditionFailedError,
+        QuotaExceededError.
         InvalidBucketStateError: it is to be locked, which the bucket cannot do.
     """
     bucket = buckets.find(txn, record.bucket, owner=bucket_owner)
@@ -76,6 +78,13 @@ def put_version(
     key = record.key.encode()
     old = find(txn, bucket_id, key)
     write_conditions.check_put(old, record, conditions)
+    usage.require_room(
+        txn,
+        bucket,
+        record.bucket,
+        size_bytes=record.size_bytes,
+        replaced=lambda: _replaced(txn, bucket, key, old),
+    )
     order = _make_way(txn, bucket, key, old, now_ns=record.modified_ns)
     if is_named(bucket):
         record = dataclasses.replace(
@@ -117,6 +126,7 @@ def put_version(
             txn.put(index_keys.object_parts(parts_id, page_index), index_records.pack(page))
     key_space.put(txn, index_keys.OBJECTS, bucket_id, key, index_records.pack(stored))
     l2p.insert_all(txn, locations)
+    usage.add(txn, bucket, size_bytes=record.size_bytes, objects_count=1)
     return record
 
 
@@ -222,7 +232,7 @@ def delete_version(
     write_conditions.check_delete(current, conditions, bucket, key)
     if not is_named(found):
         if current is not None:
-            version_parts.drop(txn, current)
+            version_parts.drop(txn, found, current)
             key_space.delete(txn, index_keys.OBJECTS, found.bucket_id, name)
         return objects.Deletion()
     order = _make_way(txn, found, name, current, now_ns=now_ns)
@@ -249,7 +259,7 @@ def _delete_one(
     if current is not None and current.version_id == version_id:
         write_conditions.check_delete(current, conditions, *place)
         check_lock(current)
-        version_parts.drop(txn, current)
+        version_parts.drop(txn, bucket, current)
         key_space.delete(txn, index_keys.OBJECTS, bucket.bucket_id, name)
         gone = current
         current = None
@@ -261,7 +271,7 @@ def _delete_one(
         if old is None:
             return objects.Deletion(version_id=version_id if is_named(bucket) else "")
         check_lock(old)
-        version_parts.drop(txn, old)
+        version_parts.drop(txn, bucket, old)
         history.remove(txn, bucket.bucket_id, name, old)
         gone = old
     if current is None:
@@ -289,7 +299,7 @@ def _make_way(
     """
     if not is_named(bucket):
         if current is not None:
-            version_parts.drop(txn, current)
+            version_parts.drop(txn, bucket, current)
         return 0
     newest = current or history.newest(txn, bucket.bucket_id, key)
     order = now_ns if newest is None else max(now_ns, history.order_of(newest) + 1)
@@ -297,13 +307,30 @@ def _make_way(
     if current is not None and (keeps_null or current.version_id != objects.NULL_VERSION):
         history.add(txn, bucket.bucket_id, key, current)
     elif current is not None:
-        version_parts.drop(txn, current)
+        version_parts.drop(txn, bucket, current)
     if not keeps_null:
         null = history.find(txn, bucket.bucket_id, key, objects.NULL_VERSION)
         if null is not None:
-            version_parts.drop(txn, null)
+            version_parts.drop(txn, bucket, null)
             history.remove(txn, bucket.bucket_id, key, null)
     return order
+
+
+def _replaced(
+    reader: index_port.IndexReader,
+    bucket: index_records.Bucket,
+    key: bytes,
+    current: index_records.Object | None,
+) -> list[index_records.Object]:
+    """What ``_make_way`` drops for a new version."""
+    if not is_named(bucket):
+        return [] if current is None else [current]
+    if bucket.versioning == objects.Versioning.ENABLED.value:
+        return []
+    null = history.find(reader, bucket.bucket_id, key, objects.NULL_VERSION)
+    return [
+        old for old in (current, null) if old is not None and old.version_id == objects.NULL_VERSION
+    ]
 
 
 def is_named(bucket: index_records.Bucket) -> bool:

@@ -1,5 +1,7 @@
 """A bucket's policy: what it says of a request, and whether it opens the bucket to the public.
 
+Policies of users are read and asked as well: they name no principal, and speak of any bucket.
+
     an explicit Deny       denies, whatever else allows it
     else an Allow          allows
     else                   nothing: access control lists decide
@@ -33,6 +35,8 @@ class Decision(enum.Enum):
 
     ALLOWED = "allowed"
     DENIED = "denied"
+    DELEGATED = "delegated"
+    """Allowed to the caller's account, whose policies say to which of its users."""
     OPEN = "open"
     """Nothing."""
 
@@ -50,34 +54,44 @@ class BucketPolicy:
         """Whether it allows something to everybody, or to whoever fits no fixed value."""
 
     def decide(
-        self, caller: access.Caller, action: str, resource: str, facts: evaluation.Facts
+        self,
+        caller: access.Caller,
+        action: str,
+        resource: str,
+        facts: evaluation.Facts,
+        *,
+        member: str = "",
     ) -> Decision:
         """What it says.
 
         Args:
             action: As ``actions.KINDS`` names it.
             resource: ``bucket`` or ``bucket/key``.
+            member: Which of the caller's users asks; empty: the caller.
         """
         question = evaluation.Evaluation(action, facts)
+        found = Decision.OPEN
         try:
             for each in self._denying.get(action, ()):
-                if each.speaks_of(caller, resource, question):
+                if each.speaks_of(caller, resource, question, member):
                     return Decision.DENIED
             for each in self._allowing.get(action, ()):
-                if each.speaks_of(caller, resource, question):
-                    return Decision.ALLOWED
+                if each.speaks_of(caller, resource, question, member):
+                    if not member or each.principals.include(None, member):
+                        return Decision.ALLOWED
+                    found = Decision.DELEGATED
         except evaluation.UndecidedError:
             return Decision.DENIED
-        return Decision.OPEN
+        return found
 
 
 def parse(
-    document: bytes, *, bucket: str, is_user: principals.IsUser | None = None
+    document: bytes, *, bucket: str | None, is_user: principals.IsUser | None = None
 ) -> BucketPolicy:
     """The policy in a document.
 
     Args:
-        bucket: Whose it is: what it speaks of must be in it.
+        bucket: Whose it is: what it speaks of must be in it. None: a user's.
         is_user: As for ``principals.parse``.
 
     Raises:

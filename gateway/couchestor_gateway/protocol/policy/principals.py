@@ -1,12 +1,14 @@
 """Whom a statement speaks of.
 
-Each user of this node is an account of its own, whose root it is. A user is named by the canonical
-id, alone or in ARNs:
+Each user of this node is an account of its own, whose root it is, and so is each tenant. An account
+is named by the canonical id, alone or in ARNs:
 
     "<id>"                          as the id of an account, or of a CanonicalUser
     "arn:aws:iam:::user/<id>"       what ``aws:PrincipalArn`` says of a user
     "arn:aws:iam::<id>:root"
+    "arn:aws:iam::<tenant>:user/<name>"   one user of a tenant, not the tenant
 
+What is allowed to a tenant its own policies allow its users; a denial to it is one to all of them.
 Other accounts, by their twelve digits or in ARNs, their users and roles, and services may be named
 and are nobody here.
 """
@@ -26,6 +28,7 @@ _NAMED: Final = ("user/", "role/", "federated-user/", "assumed-role/")
 _ACCOUNT: Final = re.compile("[0-9]{12}")
 
 IsUser = Callable[[str], bool]
+PRINCIPAL_CHARACTERS_MAX: Final = 2 * access.USER_ID_CHARACTERS_MAX
 
 
 class Principals(NamedTuple):
@@ -33,23 +36,32 @@ class Principals(NamedTuple):
 
     everybody: bool
     user_ids: frozenset[str]
+    """Ids of accounts, and users of tenants as ``ports.credentials.Member`` names them."""
 
-    def include(self, caller: access.Caller) -> bool:
-        """Whether the caller is one of them; nobody is only if everybody is."""
-        return self.everybody or (caller is not None and caller in self.user_ids)
+    def include(self, caller: access.Caller, member: str = "") -> bool:
+        """Whether the caller is one of them; nobody is only if everybody is.
+
+        Args:
+            member: Which of the caller's users asks; empty: the caller.
+        """
+        return (
+            self.everybody
+            or (caller is not None and caller in self.user_ids)
+            or (member != "" and member in self.user_ids)
+        )
 
 
 def arn_of(user_id: str) -> str:
-    """A user's ARN."""
-    return f"{_IAM}::user/{user_id}"
+    """A user's ARN; that of a user of a tenant if given as ``Member`` names it."""
+    return f"{_IAM}:{user_id}" if ":" in user_id else f"{_IAM}::user/{user_id}"
 
 
 def parse(value: policy_json.Value, *, is_user: IsUser | None) -> Principals:
     """The principals that an element names.
 
     Args:
-        is_user: Whether an id is one of a user of this node; None for a policy that was accepted
-            already, whose users may have left.
+        is_user: Whether an id, or ``TENANT:user/NAME``, is one of a user of this node; None for a
+            policy that was accepted already, whose users may have left.
 
     Raises:
         S3Error: MalformedPolicy, also for a user who is not here.
@@ -95,12 +107,17 @@ def _of_aws(text: str, is_user: IsUser | None) -> set[str]:
         return {_known(resource.removeprefix("user/"), is_user)}
     if not account:
         raise invalid()
-    return {account} if service == "iam" and resource == "root" else set()
+    if service != "iam":
+        return set()
+    if resource.startswith("user/"):
+        named = f"{account}:{resource}"
+        # Of another account nothing is known here; of a tenant all users are.
+        is_ours = is_user is not None and is_user(account)
+        return {_known(named, is_user if is_ours else None)}
+    return {account} if resource == "root" else set()
 
 
 def _known(user_id: str, is_user: IsUser | None) -> str:
-    if len(user_id) > access.USER_ID_CHARACTERS_MAX or (
-        is_user is not None and not is_user(user_id)
-    ):
+    if len(user_id) > PRINCIPAL_CHARACTERS_MAX or (is_user is not None and not is_user(user_id)):
         raise invalid()
     return user_id

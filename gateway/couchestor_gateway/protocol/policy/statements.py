@@ -41,18 +41,23 @@ class Statement:
     conditions: Sequence[conditions.Condition]
 
     def speaks_of(
-        self, caller: access.Caller, resource: str, question: evaluation.Evaluation
+        self,
+        caller: access.Caller,
+        resource: str,
+        question: evaluation.Evaluation,
+        member: str = "",
     ) -> bool:
         """Whether it says something about a request for one of its actions.
 
         Args:
             resource: ``bucket`` or ``bucket/key``.
+            member: As for ``Principals.include``.
 
         Raises:
             UndecidedError
         """
         return (
-            self.principals.include(caller) is not self.but_principals
+            self.principals.include(caller, member) is not self.but_principals
             and self.resources.match(resource, question) is not self.but_resources
             and all(condition.holds(question) for condition in self.conditions)
         )
@@ -62,7 +67,8 @@ class Statement:
 class Setting:
     """What a policy is read for."""
 
-    bucket: str
+    bucket: str | None
+    """Whose policy it is; None: a user's, which speaks of that user and may speak of any bucket."""
     variables: bool
     """Whether ``${...}`` stands for something, as from version 2012-10-17 on."""
     is_user: principals.IsUser | None
@@ -83,8 +89,7 @@ def parse(value: policy_json.Value, setting: Setting) -> Statement:
     if not isinstance(value.get("Sid", ""), str):
         raise policy_json.malformed("Invalid policy syntax.")
     allows = _effect(value)
-    named, but_principals = _either(value, "Principal")
-    who = principals.parse(named, is_user=setting.is_user)
+    who, but_principals = _who(value, setting)
     if but_principals and allows:
         raise policy_json.malformed("Allow with NotPrincipal is not allowed.")
     done, but_actions = _either(value, "Action")
@@ -110,6 +115,7 @@ def parse(value: policy_json.Value, setting: Setting) -> Statement:
         # One that allows nothing shows at its first use; one that was to deny something does not.
         if (
             not allows
+            and setting.bucket is not None
             and not but_resources
             and not all(_reaches(names, texts) for names in reached)
         ):
@@ -123,6 +129,18 @@ def parse(value: policy_json.Value, setting: Setting) -> Statement:
         but_resources=but_resources,
         conditions=tuple(found),
     )
+
+
+def _who(
+    members: Mapping[str, policy_json.Value], setting: Setting
+) -> tuple[principals.Principals, bool]:
+    """Whom it speaks of, and whether of everybody else."""
+    if setting.bucket is None:
+        if "Principal" in members or "NotPrincipal" in members:
+            raise policy_json.malformed("Policy document should not specify a principal.")
+        return principals.Principals(True, frozenset()), False
+    named, but_principals = _either(members, "Principal")
+    return principals.parse(named, is_user=setting.is_user), but_principals
 
 
 def _effect(members: Mapping[str, policy_json.Value]) -> bool:
@@ -155,8 +173,10 @@ def _resource(text: str, setting: Setting) -> evaluation.Template:
     if path == text or not bucket:
         raise policy_json.malformed("Policy has invalid resource")
     is_filled_in = setting.variables and "${" in bucket
-    if not is_filled_in and not wildcards.Patterns((wildcards.pieces(bucket),)).match(
-        setting.bucket
+    if (
+        setting.bucket is not None
+        and not is_filled_in
+        and not wildcards.Patterns((wildcards.pieces(bucket),)).match(setting.bucket)
     ):
         raise policy_json.malformed("Policy has invalid resource")
     return evaluation.template(path, variables=setting.variables, wild=True)
