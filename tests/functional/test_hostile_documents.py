@@ -49,7 +49,15 @@ def _external(root: bytes) -> bytes:
     return head + b"<%s>&e;</%s>" % (root, root)
 
 
-@pytest.mark.parametrize("root", [b"Delete", b"CompleteMultipartUpload"])
+_PUT: typing.Final = {
+    b"LegalHold": ("old", "legal-hold"),
+    b"LifecycleConfiguration": ("", "lifecycle"),
+    b"ObjectLockConfiguration": ("", "object-lock"),
+}
+"""Root of a document -> key and sub-resource that it is put to."""
+
+
+@pytest.mark.parametrize("root", [b"Delete", b"CompleteMultipartUpload", *_PUT])
 @pytest.mark.parametrize(
     "make",
     [
@@ -81,6 +89,9 @@ def test_documents_that_are_not_what_was_asked_for(
     body = make(root)
     if root == b"Delete":
         content = victim.request("POST", body=body, query={"delete": ""})
+    elif root in _PUT:
+        key, sub_resource = _PUT[root]
+        content = victim.request("PUT", key, body=body, query={sub_resource: ""})
     else:
         content = victim.request("POST", "old", body=body, query={"uploadId": upload_id})
     assert victim.refused(content) == ("MalformedXML", 400)
