@@ -30,6 +30,10 @@ _OPERATOR_OWN: Final = {
 _DAEMON_OWN: Final = {
     *("data_dir", "devices", "host", "port", "metrics_host", "metrics_port"),
     *("health_host", "health_port", "drain_seconds", "tls_cert", "tls_key"),
+    # On the pod's own loopback, where `kubectl exec` gets to it.
+    *("admin_host", "admin_port"),
+    # For tests of lifecycle rules: objects would expire before their time.
+    "lifecycle_debug_day_seconds",
 }
 _METRIC: Final = re.compile(r"\bcouchestor_\w+")
 
