@@ -17,6 +17,7 @@ from couchestor_daemon.services.catalogue import (
     expiry,
     expiry_walk,
     uploads,
+    usage,
     version_listing,
     versions,
 )
@@ -283,6 +284,7 @@ def test_passes_take_away_what_rules_say_and_nothing_else(
             assert [each.candidate for each in done] == candidates[::-1]
             world.expire(rules)
             assert world.listed() == world.expected()
+            assert list(usage.miscounted(txn)) == [], "a quota gets back what goes"
             left = {each.version_id for held in world.uploads.values() for each in held}
             assert set(world.listed_uploads()) == left
             again = expiry.expire(
