@@ -11,7 +11,7 @@ from couchestor_domain import access, objects
 from couchestor_gateway.edge import addressing, copy_header
 from couchestor_gateway.ports import clock as clock_port
 from couchestor_gateway.ports import credentials as credential_port
-from couchestor_gateway.ports import object_store, offloading
+from couchestor_gateway.ports import hashing, object_store, offloading
 from couchestor_gateway.protocol import request_identity, s3_error, sigv4_claim, tags
 
 
@@ -27,6 +27,8 @@ class Services:
     clock: clock_port.Clock
     offload: offloading.Offload
     """Where long buffers are hashed."""
+    new_shared_md5: hashing.NewSharedMd5 | None = None
+    """MD5 of long bodies, computed together; None: one by one, where the rest is hashed."""
     stall_seconds: float
     """Longest wait for the next byte of a body."""
     body_bytes_max: int
