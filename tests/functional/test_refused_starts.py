@@ -69,6 +69,10 @@ def test_a_taken_port_and_a_second_daemon_are_refused(tmp_path: pathlib.Path) ->
         taken = {"port": str(server.port)}
         line = node_command.only_complaint(node_command.refused_start(tmp_path / "other", taken))
         assert f"cannot serve S3 on 127.0.0.1:{server.port}: Address already in use" in line
+        taken = {"admin-port": server.command[server.command.index("--admin-port") + 1]}
+        line = node_command.only_complaint(node_command.refused_start(tmp_path / "other", taken))
+        assert f"cannot serve tenants on 127.0.0.1:{taken['admin-port']}: Address already" in line
+        assert "choose another with --admin-host and --admin-port" in line
         line = node_command.only_complaint(node_command.refused_start(server.data_dir, {}))
         assert f"another couchestor daemon uses {server.data_dir}" in line
         devices = [server.data_dir / "devices" / f"d{number}" for number in range(6)]

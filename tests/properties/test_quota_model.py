@@ -175,6 +175,8 @@ def test_quotas_hold_exactly(steps: list[Put | Delete | Switch | Limit]) -> None
 
 def test_golden_bytes() -> None:
     usage_of_bucket = usage_records.Usage(1, 2, 3, usage_records.NO_LIMIT, True)
+    assert usage_records.bucket(1) == b"xb\0\0\0\0\0\0\0\x01"
+    assert usage_records.tenant("t") == b"xtt"
     written = "0101" + "".join(f"{number:016x}" for number in (1, 2, 3, 2**64 - 1))
     assert usage_records.pack(usage_of_bucket).hex() == written
     assert usage_records.unpack(bytes.fromhex(written)) == usage_of_bucket

@@ -96,7 +96,8 @@ class Identities:
         return False
 
     def is_named(self, user_id: str) -> bool:
-        """Whether an id is root's or in the users file."""
+        """Whether an id is root's or in the users file, as it is now."""
+        self._named.reload_if_changed()
         return self._named.user(user_id) is not None
 
     def master_keys(self) -> secret_sealing.MasterKeys:

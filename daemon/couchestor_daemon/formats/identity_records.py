@@ -1,16 +1,16 @@
 """Index records about tenants, their users and their access keys, and how their keys are made.
 
-Table t of the index. Every value is written as those of ``index_records``.
+Table y of the index. Every value is written as those of ``index_records``.
 
-    t  "g"                               generation (u64): one more with each change below
-    t  "t", tenant id                    tenant
-    t  "n", tenant name                  id of the tenant of that name
-    t  "u", tenant id, 0, user name      user of a tenant
-    t  "k", access key                   access key, its secret sealed
-    t  "r", slot u16                     whose rate a slot of the board of rates is for: the key of
+    y  "g"                               generation (u64): one more with each change below
+    y  "t", tenant id                    tenant
+    y  "n", tenant name                  id of the tenant of that name
+    y  "u", tenant id, 0, user name      user of a tenant
+    y  "k", access key                   access key, its secret sealed
+    y  "r", slot u16                     whose rate a slot of the board of rates is for: the key of
                                          the tenant or the user
-    t  "s"                               slot (u64) that was given last
-    t  "d", master key id                a master key that seals nothing any more; no value
+    y  "s"                               slot (u64) that was given last
+    y  "d", master key id                a master key that seals nothing any more; no value
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import msgspec
 
 from couchestor_daemon.formats import media_records
 
-TABLE: Final = b"t"
+TABLE: Final = b"y"
 GENERATION_KEY: Final = TABLE + b"g"
 LAST_SLOT_KEY: Final = TABLE + b"s"
 _TENANT: Final = TABLE + b"t"

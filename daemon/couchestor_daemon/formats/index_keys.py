@@ -16,7 +16,7 @@ big-endian so that they sort. "ns" is a namespace: a u64 drawn from one counter,
     c  upload id                              completed upload, while the version it became exists
     l  "g" or "s", id u64                     live bytes (u64) of a group or log segment
     p  extent address u64                     L2P (formats.l2p_record)
-    t  kind, ...                              tenants, users, access keys (formats.identity_records)
+    y  kind, ...                              tenants, users, access keys (formats.identity_records)
     x  kind, ...                              usage and quotas (formats.usage_records)
     s g k z d r m                             segments, groups, checkpoints, zones, devices,
                                               repair queue, meta (formats.media_records)

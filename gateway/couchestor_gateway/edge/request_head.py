@@ -38,6 +38,7 @@ class RequestHead:
     """A request before its body. A plain slotted class: one is made per request."""
 
     __slots__ = (
+        "_names",
         "_services",
         "amz_names",
         "bucket",
@@ -64,6 +65,7 @@ class RequestHead:
         services: Services,
     ) -> None:
         self._services = services
+        self._names: dict[str, str] = {}
         self.raw = raw
         self.bucket = target.bucket
         self.key = target.key
@@ -118,5 +120,9 @@ class RequestHead:
 
     def display_name(self, user_id: str) -> str:
         """The name shown for a user: the id of one who is not here any more."""
-        user = self.users.user(user_id)
-        return user_id if user is None else user.display_name
+        # A listing asks for one name again and again, and that of a tenant is read.
+        name = self._names.get(user_id)
+        if name is None:
+            user = self.users.user(user_id)
+            name = self._names[user_id] = user_id if user is None else user.display_name
+        return name

@@ -98,6 +98,9 @@ def test_bad_sizes(text: str) -> None:
         ({"tls_cert": "/nope", "tls_key": "/nope"}, {}, ["cannot read /nope", "--tls-cert"]),
         ({"journal_threshold_bytes": "5MiB"}, {}, ["4 MiB", "--journal-threshold-bytes"]),
         ({"port": "8080"}, {}, ["must differ", "--port"]),
+        ({"port": "8082"}, {}, ["admin_port must differ", "--port"]),
+        ({"admin_host": "0.0.0.0"}, {}, ["0.0.0.0 is no loopback address", "--admin-host"]),
+        ({"admin_host": "s3.example.net"}, {}, ["no loopback address", "not encrypted"]),
         ({"config": "/nope.toml"}, {}, ["cannot read /nope.toml", "No such file"]),
     ],
 )
@@ -109,6 +112,11 @@ def test_a_mistake_is_one_line_naming_its_source(
     assert "\n" not in caught.value.message
     for word in words:
         assert word in caught.value.message
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "::1", "localhost"])
+def test_tenants_are_administered_on_loopback(host: str) -> None:
+    assert _load({"admin_host": host}, {}).admin_url.endswith(":8082")
 
 
 def test_a_mistake_in_the_file_names_its_line(tmp_path: pathlib.Path) -> None:

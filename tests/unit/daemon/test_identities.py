@@ -60,6 +60,8 @@ def test_keys() -> None:
         identity_records.dropped("0" * 16),
     )
     assert all(key[:1] == identity_records.TABLE for key in made)
+    assert identity_records.user("t", "u") == b"yut\0u"
+    assert identity_records.slot(258) == b"yr\x01\x02"
     assert identity_records.TABLE in index_keys.TABLES
     assert max(map(len, made)) < index_port.KEY_BYTES_MAX
     # One tenant's users are not another's whose id begins alike.
@@ -191,7 +193,7 @@ def test_everything_is_removed_in_order(txn: index_port.IndexWriter) -> None:
         identities.remove_tenant(txn, TENANT)
     buckets.delete_bucket(txn, "photos")
     identities.remove_tenant(txn, TENANT)
-    left = {key for key, _ in txn.scan(b"t", b"u")}
+    left = {key for key, _ in txn.scan(b"y", b"z")}
     assert left == {identity_records.GENERATION_KEY}
 
 

@@ -261,3 +261,44 @@ def test_what_else_it_asks_for(headers: dict[str, str], asked: set[Asked]) -> No
     head = _head(headers)
     found = {what for what in operation_needs.Asked if request_facts.asks_for(head, what)}
     assert found == asked
+
+
+class _CountingUsers(KnownUsers):
+    """Counts who is looked for."""
+
+    def __init__(self, *user_ids: str) -> None:
+        super().__init__(*user_ids)
+        self.asked: list[str] = []
+
+    def user(self, user_id: str) -> credentials.User | None:
+        self.asked.append(user_id)
+        return super().user(user_id)
+
+
+def test_a_listing_looks_each_owner_up_once() -> None:
+    """Names of tenants are read from the index, and a page shows a thousand owners."""
+    head = _head()
+    head.users = users = _CountingUsers("bob")
+    assert {head.display_name("bob") for _ in range(1000)} == {"Bob"}
+    assert {head.display_name("gone") for _ in range(1000)} == {"gone"}
+    assert users.asked == ["bob", "gone"]
+
+
+def test_what_a_user_of_a_tenant_is_called() -> None:
+    """As IAM says it of users; the root of a tenant is its account."""
+    member = credentials.Member(name="bob", principal="111122223333:user/bob")
+    expected = {
+        "aws:username": "bob",
+        "aws:userid": "111122223333:user/bob",
+        "aws:PrincipalArn": "arn:aws:iam::111122223333:user/bob",
+        "aws:PrincipalType": "User",
+        "aws:PrincipalAccount": "111122223333",
+        "s3:ResourceAccount": "ada",
+    }
+    head = _head(caller="111122223333")
+    facts = request_facts.RequestFacts(head, BUCKET)
+    assert facts.values("aws:principaltype") == ("Account",)
+    head.member = member
+    for key, value in expected.items():
+        assert facts.values(condition_keys.normal(key)) == (value,)
+    assert request_facts.RequestFacts(head, None).values("s3:resourceaccount") is None
