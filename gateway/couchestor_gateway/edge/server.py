@@ -13,15 +13,15 @@ from collections.abc import Callable, Mapping
 from concurrent import futures
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final
 
 from aiohttp import web
 
 from couchestor_domain import errors, units
 from couchestor_gateway.edge import (
     addressing,
+    answering,
     connection,
-    flat_response,
     form_body,
     form_request,
     presigned_headers,
@@ -46,8 +46,6 @@ from couchestor_gateway.protocol import (
 
 LOG: Final = logging.getLogger("couchestor.gateway")
 
-DRAINED_BYTES_MAX: Final = 64 * units.KIB
-"""An unread rest of a body up to this is read and dropped so that the connection survives."""
 _NO_QUERY: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -199,7 +197,9 @@ class Gateway:
         self._in_flight_count += 1
         try:
             reply = await self._answer(request, trace)
-            return await self._send(request, reply, trace)
+            return await answering.send(
+                request, reply, trace, host_id=self._host_id, is_draining=self._draining
+            )
         finally:
             self._in_flight_count -= 1
             if self._draining and self._in_flight_count == 0:
@@ -313,86 +313,6 @@ class Gateway:
         await context.authorize(operation_needs.NEEDS[post_object.NAME])
         unsupported_headers.refuse(form.headers, form.headers)
         return await post_object.run(context)
-
-    async def _send(
-        self, request: web.BaseRequest, reply: responses.Reply, trace: request_records.Trace
-    ) -> web.StreamResponse:
-        headers = reply.headers
-        trace.status = reply.status
-        headers["x-amz-request-id"] = trace.request_id
-        headers["x-amz-id-2"] = self._host_id
-        headers["Server"] = "CoucheStor"
-        is_last = self._draining or not self._body_is_spent(request, trace)
-        if request.method == "HEAD" or reply.stream is None:
-            if reply.status not in (204, 304):
-                headers["Content-Length"] = str(reply.length_bytes)
-            body = b"" if request.method == "HEAD" else reply.body
-            flat = flat_response.FlatResponse(reply.status, headers, body)
-            if is_last:
-                flat.force_close()
-            trace.bytes_out = len(body)
-            # All that aiohttp asks of an answer.
-            return cast(web.StreamResponse, flat)
-        response = web.StreamResponse(status=reply.status, headers=headers)
-        response.content_length = reply.length_bytes
-        if is_last:
-            response.force_close()
-        await self._send_stream(request, response, reply, trace)
-        return response
-
-    async def _send_stream(
-        self,
-        request: web.BaseRequest,
-        response: web.StreamResponse,
-        reply: responses.Reply,
-        trace: request_records.Trace,
-    ) -> None:
-        """Write body and pieces; a failure closes the connection short of Content-Length."""
-        transport = request.transport
-        stream = reply.stream
-        assert stream is not None, "only replies with a stream come here"
-        try:
-            if transport is None:
-                raise ConnectionResetError("the client is gone")
-            # Empty means written: only then may the store reuse the piece's memory. TLS counts
-            # from "at least", so that a limit of zero would never let a writer go on.
-            is_tls = transport.get_extra_info("sslcontext") is not None
-            transport.set_write_buffer_limits(high=1 if is_tls else 0, low=0)
-            await response.prepare(request)
-            piece: bytes | memoryview | None = reply.body
-            while piece is not None:
-                await response.write(piece)
-                await request.writer.drain()
-                trace.bytes_out += len(piece)
-                piece = await anext(stream, None)
-        except ConnectionError:
-            trace.status = 499  # the client's doing: it left or stopped reading
-        except errors.CouchestorError as exc:
-            LOG.error("request %s broke off: %s", trace.request_id, exc)
-            trace.status = 599
-        except Exception:
-            LOG.exception("request %s broke off", trace.request_id)
-            trace.status = 599
-        finally:
-            close = getattr(stream, "aclose", None)
-            if close is not None:
-                await close()
-        if trace.bytes_out != reply.length_bytes:
-            response.force_close()
-            if transport is not None:
-                transport.abort()
-
-    def _body_is_spent(self, request: web.BaseRequest, trace: request_records.Trace) -> bool:
-        """Whether the connection can carry another request at little cost."""
-        content = request.content
-        if content.at_eof() or not request.body_exists:
-            return True
-        if "expect" in request.headers and trace.received_bytes == 0:
-            return False  # the client may or may not send it: the framing is lost
-        length = request.headers.get("content-length", "")
-        if not (length.isascii() and length.isdigit()) or len(length) > 19:
-            return False
-        return int(length) - trace.received_bytes <= DRAINED_BYTES_MAX
 
 
 def _own_threads(count: int) -> offloading.Offload:
