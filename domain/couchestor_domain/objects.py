@@ -25,6 +25,17 @@ class Setting(enum.Enum):
     """What a bucket may have beside its objects. Kept as the gateway wrote it."""
 
     TAGS = "tags"
+    CORS = "cors"
+
+
+RECORDED_SETTINGS: Final = frozenset({Setting.CORS})
+"""Those that stand in the bucket's record, because requests that use the bucket ask for them."""
+
+_NO_SETTINGS: Final[Mapping[Setting, bytes]] = MappingProxyType({})
+
+
+def _no_settings() -> Mapping[Setting, bytes]:
+    return _NO_SETTINGS
 
 
 class Versioning(enum.Enum):
@@ -48,6 +59,8 @@ class BucketRecord:
     region: str
     versioning: Versioning = Versioning.NEVER
     access: access_control.BucketAccess = access_control.PRIVATE
+    settings: Mapping[Setting, bytes] = field(default_factory=_no_settings)
+    """Those of ``RECORDED_SETTINGS`` that it has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,7 +98,9 @@ class MemoryStore:
     async def get_setting(self, *, bucket: str, setting: objects.Setting) -> bytes:
         value = self._bucket(bucket).settings.get(setting)
         if value is None:
-            raise errors.NoSuchSettingError(f"no {setting.value}", setting=setting.value)
+            raise errors.NoSuchSettingError(
+                f"no {setting.value}", bucket=bucket, setting=setting.value
+            )
         return value
 
     async def put_setting(
@@ -109,11 +111,16 @@ class MemoryStore:
         value: bytes | None,
         bucket_owner: str = "",
     ) -> None:
-        settings = self._bucket(bucket, bucket_owner).settings
+        held = self._bucket(bucket, bucket_owner)
+        settings = held.settings
         if value is None:
             settings.pop(setting, None)
         else:
             settings[setting] = value
+        recorded = {
+            name: found for name, found in settings.items() if name in objects.RECORDED_SETTINGS
+        }
+        held.record = dataclasses.replace(held.record, settings=recorded)
 
     async def set_tags(
         self,

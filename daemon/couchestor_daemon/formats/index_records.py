@@ -33,6 +33,8 @@ class Bucket(msgspec.Struct, array_like=True, frozen=True):
     public_access: int | None = None
     policy: str | None = None
     """The document as it was put."""
+    settings: tuple[tuple[str, bytes], ...] = ()
+    """Values of ``objects.Setting`` that stand in the record, and what each was set to."""
 
 
 class Part(msgspec.Struct, array_like=True, frozen=True):

@@ -22,6 +22,7 @@ from couchestor_gateway.edge import (
     addressing,
     answering,
     connection,
+    cross_origin,
     form_body,
     form_request,
     presigned_headers,
@@ -197,6 +198,8 @@ class Gateway:
         self._in_flight_count += 1
         try:
             reply = await self._answer(request, trace)
+            if "Origin" in request.headers:
+                await self._let_in(request, reply)
             return await answering.send(
                 request, reply, trace, host_id=self._host_id, is_draining=self._draining
             )
@@ -234,9 +237,10 @@ class Gateway:
     async def _run(self, request: web.BaseRequest, trace: request_records.Trace) -> responses.Reply:
         headers: Mapping[str, str] = request.headers
         method = request.method
-        if method == "OPTIONS":
-            raise routing.refused_preflight(headers)
         target = addressing.resolve(request.raw_path, headers.get("Host", ""), self._domain)
+        if method == "OPTIONS":
+            trace.operation = cross_origin.PREFLIGHT
+            return await cross_origin.preflight(headers, target, self._buckets)
         query = addressing.parse_query(target.raw_query) if target.raw_query else _NO_QUERY
         identity = self._verifier.verify(
             method=method,
@@ -277,6 +281,19 @@ class Gateway:
         await context.authorize(operation.need)
         unsupported_headers.refuse(headers, amz_names)
         return await operation.run(context)
+
+    async def _let_in(self, request: web.BaseRequest, reply: responses.Reply) -> None:
+        """Let pages of other sites see the answer where the bucket's owner wants that."""
+        headers = request.headers
+        if request.method == "OPTIONS":
+            return
+        try:
+            target = addressing.resolve(request.raw_path, headers.get("Host", ""), self._domain)
+        except s3_error.S3Error:
+            return
+        await cross_origin.let_in(
+            reply, method=request.method, headers=headers, target=target, buckets=self._buckets
+        )
 
     async def _post(
         self,

@@ -171,6 +171,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "MissingSecurityHeader": (400, "Your request is missing a required header."),
         "NoSuchBucket": (404, "The specified bucket does not exist"),
         "NoSuchBucketPolicy": (404, "The bucket policy does not exist"),
+        "NoSuchCORSConfiguration": (404, "The CORS configuration does not exist"),
         "NoSuchKey": (404, "The specified key does not exist."),
         "NoSuchUpload": (
             404,
@@ -266,7 +267,12 @@ _FROM_STORE: Final[tuple[tuple[type[errors.CouchestorError], str], ...]] = (
 )
 """Most specific first; the first class that fits wins."""
 
-_NO_SETTING: Final = MappingProxyType({objects.Setting.TAGS: "NoSuchTagSet"})
+_NO_SETTING: Final = MappingProxyType(
+    {
+        objects.Setting.TAGS: "NoSuchTagSet",
+        objects.Setting.CORS: "NoSuchCORSConfiguration",
+    }
+)
 """What each setting of a bucket is missed by."""
 
 _OWN_MESSAGE: Final = frozenset(
@@ -305,6 +311,7 @@ _ELEMENTS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = MappingProxyType(
         ),
         "InvalidPart": (("part", "PartNumber"),),
         "NoSuchBucket": (("bucket", "BucketName"),),
+        "NoSuchCORSConfiguration": (("bucket", "BucketName"),),
         "NoSuchKey": (("key", "Key"),),
         "NoSuchTagSet": (("bucket", "BucketName"),),
         "NoSuchUpload": (("upload_id", "UploadId"),),

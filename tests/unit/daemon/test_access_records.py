@@ -34,6 +34,7 @@ RECORDS: dict[str, Any] = {
         ownership="BucketOwnerPreferred",
         public_access=0b0101,
         policy='{"Id": "é"}',
+        settings=(("cors", b"<C/>"),),
     ),
     "index_object_v1": index_records.Object(
         version_id="null",
@@ -81,12 +82,17 @@ def test_golden_bytes(name: str) -> None:
     written, *between, before = (GOLDEN / f"{name}.hex").read_text().split()
     assert index_records.pack(record).hex() == written
     assert index_records.unpack(type(record), bytes.fromhex(written)) == record
-    # The last line is what was written before there were ACLs, one above it before policies.
-    for line in between:
-        without = msgspec.structs.replace(record, policy=None)
+    # The last line is what was written before there were ACLs, those above it before settings and
+    # before policies.
+    gone = ({"settings": ()}, {"settings": (), "policy": None})[: len(between)]
+    for line, lacked in zip(between, gone, strict=True):
+        without = msgspec.structs.replace(record, **lacked)
         assert index_records.unpack(type(record), bytes.fromhex(line)) == without
     old = index_records.unpack(type(record), bytes.fromhex(before))
-    lacking = {"acl": None, "ownership": "", "public_access": None, "initiator": "", "policy": None}
+    lacking = {
+        **{"acl": None, "ownership": "", "public_access": None, "initiator": "", "policy": None},
+        "settings": (),
+    }
     fields = record.__struct_fields__
     expected = msgspec.structs.replace(
         record, **{field: value for field, value in lacking.items() if field in fields}
