@@ -306,6 +306,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "also answer bucket.NAME (virtual-host addressing); empty: paths only",
         option_values.domain,
     ),
+    _o(
+        "signature_v2",
+        _SERVING,
+        "",
+        "take requests signed by Signature Version 2 (HMAC-SHA1), too, from clients that know no "
+        "other; it does not cover bodies and most of a query",
+        option_values.boolean,
+    ),
     _o("tls_cert", _SERVING, "FILE", "certificate chain in PEM; serves HTTPS", option_values.path),
     _o("tls_key", _SERVING, "FILE", "private key of the certificate in PEM", option_values.path),
     _o(

@@ -60,6 +60,7 @@ class Settings:
     workers: int = 0
     region: str = "us-east-1"
     domain: str = ""
+    signature_v2: bool = False
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 8080
     health_host: str = "127.0.0.1"

@@ -84,6 +84,7 @@ async def run(
             offload=parts.codec_threads.run,
             limits=server.ServerLimits(stall_seconds=told.stall_seconds),
             access_log=told.access_log,
+            signature_v2=told.signature_v2,
         )
         running = await gateway.start(
             told.host,

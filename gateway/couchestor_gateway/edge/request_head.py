@@ -12,7 +12,7 @@ from couchestor_gateway.edge import addressing, copy_header
 from couchestor_gateway.ports import clock as clock_port
 from couchestor_gateway.ports import credentials as credential_port
 from couchestor_gateway.ports import object_store, offloading
-from couchestor_gateway.protocol import request_identity, s3_error, sigv4_claim, tags
+from couchestor_gateway.protocol import request_identity, s3_error, sigv2, sigv4_claim, tags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +90,12 @@ class RequestHead:
 
     def auth_type(self) -> str:
         """How a signature came, as conditions of policies name it."""
-        return "REST-QUERY-STRING" if "X-Amz-Signature" in self.query else "REST-HEADER"
+        name = "Signature" if self.identity.is_version_2 else "X-Amz-Signature"
+        return "REST-QUERY-STRING" if name in self.query else "REST-HEADER"
 
     def signature_version(self) -> str:
         """Which it is, as conditions of policies name it."""
-        return sigv4_claim.ALGORITHM
+        return sigv2.SCHEME if self.identity.is_version_2 else sigv4_claim.ALGORITHM
 
     def now_ns(self) -> int:
         """Wall clock, since the Unix epoch."""

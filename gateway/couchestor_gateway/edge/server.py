@@ -26,6 +26,7 @@ from couchestor_gateway.edge import (
     form_body,
     form_request,
     presigned_headers,
+    query_names,
     request_head,
     request_records,
     responses,
@@ -40,6 +41,7 @@ from couchestor_gateway.ports import object_store, offloading
 from couchestor_gateway.protocol import (
     operation_needs,
     s3_error,
+    sigv2,
     sigv4,
     sigv4_signatures,
     unsupported_headers,
@@ -94,6 +96,7 @@ class Gateway:
     Args:
         region: The one region requests must be signed for.
         domain: Base domain of virtual-hosted requests, or None for path-style only.
+        signature_v2: Take requests signed by Signature Version 2, too.
         metrics: Told about every finished request.
         offload: Where long buffers are hashed; threads of its own when None.
         access_log: Log every request; else only those that failed through no fault of the client's:
@@ -115,10 +118,11 @@ class Gateway:
         metrics: request_records.MetricsHook | None = None,
         offload: offloading.Offload | None = None,
         access_log: bool = True,
+        signature_v2: bool = False,
     ) -> None:
         self._limits = limits or ServerLimits()
         self._buckets = buckets
-        self._verifier = sigv4.Verifier(credentials, region)
+        self._verifier = sigv4.Verifier(credentials, region, takes_version_2=signature_v2)
         self._signatures = sigv4_signatures.Signatures(credentials)
         self._region = region
         self._clock = clock
@@ -248,6 +252,7 @@ class Gateway:
             raw_query=target.raw_query,
             headers=headers,
             now_seconds=self._clock.now_ns() / units.NS_PER_SECOND,
+            host_bucket=target.host_bucket,
         )
         amz_names = identity.amz_names
         if identity.credential is None:
@@ -263,7 +268,12 @@ class Gateway:
             operation = found
         else:
             trace.access_key = identity.credential.access_key
-            if "X-Amz-Signature" in query:
+            if identity.is_version_2:
+                sigv2.require_covered(query_names.sub_resource(query))
+                if "Signature" in query:
+                    headers = presigned_headers.merged(headers, query, also=sigv2.MOVED_NAMES)
+                    amz_names = [name.lower() for name in headers]
+            elif "X-Amz-Signature" in query:
                 headers = presigned_headers.merged(headers, query)
                 amz_names = [name.lower() for name in headers]
             operation = routing.find(method, target.bucket, target.key, query, headers)
