@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from couchestor_domain import access as access_control
+from couchestor_domain import notices
 from couchestor_domain.ids import Extent
 
 EMPTY_MAP: Final[Mapping[str, str]] = MappingProxyType({})
@@ -26,9 +27,10 @@ class Setting(enum.Enum):
 
     TAGS = "tags"
     CORS = "cors"
+    NOTIFICATIONS = "notifications"
 
 
-RECORDED_SETTINGS: Final = frozenset({Setting.CORS})
+RECORDED_SETTINGS: Final = frozenset({Setting.CORS, Setting.NOTIFICATIONS})
 """Those that stand in the bucket's record, because requests that use the bucket ask for them."""
 
 _NO_SETTINGS: Final[Mapping[Setting, bytes]] = MappingProxyType({})
@@ -151,6 +153,8 @@ class PutRequest:
     as missing. Empty: not checked."""
     initiator: str = ""
     """Who starts an upload, where that is not its owner."""
+    announcement: notices.Announcement | None = None
+    """Who is to be told of the object, by the commit that makes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +215,8 @@ class Doomed:
     key: str
     version_id: str | None = None
     """This version for good; None: the key, whose versions stay where versioning was enabled."""
+    announcement: notices.Announcement | None = None
+    """Who is to be told of the deletion, by the commit that makes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from couchestor_domain import access as access_control
-from couchestor_domain import errors, objects
+from couchestor_domain import errors, notices, objects
 from couchestor_gateway.ports import object_store
 
 PART_BYTES_MIN = 5 << 20
@@ -130,13 +130,20 @@ class MemoryStore:
         version_id: str | None,
         tags: Mapping[str, str],
         bucket_owner: str = "",
+        announcement: notices.Announcement | None = None,
     ) -> objects.ObjectRecord:
         record = await self.get_object(bucket=bucket, key=key, version_id=version_id)
         changed = dataclasses.replace(record, tags=tags)
         self._bucket(bucket).objects[key] = changed
         return changed
 
-    async def set_acl(self, judged: objects.ObjectRecord, acl: access_control.Acl | None) -> None:
+    async def set_acl(
+        self,
+        judged: objects.ObjectRecord,
+        acl: access_control.Acl | None,
+        *,
+        announcement: notices.Announcement | None = None,
+    ) -> None:
         held = self._bucket(judged.bucket).objects
         if held.get(judged.key) != judged:
             raise errors.VersionGoneError(f"key {judged.key} was written meanwhile")
@@ -227,6 +234,7 @@ class MemoryStore:
         version_id: str | None = None,
         owner: str = "",
         bucket_owner: str = "",
+        announcement: notices.Announcement | None = None,
     ) -> objects.Deletion:
         held = self._bucket(bucket, bucket_owner)
         current = held.objects.get(key)
@@ -369,6 +377,7 @@ class MemoryStore:
         parts: Sequence[objects.CompletedPart],
         conditions: objects.WriteConditions,
         expected: objects.ExpectedObject,
+        announcement: notices.Announcement | None = None,
     ) -> objects.ObjectRecord:
         asked = tuple((part.number, part.etag) for part in parts)
         done = self._completed.get(upload.upload_id)

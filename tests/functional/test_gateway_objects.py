@@ -14,8 +14,9 @@ from botocore.exceptions import ClientError, IncompleteReadError, ResponseStream
 from gateway_harness import call
 
 from couchestor_domain import errors, objects
-from couchestor_gateway.edge import cross_origin, responses, server
+from couchestor_gateway.edge import announcements, cross_origin, responses, server
 from couchestor_gateway.ports import caller_context
+from couchestor_gateway.protocol import notification_rules
 
 
 def code_of(failure: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
@@ -355,6 +356,28 @@ async def test_a_request_of_no_site_looks_for_no_rules(monkeypatch: pytest.Monke
         ):
             assert answer.status == 403
         assert asked == ["GET"]
+
+
+async def test_a_bucket_that_tells_nobody_reads_no_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+
+    def ready(document: bytes) -> notification_rules.Rules:
+        read.append(document)
+        return notification_rules.Rules(())
+
+    monkeypatch.setattr(announcements, "_ready", ready)
+    async with gateway_harness.running() as harness:
+        s3 = harness.client()
+        await call(s3.create_bucket, Bucket="books")
+        for _ in range(2):
+            await call(s3.put_object, Bucket="books", Key="k", Body=b"x")
+            await call(s3.delete_object, Bucket="books", Key="k")
+            assert read == []
+        await harness.store.put_setting(
+            bucket="books", setting=objects.Setting.NOTIFICATIONS, value=b"rules"
+        )
+        await call(s3.put_object, Bucket="books", Key="k", Body=b"x")
+        assert read == [b"rules"]
 
 
 async def test_a_posted_form_that_nobody_signed_is_denied() -> None:

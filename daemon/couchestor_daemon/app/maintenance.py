@@ -17,6 +17,7 @@ from couchestor_daemon.app import (
     metrics,
     moving,
     node,
+    notifying,
     pace_keeping,
     read_reporting,
     repairing,
@@ -75,6 +76,7 @@ class Maintenance:
         self._repairing = repairing.Repairing(
             told, self.node, pace=self.pacer.take, report=report, measured=self._counters
         )
+        self._notifying = notifying.Notifying(told, self.node, measured=self._counters)
         self._ending = False
         self._is_emptying_log = False
         self._checkpoints = self.node.checkpoints(should_stop=lambda: stop.is_set() or self._ending)
@@ -137,6 +139,7 @@ class Maintenance:
                 should_empty_log=lambda: self._is_emptying_log,
             ),
             *self._repairing.works(),
+            *self._notifying.works(),
             *drive_watching.works(
                 self.node,
                 self._told,
@@ -180,6 +183,7 @@ class Maintenance:
         """Release everything, once ``run`` has ended."""
         # On a thread: a checkpoint under way needs the loop for its commits until it has ended.
         await self.node.codec_threads.run(self._schedule.close)
+        await self._notifying.close()
         await self.node.close()
 
     def _damaged_sequence(self) -> int:

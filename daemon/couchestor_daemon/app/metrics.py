@@ -207,6 +207,39 @@ class NodeMetrics:
         self.moved_bytes = of_maintenance(
             "couchestor_moved_bytes", "Written by those moves since the process began"
         )
+        self.notices_waiting = gauge(
+            "couchestor_notices_waiting",
+            "Notices of changes that their target has not taken yet",
+            ["target"],
+            multiprocess_mode="max",
+            registry=target,
+        )
+        self.notices_oldest_seconds = gauge(
+            "couchestor_notices_oldest_seconds",
+            "How long the oldest of them has been waiting",
+            ["target"],
+            multiprocess_mode="max",
+            registry=target,
+        )
+        self.notices_lost = gauge(
+            "couchestor_notices_lost",
+            "Notices that were not kept since the store was made: too many were waiting",
+            ["target"],
+            multiprocess_mode="max",
+            registry=target,
+        )
+        self.notices_delivered = counter(
+            "couchestor_notices_delivered",
+            "Notices that their target has taken",
+            ["target"],
+            registry=target,
+        )
+        self.notices_failed = counter(
+            "couchestor_notices_failed",
+            "Attempts to hand over a notice that failed",
+            ["target"],
+            registry=target,
+        )
         self.scrubbed_bytes = of_maintenance(
             "couchestor_scrub_read_bytes", "Read and verified by the present pass of the scrub"
         )

@@ -9,7 +9,7 @@ import pathlib
 from typing import Any, Final
 
 from couchestor_daemon.adapters import threaded_media
-from couchestor_daemon.services import room_wait, zone_grace
+from couchestor_daemon.services import notice_queue, room_wait, zone_grace
 from couchestor_domain import units
 
 EMBEDDED_DEVICE_COUNT: Final = 6
@@ -74,6 +74,8 @@ class Settings:
     drain_seconds: float = 30.0
     credentials_file: pathlib.Path | None = None
     users_file: pathlib.Path | None = None
+    notification_targets: tuple[str, ...] = ()
+    notification_queue_max: int = notice_queue.WAITING_MAX
 
     @property
     def is_embedded(self) -> bool:
@@ -130,6 +132,11 @@ class Settings:
         return self.credentials_file or self.data_dir / "credentials.json"
 
     @property
+    def notification_urls(self) -> dict[str, str]:
+        """Name of each target of notices -> where it takes them."""
+        return dict(item.split("=", 1) for item in self.notification_targets)
+
+    @property
     def endpoint(self) -> str:
         """URL a client on this machine can use."""
         scheme = "https" if self.tls_cert else "http"
@@ -156,6 +163,7 @@ class Settings:
         for name in ("data_dir", "tls_cert", "tls_key", "credentials_file", "users_file"):
             if values[name] is not None:
                 values[name] = pathlib.Path(values[name])
+        values["notification_targets"] = tuple(values["notification_targets"])
         values["devices"] = tuple(pathlib.Path(path) for path in values["devices"])
         return cls(**values)
 

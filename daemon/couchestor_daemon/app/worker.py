@@ -85,6 +85,7 @@ async def run(
             limits=server.ServerLimits(stall_seconds=told.stall_seconds),
             access_log=told.access_log,
             signature_v2=told.signature_v2,
+            notification_targets=frozenset(told.notification_urls),
         )
         running = await gateway.start(
             told.host,

@@ -16,6 +16,8 @@ big-endian so that they sort. "ns" is a namespace: a u64 drawn from one counter,
     c  upload id                              completed upload, while the version it became exists
     l  "g" or "s", id u64                     live bytes (u64) of a group or log segment
     p  extent address u64                     L2P (formats.l2p_record)
+    n t                                       notices that wait, and their totals
+                                              (formats.notice_records)
     s g k z d r m                             segments, groups, checkpoints, zones, devices,
                                               repair queue, meta (formats.media_records)
 
@@ -45,6 +47,8 @@ UPLOADS: Final = b"i"
 UPLOAD_PARTS: Final = b"v"
 COMPLETED: Final = b"c"
 LIVE_BYTES: Final = b"l"
+NOTICES: Final = b"n"
+NOTICE_TOTALS: Final = b"t"
 
 TABLES: Final = (
     *(
@@ -59,6 +63,7 @@ TABLES: Final = (
         UPLOADS,
         UPLOAD_PARTS,
     ),
+    *(NOTICES, NOTICE_TOTALS),
     *(COMPLETED, LIVE_BYTES, l2p_record.TABLE, media_records.SEGMENTS, media_records.GROUPS),
     *(media_records.CHECKPOINTS, media_records.ZONES, media_records.DEVICES),
     *(media_records.REPAIRS, media_records.META),

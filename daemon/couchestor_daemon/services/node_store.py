@@ -12,7 +12,13 @@ import xxhash
 
 from couchestor_daemon.formats import l2p_record, media_records
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services import body_writer, commit_log, extent_reader, group_commit
+from couchestor_daemon.services import (
+    body_writer,
+    commit_log,
+    extent_reader,
+    group_commit,
+    notice_queue,
+)
 from couchestor_daemon.services.catalogue import (
     buckets,
     listing,
@@ -21,7 +27,7 @@ from couchestor_daemon.services.catalogue import (
     versions,
 )
 from couchestor_domain import access as access_control
-from couchestor_domain import ids, objects, version_ids
+from couchestor_domain import ids, notices, objects, version_ids
 
 T = TypeVar("T")
 
@@ -101,6 +107,7 @@ class NodeStore:
         part_bytes_min: Smallest part of an upload that is not its last one.
         draw_upload_id: Gives ids that nobody can guess.
         draw_random: Gives what makes ids of versions so.
+        notices_max: Notices that may wait for one target.
     """
 
     def __init__(
@@ -114,6 +121,7 @@ class NodeStore:
         part_bytes_min: int = uploads.PART_BYTES_MIN,
         draw_upload_id: Callable[[], str] = lambda: secrets.token_urlsafe(24),
         draw_random: versions.DrawRandom = lambda: secrets.token_bytes(version_ids.RANDOM_BYTES),
+        notices_max: int = notice_queue.WAITING_MAX,
     ) -> None:
         self._index = index
         self._commits = commits
@@ -123,6 +131,7 @@ class NodeStore:
         self._part_bytes_min = part_bytes_min
         self._draw_upload_id = draw_upload_id
         self._draw_random = draw_random
+        self._notices = notice_queue.NoticeQueue(clock.now_ns, waiting_max=notices_max)
 
     # -- buckets --------------------------------------------------------------------------------
 
@@ -223,7 +232,8 @@ class NodeStore:
                 bucket_owner=request.bucket_owner,
             )
 
-        return await self._change(apply, written=written)
+        told = self._notices.of_object(apply, request.announcement)
+        return await self._change(told, written=written)
 
     async def get_object(
         self, *, bucket: str, key: str, version_id: str | None = None
@@ -245,16 +255,30 @@ class NodeStore:
         version_id: str | None,
         tags: Mapping[str, str],
         bucket_owner: str = "",
+        announcement: notices.Announcement | None = None,
     ) -> objects.ObjectRecord:
-        return await self._change(
+        told = self._notices.of_object(
             lambda txn, _: versions.set_tags(
                 txn, bucket, key, version_id, tags, bucket_owner=bucket_owner
             ),
-            uses_reserve=True,
+            announcement,
+            tells_size=False,
         )
+        return await self._change(told, uses_reserve=True)
 
-    async def set_acl(self, judged: objects.ObjectRecord, acl: access_control.Acl | None) -> None:
-        await self._change(lambda txn, _: versions.set_acl(txn, judged, acl), uses_reserve=True)
+    async def set_acl(
+        self,
+        judged: objects.ObjectRecord,
+        acl: access_control.Acl | None,
+        *,
+        announcement: notices.Announcement | None = None,
+    ) -> None:
+        def apply(txn: index_port.IndexWriter, _: commit_log.Placement) -> objects.ObjectRecord:
+            versions.set_acl(txn, judged, acl)
+            return judged
+
+        told = self._notices.of_object(apply, announcement, tells_size=False)
+        await self._change(told, uses_reserve=True)
 
     async def fetch(
         self, record: objects.ObjectRecord, *, start_bytes: int, length_bytes: int
@@ -287,8 +311,9 @@ class NodeStore:
         version_id: str | None = None,
         owner: str = "",
         bucket_owner: str = "",
+        announcement: notices.Announcement | None = None,
     ) -> objects.Deletion:
-        doomed = objects.Doomed(key=key, version_id=version_id)
+        doomed = objects.Doomed(key=key, version_id=version_id, announcement=announcement)
         return await self._change(
             lambda txn, _: self._delete(
                 txn, bucket, doomed, conditions, owner=owner, bucket_owner=bucket_owner
@@ -323,17 +348,20 @@ class NodeStore:
         owner: str,
         bucket_owner: str,
     ) -> objects.Deletion:
-        return versions.delete_version(
-            txn,
-            bucket,
-            doomed.key,
-            conditions,
-            version_id=doomed.version_id,
-            owner=owner,
-            bucket_owner=bucket_owner,
-            now_ns=self._clock.now_ns(),
-            draw=self._draw_random,
-        )
+        def delete() -> objects.Deletion:
+            return versions.delete_version(
+                txn,
+                bucket,
+                doomed.key,
+                conditions,
+                version_id=doomed.version_id,
+                owner=owner,
+                bucket_owner=bucket_owner,
+                now_ns=self._clock.now_ns(),
+                draw=self._draw_random,
+            )
+
+        return self._notices.deleting(txn, bucket, doomed, delete)
 
     async def list_objects(self, query: objects.ListQuery) -> objects.ListPage:
         with self._index.read() as reader:
@@ -405,9 +433,10 @@ class NodeStore:
         parts: Sequence[objects.CompletedPart],
         conditions: objects.WriteConditions,
         expected: objects.ExpectedObject,
+        announcement: notices.Announcement | None = None,
     ) -> objects.ObjectRecord:
         now_ns = self._clock.now_ns()
-        return await self._change(
+        told = self._notices.of_object(
             lambda txn, _: uploads.complete_upload(
                 txn,
                 upload,
@@ -418,8 +447,10 @@ class NodeStore:
                 draw=self._draw_random,
                 min_part_bytes=self._part_bytes_min,
             ),
-            uses_reserve=True,
+            announcement,
+            unless=lambda reader: uploads.is_completed(reader, upload),
         )
+        return await self._change(told, uses_reserve=True)
 
     async def abort_upload(self, *, bucket: str, key: str, upload_id: str) -> None:
         await self._change(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,10 @@ class Services:
     objects: object_store.ObjectStore
     uploads: object_store.UploadStore
     region: str
+    host_id: str
+    """Which gateway answers, as its answers tell."""
+    notification_targets: frozenset[str]
+    """Names of the targets that buckets may send notices to."""
     clock: clock_port.Clock
     offload: offloading.Offload
     """Where long buffers are hashed."""
@@ -105,6 +110,28 @@ class RequestHead:
         """The object's address as the client reached it."""
         raw = self.raw
         return f"{raw.scheme}://{raw.host}{raw.raw_path.partition('?')[0]}"
+
+    def source_ip(self) -> str | None:
+        """The address that the request came from, as IPv4 where it is one; None: unknown."""
+        remote = self.raw.remote
+        if remote is None:
+            return None
+        try:
+            address = ipaddress.ip_address(remote.partition("%")[0])
+        except ValueError:
+            return None
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return str(mapped or address)
+
+    @property
+    def host_id(self) -> str:
+        """Which gateway answers, as its answers tell."""
+        return self._services.host_id
+
+    @property
+    def notification_targets(self) -> frozenset[str]:
+        """Names of the targets that buckets may send notices to."""
+        return self._services.notification_targets
 
     def account(self) -> str:
         """Who signed the request. Raises S3Error: AccessDenied if nobody did."""

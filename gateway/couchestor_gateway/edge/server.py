@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent import futures
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -97,6 +97,7 @@ class Gateway:
         region: The one region requests must be signed for.
         domain: Base domain of virtual-hosted requests, or None for path-style only.
         signature_v2: Take requests signed by Signature Version 2, too.
+        notification_targets: Names of the targets that buckets may send notices to.
         metrics: Told about every finished request.
         offload: Where long buffers are hashed; threads of its own when None.
         access_log: Log every request; else only those that failed through no fault of the client's:
@@ -119,6 +120,7 @@ class Gateway:
         offload: offloading.Offload | None = None,
         access_log: bool = True,
         signature_v2: bool = False,
+        notification_targets: Collection[str] = (),
     ) -> None:
         self._limits = limits or ServerLimits()
         self._buckets = buckets
@@ -127,7 +129,10 @@ class Gateway:
         self._region = region
         self._clock = clock
         self._domain = domain.lower() if domain else None
+        self._host_id = secrets.token_hex(16)
         self._services = request_head.Services(
+            host_id=self._host_id,
+            notification_targets=frozenset(notification_targets),
             users=credentials,
             buckets=buckets,
             objects=objects,
@@ -143,7 +148,6 @@ class Gateway:
         self._draining = False
         self._idle = asyncio.Event()
         self._request_number = int.from_bytes(secrets.token_bytes(8), "big")
-        self._host_id = secrets.token_hex(16)
 
     async def start(
         self,

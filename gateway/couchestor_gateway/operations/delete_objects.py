@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from couchestor_domain import objects
+from couchestor_domain import notices, objects
+from couchestor_gateway.edge import announcements, responses
 from couchestor_gateway.edge import request as s3_request
-from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import versions
 from couchestor_gateway.protocol import object_keys, operation_needs, xml_reading, xml_writing
 
@@ -26,7 +26,15 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         elif not may_delete(item.key, item.version_id):
             refused.append((item, "AccessDenied", "Access Denied"))
         else:
-            doomed.append(objects.Doomed(key=item.key, version_id=item.version_id or None))
+            doomed.append(
+                objects.Doomed(
+                    key=item.key,
+                    version_id=item.version_id or None,
+                    announcement=announcements.of(
+                        request, notices.REMOVED, notices.MARKED, key=item.key
+                    ),
+                )
+            )
     xml = xml_writing.Document("DeleteResult")
     if doomed:
         done = await request.objects.delete_objects(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import urllib.parse
 from typing import Final
 
-from couchestor_domain import objects
-from couchestor_gateway.edge import form_request, responses
+from couchestor_domain import notices, objects
+from couchestor_gateway.edge import announcements, form_request, responses
 from couchestor_gateway.operations import new_object, object_headers, versions
 from couchestor_gateway.protocol import post_fields, xml_writing
 
@@ -26,6 +26,7 @@ async def run(request: form_request.FormRequest) -> responses.Reply:
         owner=new.owner,
         acl=new.acl,
         bucket_owner=request.bucket_record.owner,
+        announcement=announcements.of(request, notices.CREATED_POST),
     )
     record = await request.objects.put_object(put, await request.body())
     place = post_fields.ascii_url(request.location().rstrip("/"))

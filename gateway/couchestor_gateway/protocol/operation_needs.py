@@ -129,6 +129,8 @@ NEEDS: Final[Mapping[str, Need]] = MappingProxyType(
         "GetBucketCors": _owner("GetBucketCORS"),
         "PutBucketCors": _owner("PutBucketCORS"),
         "DeleteBucketCors": _owner("PutBucketCORS"),
+        "GetBucketNotificationConfiguration": _owner("GetBucketNotification"),
+        "PutBucketNotificationConfiguration": _owner("PutBucketNotification"),
         "GetBucketVersioning": _owner("GetBucketVersioning"),
         "PutBucketVersioning": _owner("PutBucketVersioning"),
         "GetBucketOwnershipControls": _owner("GetBucketOwnershipControls"),

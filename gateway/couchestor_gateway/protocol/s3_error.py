@@ -171,6 +171,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "MissingSecurityHeader": (400, "Your request is missing a required header."),
         "NoSuchBucket": (404, "The specified bucket does not exist"),
         "NoSuchBucketPolicy": (404, "The bucket policy does not exist"),
+        "NoSuchConfiguration": (404, "The specified configuration does not exist."),
         "NoSuchCORSConfiguration": (404, "The CORS configuration does not exist"),
         "NoSuchKey": (404, "The specified key does not exist."),
         "NoSuchUpload": (
@@ -271,6 +272,8 @@ _NO_SETTING: Final = MappingProxyType(
     {
         objects.Setting.TAGS: "NoSuchTagSet",
         objects.Setting.CORS: "NoSuchCORSConfiguration",
+        # Asked for where the bucket's record is at hand: there an empty one stands for none.
+        objects.Setting.NOTIFICATIONS: "NoSuchConfiguration",
     }
 )
 """What each setting of a bucket is missed by."""
