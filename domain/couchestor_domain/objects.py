@@ -28,9 +28,10 @@ class Setting(enum.Enum):
     TAGS = "tags"
     CORS = "cors"
     NOTIFICATIONS = "notifications"
+    LOGGING = "logging"
 
 
-RECORDED_SETTINGS: Final = frozenset({Setting.CORS, Setting.NOTIFICATIONS})
+RECORDED_SETTINGS: Final = frozenset({Setting.CORS, Setting.NOTIFICATIONS, Setting.LOGGING})
 """Those that stand in the bucket's record, because requests that use the bucket ask for them."""
 
 _NO_SETTINGS: Final[Mapping[Setting, bytes]] = MappingProxyType({})

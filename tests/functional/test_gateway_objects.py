@@ -10,11 +10,12 @@ import aiohttp
 import gateway_harness
 import pytest
 import yarl
+from aiohttp import web
 from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
 from gateway_harness import call
 
 from couchestor_domain import errors, objects
-from couchestor_gateway.edge import announcements, cross_origin, responses, server
+from couchestor_gateway.edge import announcements, bucket_logs, cross_origin, responses, server
 from couchestor_gateway.ports import caller_context
 from couchestor_gateway.protocol import notification_rules
 
@@ -378,6 +379,29 @@ async def test_a_bucket_that_tells_nobody_reads_no_rules(monkeypatch: pytest.Mon
         )
         await call(s3.put_object, Bucket="books", Key="k", Body=b"x")
         assert read == [b"rules"]
+
+
+async def test_a_request_of_a_bucket_without_a_log_makes_no_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    async def add(self: object, request: web.BaseRequest, *rest: object, **more: object) -> None:
+        asked.append(request.method)
+
+    monkeypatch.setattr(bucket_logs.BucketLogs, "add", add)
+    async with gateway_harness.running() as harness:
+        s3 = harness.client()
+        await call(s3.create_bucket, Bucket="books")
+        await call(s3.put_object, Bucket="books", Key="k", Body=b"x")
+        await call(s3.get_object, Bucket="books", Key="k")
+        await call(s3.list_buckets)
+        assert asked == []
+        await harness.store.put_setting(
+            bucket="books", setting=objects.Setting.LOGGING, value=b"status"
+        )
+        await call(s3.get_object, Bucket="books", Key="k")
+        assert asked == ["GET"]
 
 
 async def test_a_posted_form_that_nobody_signed_is_denied() -> None:

@@ -207,6 +207,13 @@ class NodeMetrics:
         self.moved_bytes = of_maintenance(
             "couchestor_moved_bytes", "Written by those moves since the process began"
         )
+        self.bucket_log_lines = counter(
+            "couchestor_bucket_log_lines",
+            "Lines of the logs of buckets that were written, or dropped for want of room or of a"
+            " bucket to write to",
+            ["outcome"],
+            registry=target,
+        )
         self.notices_waiting = gauge(
             "couchestor_notices_waiting",
             "Notices of changes that their target has not taken yet",

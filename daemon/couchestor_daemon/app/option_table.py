@@ -315,6 +315,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         option_values.boolean,
     ),
     _o(
+        "bucket_log_seconds",
+        _SERVING,
+        "SECONDS",
+        "how long a worker holds lines of a bucket's log before it writes them as an object",
+        option_values.positive_seconds,
+    ),
+    _o(
         "notification_targets",
         _SERVING,
         "NAME=URL[,NAME=URL...]",

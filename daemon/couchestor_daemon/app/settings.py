@@ -74,6 +74,7 @@ class Settings:
     drain_seconds: float = 30.0
     credentials_file: pathlib.Path | None = None
     users_file: pathlib.Path | None = None
+    bucket_log_seconds: float = 60.0
     notification_targets: tuple[str, ...] = ()
     notification_queue_max: int = notice_queue.WAITING_MAX
 

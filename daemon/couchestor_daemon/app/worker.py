@@ -86,6 +86,8 @@ async def run(
             access_log=told.access_log,
             signature_v2=told.signature_v2,
             notification_targets=frozenset(told.notification_urls),
+            log_delivery_seconds=told.bucket_log_seconds,
+            log_lines=lambda outcome, count: counters.bucket_log_lines.labels(outcome).inc(count),
         )
         running = await gateway.start(
             told.host,

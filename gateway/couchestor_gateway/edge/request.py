@@ -43,7 +43,15 @@ _JUDGED_LATER: Final = (Place.OBJECT, Place.OWN_OBJECT, Place.KEYS)
 class S3Request(request_head.RequestHead):
     """One request with its stores."""
 
-    __slots__ = ("_body", "_bucket_record", "_need", "buckets", "objects", "uploads")
+    __slots__ = (
+        "_body",
+        "_bucket_record",
+        "_need",
+        "buckets",
+        "found_bytes",
+        "objects",
+        "uploads",
+    )
 
     def __init__(
         self,
@@ -68,6 +76,8 @@ class S3Request(request_head.RequestHead):
         self._body: request_body.RequestBody | None = None
         self._bucket_record: records.BucketRecord | None = None
         self._need = _NOTHING
+        self.found_bytes: int | None = None
+        """Size of the version that ``find_object`` found."""
         self.buckets = services.buckets
         self.objects = services.objects
         self.uploads = services.uploads
@@ -123,6 +133,11 @@ class S3Request(request_head.RequestHead):
     def received_bytes(self) -> int:
         """Bytes of the body taken from the connection so far."""
         return 0 if self._body is None else self._body.received_bytes
+
+    @property
+    def known_bucket(self) -> records.BucketRecord | None:
+        """The same; None as long as it has not been looked at."""
+        return self._bucket_record
 
     @property
     def bucket_record(self) -> records.BucketRecord:
@@ -229,9 +244,11 @@ class S3Request(request_head.RequestHead):
             NoSuchKeyError, NoSuchVersionError, DeleteMarkerError
             S3Error: AccessDenied, also for what is missing where the caller may not list.
         """
-        return await self.usable_object(
+        record = await self.usable_object(
             self.bucket_record, self.key, version_id=version_id, need=self._need, tags=tags
         )
+        self.found_bytes = record.size_bytes
+        return record
 
     async def usable_object(
         self,

@@ -113,15 +113,7 @@ class RequestHead:
 
     def source_ip(self) -> str | None:
         """The address that the request came from, as IPv4 where it is one; None: unknown."""
-        remote = self.raw.remote
-        if remote is None:
-            return None
-        try:
-            address = ipaddress.ip_address(remote.partition("%")[0])
-        except ValueError:
-            return None
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        return str(mapped or address)
+        return address_of(self.raw)
 
     @property
     def host_id(self) -> str:
@@ -143,3 +135,16 @@ class RequestHead:
         """The name shown for a user: the id of one who is not here any more."""
         user = self.users.user(user_id)
         return user_id if user is None else user.display_name
+
+
+def address_of(raw: web.BaseRequest) -> str | None:
+    """The address that a request came from, as IPv4 where it is one; None: unknown."""
+    remote = raw.remote
+    if remote is None:
+        return None
+    try:
+        address = ipaddress.ip_address(remote.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)

@@ -25,6 +25,7 @@ from couchestor_gateway.operations import (
     get_bucket_acl,
     get_bucket_cors,
     get_bucket_location,
+    get_bucket_logging,
     get_bucket_notification_configuration,
     get_bucket_ownership_controls,
     get_bucket_policy,
@@ -46,6 +47,7 @@ from couchestor_gateway.operations import (
     list_parts,
     put_bucket_acl,
     put_bucket_cors,
+    put_bucket_logging,
     put_bucket_notification_configuration,
     put_bucket_ownership_controls,
     put_bucket_policy,
@@ -93,6 +95,8 @@ _BUCKET: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "cors"): _operation("GetBucketCors", get_bucket_cors.run),
     ("PUT", "cors"): _operation("PutBucketCors", put_bucket_cors.run),
     ("DELETE", "cors"): _operation("DeleteBucketCors", delete_bucket_cors.run),
+    ("GET", "logging"): _operation("GetBucketLogging", get_bucket_logging.run),
+    ("PUT", "logging"): _operation("PutBucketLogging", put_bucket_logging.run),
     ("GET", "notification"): _operation(
         "GetBucketNotificationConfiguration", get_bucket_notification_configuration.run
     ),

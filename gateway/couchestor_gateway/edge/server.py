@@ -21,10 +21,12 @@ from couchestor_domain import errors, units
 from couchestor_gateway.edge import (
     addressing,
     answering,
+    bucket_logs,
     connection,
     cross_origin,
     form_body,
     form_request,
+    log_collector,
     presigned_headers,
     query_names,
     request_head,
@@ -98,6 +100,8 @@ class Gateway:
         domain: Base domain of virtual-hosted requests, or None for path-style only.
         signature_v2: Take requests signed by Signature Version 2, too.
         notification_targets: Names of the targets that buckets may send notices to.
+        log_delivery_seconds: How long lines of buckets' logs are held before they are written.
+        log_lines: Told what became of them.
         metrics: Told about every finished request.
         offload: Where long buffers are hashed; threads of its own when None.
         access_log: Log every request; else only those that failed through no fault of the client's:
@@ -121,6 +125,8 @@ class Gateway:
         access_log: bool = True,
         signature_v2: bool = False,
         notification_targets: Collection[str] = (),
+        log_delivery_seconds: float = log_collector.DELIVERY_SECONDS,
+        log_lines: log_collector.CountHook | None = None,
     ) -> None:
         self._limits = limits or ServerLimits()
         self._buckets = buckets
@@ -142,6 +148,18 @@ class Gateway:
             offload=offload or _own_threads(self._limits.hash_threads),
             stall_seconds=self._limits.stall_seconds,
             body_bytes_max=self._limits.body_bytes_max,
+        )
+        self._logs = log_collector.LogCollector(
+            buckets,
+            objects,
+            region=region,
+            clock=clock,
+            offload=self._services.offload,
+            on_count=log_lines,
+            delivery_seconds=log_delivery_seconds,
+        )
+        self._logged = bucket_logs.BucketLogs(
+            self._logs, buckets, clock=clock, host_id=self._host_id
         )
         self._records = request_records.Records(metrics, access_log=access_log)
         self._in_flight_count = 0
@@ -183,19 +201,21 @@ class Gateway:
             reuse_port=reuse_port,
         )
         await site.start()
+        self._logs.start()
         return RunningServer(self, runner, site)
 
     async def drain(self, timeout_seconds: float) -> None:
-        """Close connections after their current request; wait for requests in flight."""
+        """Close connections after their current request; wait for requests in flight, then write
+        what is held of buckets' logs."""
         self._draining = True
-        if self._in_flight_count == 0:
-            return
-        self._idle.clear()
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._idle.wait()
-        except TimeoutError:
-            LOG.warning("%d requests cut off by shutdown", self._in_flight_count)
+        if self._in_flight_count:
+            self._idle.clear()
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    await self._idle.wait()
+            except TimeoutError:
+                LOG.warning("%d requests cut off by shutdown", self._in_flight_count)
+        await self._logs.stop()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises but for cancellation."""
@@ -212,11 +232,13 @@ class Gateway:
                 request, reply, trace, host_id=self._host_id, is_draining=self._draining
             )
         finally:
+            seconds = (self._clock.monotonic_ns() - started_ns) / units.NS_PER_SECOND
+            self._records.add(request, trace, seconds)
+            if bucket_logs.may_concern(trace):
+                await self._logged.add(request, trace, seconds=seconds)
             self._in_flight_count -= 1
             if self._draining and self._in_flight_count == 0:
                 self._idle.set()
-            seconds = (self._clock.monotonic_ns() - started_ns) / units.NS_PER_SECOND
-            self._records.add(request, trace, seconds)
 
     async def _answer(
         self, request: web.BaseRequest, trace: request_records.Trace
@@ -234,6 +256,7 @@ class Gateway:
         except Exception:
             LOG.exception("request %s failed", trace.request_id)
             error = s3_error.make("InternalError")
+        trace.error_code = error.code
         return responses.failure(
             error,
             resource=request.raw_path.partition("?")[0].encode("utf-8", "replace").decode(),
@@ -246,6 +269,7 @@ class Gateway:
         headers: Mapping[str, str] = request.headers
         method = request.method
         target = addressing.resolve(request.raw_path, headers.get("Host", ""), self._domain)
+        trace.target = target
         if method == "OPTIONS":
             trace.operation = cross_origin.PREFLIGHT
             return await cross_origin.preflight(headers, target, self._buckets)
@@ -291,7 +315,7 @@ class Gateway:
             identity=identity,
             services=self._services,
         )
-        trace.reception = context
+        trace.reception = trace.head = context
         await context.authorize(operation.need)
         unsupported_headers.refuse(headers, amz_names)
         return await operation.run(context)
@@ -340,6 +364,7 @@ class Gateway:
             query=query,
             services=self._services,
         )
+        trace.head = context
         trace.access_key = form.access_key
         await context.authorize(operation_needs.NEEDS[post_object.NAME])
         unsupported_headers.refuse(form.headers, form.headers)

@@ -131,6 +131,8 @@ NEEDS: Final[Mapping[str, Need]] = MappingProxyType(
         "DeleteBucketCors": _owner("PutBucketCORS"),
         "GetBucketNotificationConfiguration": _owner("GetBucketNotification"),
         "PutBucketNotificationConfiguration": _owner("PutBucketNotification"),
+        "GetBucketLogging": _owner("GetBucketLogging"),
+        "PutBucketLogging": _owner("PutBucketLogging"),
         "GetBucketVersioning": _owner("GetBucketVersioning"),
         "PutBucketVersioning": _owner("PutBucketVersioning"),
         "GetBucketOwnershipControls": _owner("GetBucketOwnershipControls"),

@@ -133,6 +133,11 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "InvalidRange": (416, "The requested range is not satisfiable"),
         "InvalidRequest": (400, "Invalid Request"),
         "InvalidStorageClass": (400, "The storage class you specified is not valid"),
+        "InvalidTargetBucketForLogging": (
+            400,
+            "The target bucket for logging does not exist, is not owned by you, or does not have"
+            " the appropriate grants for the log-delivery group.",
+        ),
         "InvalidToken": (400, "The provided token is malformed or otherwise not valid."),
         "InvalidURI": (400, "Couldn't parse the specified URI."),
         "KeyTooLongError": (400, "Your key is too long"),
@@ -274,6 +279,7 @@ _NO_SETTING: Final = MappingProxyType(
         objects.Setting.CORS: "NoSuchCORSConfiguration",
         # Asked for where the bucket's record is at hand: there an empty one stands for none.
         objects.Setting.NOTIFICATIONS: "NoSuchConfiguration",
+        objects.Setting.LOGGING: "NoSuchConfiguration",
     }
 )
 """What each setting of a bucket is missed by."""
