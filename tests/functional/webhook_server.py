@@ -75,6 +75,25 @@ class WebhookServer:
                 assert in_time, f"not told of all: {self.records}"
             return list(self.records)
 
+    def wait_for_count(self, bucket: str, count: int, *, seconds: float = 30.0) -> list[Record]:
+        """What was told of a bucket, in the order of its changes, once it is so much.
+
+        What comes more than once is given once.
+        """
+        ends = time.monotonic() + seconds
+        with self._changed:
+            while len(found := self._of(bucket)) < count:
+                in_time = self._changed.wait(max(0.0, ends - time.monotonic()))
+                assert in_time, f"{len(found)} of {count} changes: {self.records}"
+            return [found[sequencer] for sequencer in sorted(found)]
+
+    def _of(self, bucket: str) -> dict[str, Record]:
+        return {
+            each["s3"]["object"]["sequencer"]: each
+            for each in self.records
+            if each["s3"]["bucket"]["name"] == bucket
+        }
+
     def wait_for_attempts(self, count: int, *, seconds: float = 30.0) -> None:
         """Wait until so many requests have come; fails when that takes too long."""
         ends = time.monotonic() + seconds
