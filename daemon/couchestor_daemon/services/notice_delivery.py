@@ -120,7 +120,12 @@ class NoticeDelivery:
 
         async def offer(notice: notices.Notice) -> str:
             async with slots:
-                return await self._taker.deliver(self._encode(notice))
+                try:
+                    return await self._taker.deliver(self._encode(notice))
+                except Exception as exc:
+                    # Whatever a target does, the other work of this process goes on.
+                    logger.exception("notice %d for %s", notice.sequence, self._target)
+                    return f"it failed in an unforeseen way: {type(exc).__name__}"
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(offer(each.notice)) for each in window]

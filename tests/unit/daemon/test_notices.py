@@ -356,6 +356,21 @@ async def test_a_commit_that_fails_delivers_again() -> None:
     assert store.waiting() == []
 
 
+async def test_what_nobody_foresaw_is_a_refusal() -> None:
+    store, taker = Store(), Taker()
+    store.put("bad")
+    store.put("good")
+
+    def refuses(key: str) -> str:
+        if key == "bad":
+            raise LookupError(key)
+        return ""
+
+    taker.refuses = refuses
+    await _delivery(store, taker).step()
+    assert [key for _, key in _told(store)] == ["bad"]
+
+
 async def test_losses_are_told(caplog: pytest.LogCaptureFixture) -> None:
     store, taker = Store(waiting_max=1), Taker()
     taker.refuses = lambda _: "away"
