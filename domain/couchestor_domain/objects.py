@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from couchestor_domain import access as access_control
-from couchestor_domain import locking
+from couchestor_domain import locking, notices
 from couchestor_domain.ids import Extent
 
 EMPTY_MAP: Final[Mapping[str, str]] = MappingProxyType({})
@@ -27,6 +27,19 @@ class Setting(enum.Enum):
     """What a bucket may have beside its objects. Kept as the gateway wrote it."""
 
     TAGS = "tags"
+    CORS = "cors"
+    NOTIFICATIONS = "notifications"
+    LOGGING = "logging"
+
+
+RECORDED_SETTINGS: Final = frozenset({Setting.CORS, Setting.NOTIFICATIONS, Setting.LOGGING})
+"""Those that stand in the bucket's record, because requests that use the bucket ask for them."""
+
+_NO_SETTINGS: Final[Mapping[Setting, bytes]] = MappingProxyType({})
+
+
+def _no_settings() -> Mapping[Setting, bytes]:
+    return _NO_SETTINGS
 
 
 class Versioning(enum.Enum):
@@ -54,6 +67,8 @@ class BucketRecord:
     """Whether it has rules by which what it holds expires."""
     object_lock: locking.BucketLock | None = None
     """None: its versions cannot be locked."""
+    settings: Mapping[Setting, bytes] = field(default_factory=_no_settings)
+    """Those of ``RECORDED_SETTINGS`` that it has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +162,8 @@ class PutRequest:
     initiator: str = ""
     """Who starts an upload, where that is not its owner."""
     lock: locking.VersionLock = locking.NO_LOCK
+    announcement: notices.Announcement | None = None
+    """Who is to be told of the object, by the commit that makes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +228,8 @@ class Doomed:
     """This version for good; None: the key, whose versions stay where versioning was enabled."""
     bypasses_governance: bool = False
     """Whether that is done though it is retained in governance mode."""
+    announcement: notices.Announcement | None = None
+    """Who is to be told of the deletion, by the commit that makes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from couchestor_domain import access as access_control
-from couchestor_domain import errors, lifecycle, locking, objects
+from couchestor_domain import errors, lifecycle, locking, notices, objects
 from couchestor_gateway.ports import object_store
 
 PART_BYTES_MIN = 5 << 20
@@ -100,7 +100,9 @@ class MemoryStore:
     async def get_setting(self, *, bucket: str, setting: objects.Setting) -> bytes:
         value = self._bucket(bucket).settings.get(setting)
         if value is None:
-            raise errors.NoSuchSettingError(f"no {setting.value}", setting=setting.value)
+            raise errors.NoSuchSettingError(
+                f"no {setting.value}", bucket=bucket, setting=setting.value
+            )
         return value
 
     async def put_setting(
@@ -111,11 +113,16 @@ class MemoryStore:
         value: bytes | None,
         bucket_owner: str = "",
     ) -> None:
-        settings = self._bucket(bucket, bucket_owner).settings
+        held = self._bucket(bucket, bucket_owner)
+        settings = held.settings
         if value is None:
             settings.pop(setting, None)
         else:
             settings[setting] = value
+        recorded = {
+            name: found for name, found in settings.items() if name in objects.RECORDED_SETTINGS
+        }
+        held.record = dataclasses.replace(held.record, settings=recorded)
 
     async def get_lifecycle(self, bucket: str) -> lifecycle.Configuration | None:
         return self._bucket(bucket).lifecycle
@@ -139,13 +146,20 @@ class MemoryStore:
         version_id: str | None,
         tags: Mapping[str, str],
         bucket_owner: str = "",
+        announcement: notices.Announcement | None = None,
     ) -> objects.ObjectRecord:
         record = await self.get_object(bucket=bucket, key=key, version_id=version_id)
         changed = dataclasses.replace(record, tags=tags)
         self._bucket(bucket).objects[key] = changed
         return changed
 
-    async def set_acl(self, judged: objects.ObjectRecord, acl: access_control.Acl | None) -> None:
+    async def set_acl(
+        self,
+        judged: objects.ObjectRecord,
+        acl: access_control.Acl | None,
+        *,
+        announcement: notices.Announcement | None = None,
+    ) -> None:
         held = self._bucket(judged.bucket).objects
         if held.get(judged.key) != judged:
             raise errors.VersionGoneError(f"key {judged.key} was written meanwhile")
@@ -253,6 +267,7 @@ class MemoryStore:
         owner: str = "",
         bucket_owner: str = "",
         bypasses_governance: bool = False,
+        announcement: notices.Announcement | None = None,
     ) -> objects.Deletion:
         held = self._bucket(bucket, bucket_owner)
         current = held.objects.get(key)
@@ -395,6 +410,7 @@ class MemoryStore:
         parts: Sequence[objects.CompletedPart],
         conditions: objects.WriteConditions,
         expected: objects.ExpectedObject,
+        announcement: notices.Announcement | None = None,
     ) -> objects.ObjectRecord:
         asked = tuple((part.number, part.etag) for part in parts)
         done = self._completed.get(upload.upload_id)

@@ -10,12 +10,14 @@ import aiohttp
 import gateway_harness
 import pytest
 import yarl
+from aiohttp import web
 from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
 from gateway_harness import call
 
 from couchestor_domain import errors, objects
-from couchestor_gateway.edge import server
+from couchestor_gateway.edge import announcements, bucket_logs, cross_origin, responses, server
 from couchestor_gateway.ports import caller_context
+from couchestor_gateway.protocol import notification_rules
 
 
 def code_of(failure: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
@@ -351,13 +353,82 @@ async def test_anonymous_is_denied_before_continue_is_sent() -> None:
 
 async def test_no_site_is_let_in_by_a_preflight() -> None:
     async with gateway_harness.running() as harness, aiohttp.ClientSession() as session:
+        await call(harness.client().create_bucket, Bucket="books")
         url = f"http://127.0.0.1:{harness.running.port}/books/k"
         for headers, told in (
             ({}, (400, "BadRequest")),
-            ({"Origin": "x"}, (403, "AccessForbidden")),
+            ({"Origin": "x"}, (400, "BadRequest")),
+            ({"Origin": "x", "Access-Control-Request-Method": "GET"}, (403, "AccessForbidden")),
         ):
             async with session.options(url, headers=headers) as answer:
                 assert (answer.status, told[1] in await answer.text()) == (told[0], True)
+
+
+async def test_a_request_of_no_site_looks_for_no_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def let_in(reply: responses.Reply, *, method: str, **given: object) -> None:
+        asked.append(method)
+
+    monkeypatch.setattr(cross_origin, "let_in", let_in)
+    async with gateway_harness.running() as harness:
+        s3 = harness.client()
+        await call(s3.create_bucket, Bucket="books")
+        await call(s3.put_object, Bucket="books", Key="k", Body=b"x")
+        await call(s3.get_object, Bucket="books", Key="k")
+        assert asked == []
+        url = f"http://127.0.0.1:{harness.running.port}/books/k"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(url, headers={"Origin": "x"}) as answer,
+        ):
+            assert answer.status == 403
+        assert asked == ["GET"]
+
+
+async def test_a_bucket_that_tells_nobody_reads_no_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+
+    def ready(document: bytes) -> notification_rules.Rules:
+        read.append(document)
+        return notification_rules.Rules(())
+
+    monkeypatch.setattr(announcements, "_ready", ready)
+    async with gateway_harness.running() as harness:
+        s3 = harness.client()
+        await call(s3.create_bucket, Bucket="books")
+        for _ in range(2):
+            await call(s3.put_object, Bucket="books", Key="k", Body=b"x")
+            await call(s3.delete_object, Bucket="books", Key="k")
+            assert read == []
+        await harness.store.put_setting(
+            bucket="books", setting=objects.Setting.NOTIFICATIONS, value=b"rules"
+        )
+        await call(s3.put_object, Bucket="books", Key="k", Body=b"x")
+        assert read == [b"rules"]
+
+
+async def test_a_request_of_a_bucket_without_a_log_makes_no_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    async def add(self: object, request: web.BaseRequest, *rest: object, **more: object) -> None:
+        asked.append(request.method)
+
+    monkeypatch.setattr(bucket_logs.BucketLogs, "add", add)
+    async with gateway_harness.running() as harness:
+        s3 = harness.client()
+        await call(s3.create_bucket, Bucket="books")
+        await call(s3.put_object, Bucket="books", Key="k", Body=b"x")
+        await call(s3.get_object, Bucket="books", Key="k")
+        await call(s3.list_buckets)
+        assert asked == []
+        await harness.store.put_setting(
+            bucket="books", setting=objects.Setting.LOGGING, value=b"status"
+        )
+        await call(s3.get_object, Bucket="books", Key="k")
+        assert asked == ["GET"]
 
 
 async def test_a_posted_form_that_nobody_signed_is_denied() -> None:

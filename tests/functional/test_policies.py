@@ -222,7 +222,7 @@ def test_each_operation_is_allowed_and_denied_by_its_actions(
                 body=_BODIES.get(operation),
             )
 
-        _put(ada, bucket, statement("s3:GetObjectTorrent", "s3:PutBucketCORS"))
+        _put(ada, bucket, statement("s3:GetObjectTorrent", "s3:PutBucketWebsite"))
         found = {"not named": status("bob")}
         everybody = statement("s3:*", Principal="*")
         denial = statement(actions[0], Effect="Deny", Principal="*")

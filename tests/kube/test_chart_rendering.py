@@ -208,6 +208,15 @@ def test_every_setting_of_the_operator_can_be_given(helm: helm_runs.Helm) -> Non
     assert set(texts) == set(_schema("operator")["settings"]["properties"])
 
 
+def test_only_a_store_that_tells_somebody_of_changes_may_reach_anybody(
+    helm: helm_runs.Helm,
+) -> None:
+    for settings_of_node, ways_out in (({}, []), ({"notificationTargets": ["a=http://b"]}, [{}])):
+        documents = helm.rendered({"node": {"settings": settings_of_node}})
+        policy = helm_runs.of_kind(documents, "NetworkPolicy", "-node")
+        assert policy["spec"]["egress"] == ways_out
+
+
 def test_every_setting_of_the_daemon_is_written_as_its_file_has_it(helm: helm_runs.Helm) -> None:
     values: dict[str, Any] = {}
     for name, kind in _schema("node")["settings"]["properties"].items():
@@ -218,6 +227,8 @@ def test_every_setting_of_the_daemon_is_written_as_its_file_has_it(helm: helm_ru
                 values[name] = True
             case {"type": ["string", "integer"]}:
                 values[name] = 1 << 40
+            case {"type": "array"}:
+                values[name] = ["a=http://b/c?d=e", "f=https://user:word@g"]
             case {"type": "string"}:
                 values[name] = 'a "word"\\'
             case {"type": "integer"}:

@@ -18,6 +18,7 @@ from couchestor_daemon.app import (
     metrics,
     moving,
     node,
+    notifying,
     pace_keeping,
     read_reporting,
     repairing,
@@ -76,6 +77,7 @@ class Maintenance:
         self._repairing = repairing.Repairing(
             told, self.node, pace=self.pacer.take, report=report, measured=self._counters
         )
+        self._notifying = notifying.Notifying(told, self.node, measured=self._counters)
         self._ending = False
         self._is_emptying_log = False
         self._checkpoints = self.node.checkpoints(should_stop=lambda: stop.is_set() or self._ending)
@@ -139,6 +141,7 @@ class Maintenance:
             ),
             *self._repairing.works(),
             expiring.work(self.node, self._told, pace=self.pacer.take, measured=self._counters),
+            *self._notifying.works(),
             *drive_watching.works(
                 self.node,
                 self._told,
@@ -182,6 +185,7 @@ class Maintenance:
         """Release everything, once ``run`` has ended."""
         # On a thread: a checkpoint under way needs the loop for its commits until it has ended.
         await self.node.codec_threads.run(self._schedule.close)
+        await self._notifying.close()
         await self.node.close()
 
     def _damaged_sequence(self) -> int:

@@ -223,6 +223,46 @@ class NodeMetrics:
             "couchestor_lifecycle_ended_timestamp_seconds",
             "When the last whole pass over buckets with lifecycle rules ended",
         )
+        self.bucket_log_lines = counter(
+            "couchestor_bucket_log_lines",
+            "Lines of the logs of buckets that were written, or dropped for want of room or of a"
+            " bucket to write to",
+            ["outcome"],
+            registry=target,
+        )
+        self.notices_waiting = gauge(
+            "couchestor_notices_waiting",
+            "Notices of changes that their target has not taken yet",
+            ["target"],
+            multiprocess_mode="max",
+            registry=target,
+        )
+        self.notices_oldest_seconds = gauge(
+            "couchestor_notices_oldest_seconds",
+            "How long the oldest of them has been waiting",
+            ["target"],
+            multiprocess_mode="max",
+            registry=target,
+        )
+        self.notices_lost = gauge(
+            "couchestor_notices_lost",
+            "Notices that were not kept since the store was made: too many were waiting",
+            ["target"],
+            multiprocess_mode="max",
+            registry=target,
+        )
+        self.notices_delivered = counter(
+            "couchestor_notices_delivered",
+            "Notices that their target has taken",
+            ["target"],
+            registry=target,
+        )
+        self.notices_failed = counter(
+            "couchestor_notices_failed",
+            "Attempts to hand over a notice that failed",
+            ["target"],
+            registry=target,
+        )
         self.scrubbed_bytes = of_maintenance(
             "couchestor_scrub_read_bytes", "Read and verified by the present pass of the scrub"
         )

@@ -229,6 +229,7 @@ class Node:
             bodies=bodies,
             extents=extents,
             clock=system_clock.SystemClock(),
+            notices_max=self._told.notification_queue_max,
         )
 
     def stripes(self) -> stripe_reader.StripeReader:

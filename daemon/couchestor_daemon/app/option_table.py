@@ -322,6 +322,37 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "also answer bucket.NAME (virtual-host addressing); empty: paths only",
         option_values.domain,
     ),
+    _o(
+        "signature_v2",
+        _SERVING,
+        "",
+        "take requests signed by Signature Version 2 (HMAC-SHA1), too, from clients that know no "
+        "other; it does not cover bodies and most of a query",
+        option_values.boolean,
+    ),
+    _o(
+        "bucket_log_seconds",
+        _SERVING,
+        "SECONDS",
+        "how long a worker holds lines of a bucket's log before it writes them as an object",
+        option_values.positive_seconds,
+    ),
+    _o(
+        "notification_targets",
+        _SERVING,
+        "NAME=URL[,NAME=URL...]",
+        "targets that buckets may have notices of changes sent to, by name: a URL that takes them "
+        "as POST; repeatable",
+        option_values.targets,
+    ),
+    _o(
+        "notification_queue_max",
+        _SERVING,
+        "COUNT",
+        "notices kept for one target that does not take them; those of further changes are lost "
+        "and counted",
+        option_values.integer(1, 100_000_000),
+    ),
     _o("tls_cert", _SERVING, "FILE", "certificate chain in PEM; serves HTTPS", option_values.path),
     _o("tls_key", _SERVING, "FILE", "private key of the certificate in PEM", option_values.path),
     _o(
@@ -458,7 +489,7 @@ def add_flags(parser: argparse.ArgumentParser, *, groups: Iterable[str] | None =
                 metavar="BOOL",
                 help=text,
             )
-        elif option.parse is option_values.paths:
+        elif option.parse in (option_values.paths, option_values.targets):
             section.add_argument(
                 option.flag,
                 dest=option.name,

@@ -124,6 +124,21 @@ def paths(text: str) -> tuple[pathlib.Path, ...]:
     return tuple(map(path, parts))
 
 
+def targets(text: str) -> tuple[str, ...]:
+    """Targets of notices between commas, each a name, ``=`` and a URL; nothing is none."""
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, separator, url = part.partition("=")
+        if not separator or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+            raise ValueError("is not NAME=URL, the name of letters, digits, - and _")
+        if name in found:
+            raise ValueError(f"names the target {name} twice")
+        if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", url):
+            raise ValueError(f"gives the target {name} no URL that begins with http:// or https://")
+        found[name] = f"{name}={url}"
+    return tuple(found.values())
+
+
 def host(text: str) -> str:
     """A host name or address, IPv6 with or without brackets."""
     if not text or re.search(r"[\s/]", text):

@@ -9,7 +9,7 @@ import pathlib
 from typing import Any, Final
 
 from couchestor_daemon.adapters import threaded_media
-from couchestor_daemon.services import room_wait, zone_grace
+from couchestor_daemon.services import notice_queue, room_wait, zone_grace
 from couchestor_domain import units
 
 EMBEDDED_DEVICE_COUNT: Final = 6
@@ -62,6 +62,7 @@ class Settings:
     workers: int = 0
     region: str = "us-east-1"
     domain: str = ""
+    signature_v2: bool = False
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 8080
     health_host: str = "127.0.0.1"
@@ -78,6 +79,9 @@ class Settings:
     master_key_file: pathlib.Path | None = None
     admin_host: str = "127.0.0.1"
     admin_port: int = 8082
+    bucket_log_seconds: float = 60.0
+    notification_targets: tuple[str, ...] = ()
+    notification_queue_max: int = notice_queue.WAITING_MAX
 
     @property
     def is_embedded(self) -> bool:
@@ -139,6 +143,11 @@ class Settings:
         return self.master_key_file or self.data_dir / "master-key.json"
 
     @property
+    def notification_urls(self) -> dict[str, str]:
+        """Name of each target of notices -> where it takes them."""
+        return dict(item.split("=", 1) for item in self.notification_targets)
+
+    @property
     def endpoint(self) -> str:
         """URL a client on this machine can use."""
         scheme = "https" if self.tls_cert else "http"
@@ -173,6 +182,7 @@ class Settings:
         ):
             if values[name] is not None:
                 values[name] = pathlib.Path(values[name])
+        values["notification_targets"] = tuple(values["notification_targets"])
         values["devices"] = tuple(pathlib.Path(path) for path in values["devices"])
         return cls(**values)
 

@@ -101,6 +101,10 @@ async def run(
             new_shared_md5=None if lanes is None else lanes.new,
             limits=server.ServerLimits(stall_seconds=told.stall_seconds),
             access_log=told.access_log,
+            signature_v2=told.signature_v2,
+            notification_targets=frozenset(told.notification_urls),
+            log_delivery_seconds=told.bucket_log_seconds,
+            log_lines=lambda outcome, count: counters.bucket_log_lines.labels(outcome).inc(count),
         )
         running = await gateway.start(
             told.host,

@@ -18,6 +18,8 @@ big-endian so that they sort. "ns" is a namespace: a u64 drawn from one counter,
     p  extent address u64                     L2P (formats.l2p_record)
     y  kind, ...                              tenants, users, access keys (formats.identity_records)
     x  kind, ...                              usage and quotas (formats.usage_records)
+    n t                                       notices that wait, and their totals
+                                              (formats.notice_records)
     s g k z d r m                             segments, groups, checkpoints, zones, devices,
                                               repair queue, meta (formats.media_records)
 
@@ -52,6 +54,8 @@ UPLOADS: Final = b"i"
 UPLOAD_PARTS: Final = b"v"
 COMPLETED: Final = b"c"
 LIVE_BYTES: Final = b"l"
+NOTICES: Final = b"n"
+NOTICE_TOTALS: Final = b"t"
 
 TABLES: Final = (
     *(
@@ -66,6 +70,7 @@ TABLES: Final = (
         UPLOADS,
         UPLOAD_PARTS,
     ),
+    *(NOTICES, NOTICE_TOTALS),
     *(COMPLETED, LIVE_BYTES, l2p_record.TABLE, media_records.SEGMENTS, media_records.GROUPS),
     *(media_records.CHECKPOINTS, media_records.ZONES, media_records.DEVICES),
     *(media_records.REPAIRS, media_records.META, identity_records.TABLE),

@@ -36,6 +36,8 @@ class Bucket(msgspec.Struct, array_like=True, frozen=True):
     has_lifecycle: bool = False
     """Whether there are rules for it (formats.lifecycle_records)."""
     object_lock: lock_records.StoredLock = None
+    settings: tuple[tuple[str, bytes], ...] = ()
+    """Values of ``objects.Setting`` that stand in the record, and what each was set to."""
 
 
 class Part(msgspec.Struct, array_like=True, frozen=True):

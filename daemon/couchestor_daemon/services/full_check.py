@@ -133,6 +133,7 @@ class FullCheck:
         yield from index_audit.repair_findings(reader, list(repair_queue.groups(reader)))
         yield from index_audit.live_bytes_findings(reader)
         yield from index_audit.usage_findings(reader)
+        yield from index_audit.notice_findings(reader)
         address: int | None = 0
         while address is not None:
             part = index_audit.l2p_slice(

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from couchestor_daemon.formats import index_keys, l2p_record, media_records, zone_header
 from couchestor_daemon.ports import index as index_port
+from couchestor_daemon.services import notice_queue
 from couchestor_daemon.services.catalogue import liveness, usage
-from couchestor_domain import ids
+from couchestor_domain import errors, ids
 
 
 class Finding(NamedTuple):
@@ -115,6 +116,15 @@ def repair_findings(reader: index_port.IndexReader, group_ids: list[int]) -> Ite
                 "the running node drops them, and so does `couchestor check --repair`",
                 False,
             )
+
+
+def notice_findings(reader: index_port.IndexReader) -> Iterator[Finding]:
+    """Notices that are not counted as they wait, or cannot be read. Looks at every one."""
+    try:
+        for text in notice_queue.miscounted(reader):
+            yield Finding(f"{text}; run `couchestor recover`", False)
+    except errors.IndexCorruptError as exc:
+        yield Finding(exc.message, True)
 
 
 def l2p_slice(

@@ -11,7 +11,13 @@ import xxhash
 
 from couchestor_daemon.formats import l2p_record
 from couchestor_daemon.ports import index as index_port
-from couchestor_daemon.services import body_writer, commit_log, extent_reader, group_commit
+from couchestor_daemon.services import (
+    body_writer,
+    commit_log,
+    extent_reader,
+    group_commit,
+    notice_queue,
+)
 from couchestor_daemon.services.catalogue import uploads, versions
 from couchestor_domain import ids, version_ids
 
@@ -33,6 +39,7 @@ class NodeChanges:
         part_bytes_min: Smallest part of an upload that is not its last one.
         draw_upload_id: Gives ids that nobody can guess.
         draw_random: Gives what makes ids of versions so.
+        notices_max: Notices that may wait for one target.
     """
 
     def __init__(
@@ -46,6 +53,7 @@ class NodeChanges:
         part_bytes_min: int = uploads.PART_BYTES_MIN,
         draw_upload_id: Callable[[], str] = lambda: secrets.token_urlsafe(24),
         draw_random: versions.DrawRandom = lambda: secrets.token_bytes(version_ids.RANDOM_BYTES),
+        notices_max: int = notice_queue.WAITING_MAX,
     ) -> None:
         self._index = index
         self._commits = commits
@@ -55,6 +63,7 @@ class NodeChanges:
         self._part_bytes_min = part_bytes_min
         self._draw_upload_id = draw_upload_id
         self._draw_random = draw_random
+        self._notices = notice_queue.NoticeQueue(clock.now_ns, waiting_max=notices_max)
 
     async def _change(
         self,

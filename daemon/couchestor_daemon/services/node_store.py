@@ -21,7 +21,7 @@ from couchestor_daemon.services.catalogue import (
     versions,
 )
 from couchestor_domain import access as access_control
-from couchestor_domain import errors, locking, objects
+from couchestor_domain import errors, locking, notices, objects
 
 
 class NodeStore(node_buckets.NodeBuckets, node_uploads.NodeUploads):
@@ -58,7 +58,8 @@ class NodeStore(node_buckets.NodeBuckets, node_uploads.NodeUploads):
                 bucket_owner=request.bucket_owner,
             )
 
-        return await self._change(apply, written=written)
+        told = self._notices.of_object(apply, request.announcement)
+        return await self._change(told, written=written)
 
     async def get_object(
         self, *, bucket: str, key: str, version_id: str | None = None
@@ -80,18 +81,30 @@ class NodeStore(node_buckets.NodeBuckets, node_uploads.NodeUploads):
         version_id: str | None,
         tags: Mapping[str, str],
         bucket_owner: str = "",
+        announcement: notices.Announcement | None = None,
     ) -> objects.ObjectRecord:
-        return await self._change(
+        told = self._notices.of_object(
             lambda txn, _: version_attributes.set_tags(
                 txn, bucket, key, version_id, tags, bucket_owner=bucket_owner
             ),
-            uses_reserve=True,
+            announcement,
+            tells_size=False,
         )
+        return await self._change(told, uses_reserve=True)
 
-    async def set_acl(self, judged: objects.ObjectRecord, acl: access_control.Acl | None) -> None:
-        await self._change(
-            lambda txn, _: version_attributes.set_acl(txn, judged, acl), uses_reserve=True
-        )
+    async def set_acl(
+        self,
+        judged: objects.ObjectRecord,
+        acl: access_control.Acl | None,
+        *,
+        announcement: notices.Announcement | None = None,
+    ) -> None:
+        def apply(txn: index_port.IndexWriter, _: commit_log.Placement) -> objects.ObjectRecord:
+            version_attributes.set_acl(txn, judged, acl)
+            return judged
+
+        told = self._notices.of_object(apply, announcement, tells_size=False)
+        await self._change(told, uses_reserve=True)
 
     async def change_lock(
         self,
@@ -141,9 +154,13 @@ class NodeStore(node_buckets.NodeBuckets, node_uploads.NodeUploads):
         owner: str = "",
         bucket_owner: str = "",
         bypasses_governance: bool = False,
+        announcement: notices.Announcement | None = None,
     ) -> objects.Deletion:
         doomed = objects.Doomed(
-            key=key, version_id=version_id, bypasses_governance=bypasses_governance
+            key=key,
+            version_id=version_id,
+            bypasses_governance=bypasses_governance,
+            announcement=announcement,
         )
         return await self._change(
             lambda txn, _: self._delete(
@@ -199,18 +216,21 @@ class NodeStore(node_buckets.NodeBuckets, node_uploads.NodeUploads):
         owner: str,
         bucket_owner: str,
     ) -> objects.Deletion:
-        return versions.delete_version(
-            txn,
-            bucket,
-            doomed.key,
-            conditions,
-            version_id=doomed.version_id,
-            owner=owner,
-            bucket_owner=bucket_owner,
-            now_ns=self._clock.now_ns(),
-            draw=self._draw_random,
-            bypasses_governance=doomed.bypasses_governance,
-        )
+        def delete() -> objects.Deletion:
+            return versions.delete_version(
+                txn,
+                bucket,
+                doomed.key,
+                conditions,
+                version_id=doomed.version_id,
+                owner=owner,
+                bucket_owner=bucket_owner,
+                now_ns=self._clock.now_ns(),
+                draw=self._draw_random,
+                bypasses_governance=doomed.bypasses_governance,
+            )
+
+        return self._notices.deleting(txn, bucket, doomed, delete)
 
     async def list_objects(self, query: objects.ListQuery) -> objects.ListPage:
         with self._index.read() as reader:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from couchestor_daemon.ports import index as index_port
 from couchestor_daemon.services import body_writer, commit_log, node_changes
 from couchestor_daemon.services.catalogue import uploads
-from couchestor_domain import objects
+from couchestor_domain import notices, objects
 
 
 class NodeUploads(node_changes.NodeChanges):
@@ -74,9 +74,10 @@ class NodeUploads(node_changes.NodeChanges):
         parts: Sequence[objects.CompletedPart],
         conditions: objects.WriteConditions,
         expected: objects.ExpectedObject,
+        announcement: notices.Announcement | None = None,
     ) -> objects.ObjectRecord:
         now_ns = self._clock.now_ns()
-        return await self._change(
+        told = self._notices.of_object(
             lambda txn, _: uploads.complete_upload(
                 txn,
                 upload,
@@ -87,8 +88,10 @@ class NodeUploads(node_changes.NodeChanges):
                 draw=self._draw_random,
                 min_part_bytes=self._part_bytes_min,
             ),
-            uses_reserve=True,
+            announcement,
+            unless=lambda reader: uploads.is_completed(reader, upload),
         )
+        return await self._change(told, uses_reserve=True)
 
     async def abort_upload(self, *, bucket: str, key: str, upload_id: str) -> None:
         await self._change(

@@ -15,6 +15,8 @@ class Target(NamedTuple):
     raw_query: str
     bucket: str
     key: str
+    host_bucket: str = ""
+    """The bucket again if the Host header names it."""
 
 
 def resolve(target: str, host: str, domain: str | None) -> Target:
@@ -34,16 +36,14 @@ def resolve(target: str, host: str, domain: str | None) -> Target:
     path = raw_path[1:]
     if "%" in path or not path.isascii():
         path = decode(path)
-    bucket = ""
-    if domain is not None:
-        bucket = _bucket_of_host(host, domain)
-    if bucket:
-        key = path
+    host_bucket = "" if domain is None else _bucket_of_host(host, domain)
+    if host_bucket:
+        bucket, key = host_bucket, path
     else:
         bucket, _, key = path.partition("/")
     if len(key) > object_keys.BYTES_MAX // 4 and len(key.encode()) > object_keys.BYTES_MAX:
         raise object_keys.too_long(len(key.encode()))
-    return Target(raw_path, raw_query, bucket, key)
+    return Target(raw_path, raw_query, bucket, key, host_bucket)
 
 
 def decode(text: str) -> str:

@@ -7,7 +7,7 @@ object in place of a copy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import multidict
@@ -29,13 +29,19 @@ _STAYING: Final = frozenset(
 )
 
 
-def merged(headers: Mapping[str, str], query: Mapping[str, str]) -> Mapping[str, str]:
+def merged(
+    headers: Mapping[str, str],
+    query: Mapping[str, str],
+    *,
+    also: Collection[str] = (),
+) -> Mapping[str, str]:
     """The headers of a request with those that its verified query stands for.
 
     What comes as a header counts; the signature covers both.
 
     Args:
         headers: Case-insensitive.
+        also: Names, in lower case, that stand for headers beside those that start with ``x-amz-``.
 
     Raises:
         S3Error: InvalidArgument for one that no header can hold.
@@ -43,7 +49,9 @@ def merged(headers: Mapping[str, str], query: Mapping[str, str]) -> Mapping[str,
     moved = [
         (name, value)
         for name, value in query.items()
-        if name[:6].lower() == "x-amz-" and name.lower() not in _STAYING and name not in headers
+        if (name[:6].lower() == "x-amz-" or name.lower() in also)
+        and name.lower() not in _STAYING
+        and name not in headers
     ]
     if not moved:
         return headers

@@ -46,7 +46,7 @@ class S3Request(request_head.RequestHead):
 
     __slots__ = (
         *("_body", "_bucket_record", "_need"),
-        *("buckets", "is_over_limit", "objects", "uploads"),
+        *("buckets", "found_bytes", "is_over_limit", "objects", "uploads"),
     )
 
     def __init__(
@@ -74,6 +74,8 @@ class S3Request(request_head.RequestHead):
         self._need = _NOTHING
         self.is_over_limit = False
         """Whether it is one more than its sender may send now."""
+        self.found_bytes: int | None = None
+        """Size of the version that ``find_object`` found."""
         self.buckets = services.buckets
         self.objects = services.objects
         self.uploads = services.uploads
@@ -134,6 +136,11 @@ class S3Request(request_head.RequestHead):
     def received_bytes(self) -> int:
         """Bytes of the body taken from the connection so far."""
         return 0 if self._body is None else self._body.received_bytes
+
+    @property
+    def known_bucket(self) -> records.BucketRecord | None:
+        """The same; None as long as it has not been looked at."""
+        return self._bucket_record
 
     @property
     def bucket_record(self) -> records.BucketRecord:
@@ -268,7 +275,7 @@ class S3Request(request_head.RequestHead):
             NoSuchKeyError, NoSuchVersionError, DeleteMarkerError
             S3Error: AccessDenied, also for what is missing where the caller may not list.
         """
-        return await self.usable_object(
+        record = await self.usable_object(
             self.bucket_record,
             self.key,
             version_id=version_id,
@@ -276,6 +283,8 @@ class S3Request(request_head.RequestHead):
             tags=tags,
             lock=lock,
         )
+        self.found_bytes = record.size_bytes
+        return record
 
     async def usable_object(
         self,

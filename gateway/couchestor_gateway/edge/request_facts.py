@@ -7,7 +7,6 @@ taken for either: the request is denied.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -87,15 +86,7 @@ class RequestFacts:
     # -- keys ------------------------------------------------------------------------------------
 
     def _source_ip(self) -> str | None:
-        remote = self._head.raw.remote
-        if remote is None:
-            return None
-        try:
-            address = ipaddress.ip_address(remote.partition("%")[0])
-        except ValueError:
-            return None
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        return str(mapped or address)
+        return self._head.source_ip()
 
     def _is_secure(self) -> str:
         return "true" if self._head.raw.secure else "false"

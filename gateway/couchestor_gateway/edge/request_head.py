@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from couchestor_gateway.edge import addressing, copy_header
 from couchestor_gateway.ports import clock as clock_port
 from couchestor_gateway.ports import credentials as credential_port
 from couchestor_gateway.ports import hashing, object_store, offloading
-from couchestor_gateway.protocol import request_identity, s3_error, sigv4_claim, tags
+from couchestor_gateway.protocol import request_identity, s3_error, sigv2, sigv4_claim, tags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,10 @@ class Services:
     objects: object_store.ObjectStore
     uploads: object_store.UploadStore
     region: str
+    host_id: str
+    """Which gateway answers, as its answers tell."""
+    notification_targets: frozenset[str]
+    """Names of the targets that buckets may send notices to."""
     clock: clock_port.Clock
     offload: offloading.Offload
     """Where long buffers are hashed."""
@@ -97,11 +102,12 @@ class RequestHead:
 
     def auth_type(self) -> str:
         """How a signature came, as conditions of policies name it."""
-        return "REST-QUERY-STRING" if "X-Amz-Signature" in self.query else "REST-HEADER"
+        name = "Signature" if self.identity.is_version_2 else "X-Amz-Signature"
+        return "REST-QUERY-STRING" if name in self.query else "REST-HEADER"
 
     def signature_version(self) -> str:
         """Which it is, as conditions of policies name it."""
-        return sigv4_claim.ALGORITHM
+        return sigv2.SCHEME if self.identity.is_version_2 else sigv4_claim.ALGORITHM
 
     def now_ns(self) -> int:
         """Wall clock, since the Unix epoch."""
@@ -111,6 +117,20 @@ class RequestHead:
         """The object's address as the client reached it."""
         raw = self.raw
         return f"{raw.scheme}://{raw.host}{raw.raw_path.partition('?')[0]}"
+
+    def source_ip(self) -> str | None:
+        """The address that the request came from, as IPv4 where it is one; None: unknown."""
+        return address_of(self.raw)
+
+    @property
+    def host_id(self) -> str:
+        """Which gateway answers, as its answers tell."""
+        return self._services.host_id
+
+    @property
+    def notification_targets(self) -> frozenset[str]:
+        """Names of the targets that buckets may send notices to."""
+        return self._services.notification_targets
 
     def account(self) -> str:
         """Who signed the request. Raises S3Error: AccessDenied if nobody did."""
@@ -126,3 +146,16 @@ class RequestHead:
             user = self.users.user(user_id)
             name = self._names[user_id] = user_id if user is None else user.display_name
         return name
+
+
+def address_of(raw: web.BaseRequest) -> str | None:
+    """The address that a request came from, as IPv4 where it is one; None: unknown."""
+    remote = raw.remote
+    if remote is None:
+        return None
+    try:
+        address = ipaddress.ip_address(remote.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)

@@ -9,6 +9,10 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
+from couchestor_domain import objects
+from couchestor_gateway.edge import addressing
+from couchestor_gateway.edge import request as s3_request
+
 ACCESS_LOG: Final = logging.getLogger("couchestor.access")
 
 MetricsHook = Callable[[str, int, float, int, int], None]
@@ -32,7 +36,17 @@ class Reception(Protocol):
 class Trace:
     """What is known about a request so far, for its log line and metrics."""
 
-    __slots__ = ("access_key", "bytes_out", "operation", "reception", "request_id", "status")
+    __slots__ = (
+        "access_key",
+        "bytes_out",
+        "error_code",
+        "head",
+        "operation",
+        "reception",
+        "request_id",
+        "status",
+        "target",
+    )
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
@@ -40,7 +54,10 @@ class Trace:
         self.access_key = ""
         self.status = 499
         self.bytes_out = 0
+        self.error_code = ""
         self.reception: Reception | None = None
+        self.target: addressing.Target | None = None
+        self.head: s3_request.S3Request | None = None
 
     @property
     def is_our_failure(self) -> bool:
@@ -49,6 +66,18 @@ class Trace:
         if self.status < 500 or self.status == HTTPStatus.NOT_IMPLEMENTED:
             return False
         return self.reception is None or not self.reception.is_over_limit
+
+    @property
+    def bucket(self) -> objects.BucketRecord | None:
+        """The request's bucket, if it was looked at."""
+        return None if self.head is None else self.head.known_bucket
+
+    @property
+    def object_bytes(self) -> int | None:
+        """Size of the object that the request is about, as far as it is known."""
+        if self.head is not None and self.head.found_bytes is not None:
+            return self.head.found_bytes
+        return self.received_bytes or None
 
     @property
     def received_bytes(self) -> int:

@@ -14,6 +14,7 @@ from couchestor_gateway.operations import (
     create_bucket,
     create_multipart_upload,
     delete_bucket,
+    delete_bucket_cors,
     delete_bucket_lifecycle,
     delete_bucket_ownership_controls,
     delete_bucket_policy,
@@ -23,8 +24,11 @@ from couchestor_gateway.operations import (
     delete_objects,
     delete_public_access_block,
     get_bucket_acl,
+    get_bucket_cors,
     get_bucket_lifecycle_configuration,
     get_bucket_location,
+    get_bucket_logging,
+    get_bucket_notification_configuration,
     get_bucket_ownership_controls,
     get_bucket_policy,
     get_bucket_policy_status,
@@ -47,7 +51,10 @@ from couchestor_gateway.operations import (
     list_objects_v2,
     list_parts,
     put_bucket_acl,
+    put_bucket_cors,
     put_bucket_lifecycle_configuration,
+    put_bucket_logging,
+    put_bucket_notification_configuration,
     put_bucket_ownership_controls,
     put_bucket_policy,
     put_bucket_tagging,
@@ -94,6 +101,17 @@ _BUCKET: Final[dict[tuple[str, str], Operation]] = {
     ("GET", ""): LIST_OBJECTS,
     ("GET", "acl"): _operation("GetBucketAcl", get_bucket_acl.run),
     ("PUT", "acl"): _operation("PutBucketAcl", put_bucket_acl.run),
+    ("GET", "cors"): _operation("GetBucketCors", get_bucket_cors.run),
+    ("PUT", "cors"): _operation("PutBucketCors", put_bucket_cors.run),
+    ("DELETE", "cors"): _operation("DeleteBucketCors", delete_bucket_cors.run),
+    ("GET", "logging"): _operation("GetBucketLogging", get_bucket_logging.run),
+    ("PUT", "logging"): _operation("PutBucketLogging", put_bucket_logging.run),
+    ("GET", "notification"): _operation(
+        "GetBucketNotificationConfiguration", get_bucket_notification_configuration.run
+    ),
+    ("PUT", "notification"): _operation(
+        "PutBucketNotificationConfiguration", put_bucket_notification_configuration.run
+    ),
     ("GET", "ownershipControls"): _operation(
         "GetBucketOwnershipControls", get_bucket_ownership_controls.run
     ),
@@ -220,15 +238,6 @@ def find_unsigned(
     if not form_headers.is_form(headers.get("Content-Type", "")):
         raise _refused_post(headers)
     return None
-
-
-def refused_preflight(headers: Mapping[str, str]) -> s3_error.S3Error:
-    """The answer to OPTIONS, which browsers send unsigned before a request to another site."""
-    if "Origin" not in headers:
-        return s3_error.make(
-            "BadRequest", "Insufficient information. Origin request header needed."
-        )
-    return s3_error.make("AccessForbidden", Method="OPTIONS", ResourceType="BUCKET")
 
 
 def _require_plain(query: Mapping[str, str]) -> None:

@@ -9,22 +9,26 @@ import asyncio
 import logging
 import secrets
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent import futures
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final
 
 from aiohttp import web
 
 from couchestor_domain import errors, units
 from couchestor_gateway.edge import (
     addressing,
+    answering,
+    bucket_logs,
     connection,
-    flat_response,
+    cross_origin,
     form_body,
     form_request,
+    log_collector,
     presigned_headers,
+    query_names,
     request_head,
     request_records,
     responses,
@@ -39,6 +43,7 @@ from couchestor_gateway.ports import hashing, object_store, offloading
 from couchestor_gateway.protocol import (
     operation_needs,
     s3_error,
+    sigv2,
     sigv4,
     sigv4_signatures,
     unsupported_headers,
@@ -46,8 +51,6 @@ from couchestor_gateway.protocol import (
 
 LOG: Final = logging.getLogger("couchestor.gateway")
 
-DRAINED_BYTES_MAX: Final = 64 * units.KIB
-"""An unread rest of a body up to this is read and dropped so that the connection survives."""
 _NO_QUERY: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -95,6 +98,10 @@ class Gateway:
     Args:
         region: The one region requests must be signed for.
         domain: Base domain of virtual-hosted requests, or None for path-style only.
+        signature_v2: Take requests signed by Signature Version 2, too.
+        notification_targets: Names of the targets that buckets may send notices to.
+        log_delivery_seconds: How long lines of buckets' logs are held before they are written.
+        log_lines: Told what became of them.
         metrics: Told about every finished request.
         offload: Where long buffers are hashed; threads of its own when None.
         new_shared_md5: MD5 of long bodies, computed together; one by one when None.
@@ -118,15 +125,22 @@ class Gateway:
         offload: offloading.Offload | None = None,
         new_shared_md5: hashing.NewSharedMd5 | None = None,
         access_log: bool = True,
+        signature_v2: bool = False,
+        notification_targets: Collection[str] = (),
+        log_delivery_seconds: float = log_collector.DELIVERY_SECONDS,
+        log_lines: log_collector.CountHook | None = None,
     ) -> None:
         self._limits = limits or ServerLimits()
         self._buckets = buckets
-        self._verifier = sigv4.Verifier(credentials, region)
+        self._verifier = sigv4.Verifier(credentials, region, takes_version_2=signature_v2)
         self._signatures = sigv4_signatures.Signatures(credentials)
         self._region = region
         self._clock = clock
         self._domain = domain.lower() if domain else None
+        self._host_id = secrets.token_hex(16)
         self._services = request_head.Services(
+            host_id=self._host_id,
+            notification_targets=frozenset(notification_targets),
             users=credentials,
             buckets=buckets,
             objects=objects,
@@ -138,12 +152,23 @@ class Gateway:
             stall_seconds=self._limits.stall_seconds,
             body_bytes_max=self._limits.body_bytes_max,
         )
+        self._logs = log_collector.LogCollector(
+            buckets,
+            objects,
+            region=region,
+            clock=clock,
+            offload=self._services.offload,
+            on_count=log_lines,
+            delivery_seconds=log_delivery_seconds,
+        )
+        self._logged = bucket_logs.BucketLogs(
+            self._logs, buckets, clock=clock, host_id=self._host_id
+        )
         self._records = request_records.Records(metrics, access_log=access_log)
         self._in_flight_count = 0
         self._draining = False
         self._idle = asyncio.Event()
         self._request_number = int.from_bytes(secrets.token_bytes(8), "big")
-        self._host_id = secrets.token_hex(16)
 
     async def start(
         self,
@@ -179,19 +204,21 @@ class Gateway:
             reuse_port=reuse_port,
         )
         await site.start()
+        self._logs.start()
         return RunningServer(self, runner, site)
 
     async def drain(self, timeout_seconds: float) -> None:
-        """Close connections after their current request; wait for requests in flight."""
+        """Close connections after their current request; wait for requests in flight, then write
+        what is held of buckets' logs."""
         self._draining = True
-        if self._in_flight_count == 0:
-            return
-        self._idle.clear()
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._idle.wait()
-        except TimeoutError:
-            LOG.warning("%d requests cut off by shutdown", self._in_flight_count)
+        if self._in_flight_count:
+            self._idle.clear()
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    await self._idle.wait()
+            except TimeoutError:
+                LOG.warning("%d requests cut off by shutdown", self._in_flight_count)
+        await self._logs.stop()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises but for cancellation."""
@@ -202,13 +229,19 @@ class Gateway:
         self._in_flight_count += 1
         try:
             reply = await self._answer(request, trace)
-            return await self._send(request, reply, trace)
+            if "Origin" in request.headers:
+                await self._let_in(request, reply)
+            return await answering.send(
+                request, reply, trace, host_id=self._host_id, is_draining=self._draining
+            )
         finally:
+            seconds = (self._clock.monotonic_ns() - started_ns) / units.NS_PER_SECOND
+            self._records.add(request, trace, seconds)
+            if bucket_logs.may_concern(trace):
+                await self._logged.add(request, trace, seconds=seconds)
             self._in_flight_count -= 1
             if self._draining and self._in_flight_count == 0:
                 self._idle.set()
-            seconds = (self._clock.monotonic_ns() - started_ns) / units.NS_PER_SECOND
-            self._records.add(request, trace, seconds)
 
     async def _answer(
         self, request: web.BaseRequest, trace: request_records.Trace
@@ -226,6 +259,7 @@ class Gateway:
         except Exception:
             LOG.exception("request %s failed", trace.request_id)
             error = s3_error.make("InternalError")
+        trace.error_code = error.code
         return responses.failure(
             error,
             resource=request.raw_path.partition("?")[0].encode("utf-8", "replace").decode(),
@@ -237,9 +271,11 @@ class Gateway:
     async def _run(self, request: web.BaseRequest, trace: request_records.Trace) -> responses.Reply:
         headers: Mapping[str, str] = request.headers
         method = request.method
-        if method == "OPTIONS":
-            raise routing.refused_preflight(headers)
         target = addressing.resolve(request.raw_path, headers.get("Host", ""), self._domain)
+        trace.target = target
+        if method == "OPTIONS":
+            trace.operation = cross_origin.PREFLIGHT
+            return await cross_origin.preflight(headers, target, self._buckets)
         query = addressing.parse_query(target.raw_query) if target.raw_query else _NO_QUERY
         identity = self._verifier.verify(
             method=method,
@@ -247,6 +283,7 @@ class Gateway:
             raw_query=target.raw_query,
             headers=headers,
             now_seconds=self._clock.now_ns() / units.NS_PER_SECOND,
+            host_bucket=target.host_bucket,
         )
         amz_names = identity.amz_names
         if identity.credential is None:
@@ -262,7 +299,12 @@ class Gateway:
             operation = found
         else:
             trace.access_key = identity.credential.access_key
-            if "X-Amz-Signature" in query:
+            if identity.is_version_2:
+                sigv2.require_covered(query_names.sub_resource(query))
+                if "Signature" in query:
+                    headers = presigned_headers.merged(headers, query, also=sigv2.MOVED_NAMES)
+                    amz_names = [name.lower() for name in headers]
+            elif "X-Amz-Signature" in query:
                 headers = presigned_headers.merged(headers, query)
                 amz_names = [name.lower() for name in headers]
             operation = routing.find(method, target.bucket, target.key, query, headers)
@@ -276,10 +318,23 @@ class Gateway:
             identity=identity,
             services=self._services,
         )
-        trace.reception = context
+        trace.reception = trace.head = context
         await context.authorize(operation.need)
         unsupported_headers.refuse(headers, amz_names)
         return await operation.run(context)
+
+    async def _let_in(self, request: web.BaseRequest, reply: responses.Reply) -> None:
+        """Let pages of other sites see the answer where the bucket's owner wants that."""
+        headers = request.headers
+        if request.method == "OPTIONS":
+            return
+        try:
+            target = addressing.resolve(request.raw_path, headers.get("Host", ""), self._domain)
+        except s3_error.S3Error:
+            return
+        await cross_origin.let_in(
+            reply, method=request.method, headers=headers, target=target, buckets=self._buckets
+        )
 
     async def _post(
         self,
@@ -312,90 +367,11 @@ class Gateway:
             query=query,
             services=self._services,
         )
+        trace.head = context
         trace.access_key = form.access_key
         await context.authorize(operation_needs.NEEDS[post_object.NAME])
         unsupported_headers.refuse(form.headers, form.headers)
         return await post_object.run(context)
-
-    async def _send(
-        self, request: web.BaseRequest, reply: responses.Reply, trace: request_records.Trace
-    ) -> web.StreamResponse:
-        headers = reply.headers
-        trace.status = reply.status
-        headers["x-amz-request-id"] = trace.request_id
-        headers["x-amz-id-2"] = self._host_id
-        headers["Server"] = "CoucheStor"
-        is_last = self._draining or not self._body_is_spent(request, trace)
-        if request.method == "HEAD" or reply.stream is None:
-            if reply.status not in (204, 304):
-                headers["Content-Length"] = str(reply.length_bytes)
-            body = b"" if request.method == "HEAD" else reply.body
-            flat = flat_response.FlatResponse(reply.status, headers, body)
-            if is_last:
-                flat.force_close()
-            trace.bytes_out = len(body)
-            # All that aiohttp asks of an answer.
-            return cast(web.StreamResponse, flat)
-        response = web.StreamResponse(status=reply.status, headers=headers)
-        response.content_length = reply.length_bytes
-        if is_last:
-            response.force_close()
-        await self._send_stream(request, response, reply, trace)
-        return response
-
-    async def _send_stream(
-        self,
-        request: web.BaseRequest,
-        response: web.StreamResponse,
-        reply: responses.Reply,
-        trace: request_records.Trace,
-    ) -> None:
-        """Write body and pieces; a failure closes the connection short of Content-Length."""
-        transport = request.transport
-        stream = reply.stream
-        assert stream is not None, "only replies with a stream come here"
-        try:
-            if transport is None:
-                raise ConnectionResetError("the client is gone")
-            # Empty means written: only then may the store reuse the piece's memory. TLS counts
-            # from "at least", so that a limit of zero would never let a writer go on.
-            is_tls = transport.get_extra_info("sslcontext") is not None
-            transport.set_write_buffer_limits(high=1 if is_tls else 0, low=0)
-            await response.prepare(request)
-            piece: bytes | memoryview | None = reply.body
-            while piece is not None:
-                await response.write(piece)
-                await request.writer.drain()
-                trace.bytes_out += len(piece)
-                piece = await anext(stream, None)
-        except ConnectionError:
-            trace.status = 499  # the client's doing: it left or stopped reading
-        except errors.CouchestorError as exc:
-            LOG.error("request %s broke off: %s", trace.request_id, exc)
-            trace.status = 599
-        except Exception:
-            LOG.exception("request %s broke off", trace.request_id)
-            trace.status = 599
-        finally:
-            close = getattr(stream, "aclose", None)
-            if close is not None:
-                await close()
-        if trace.bytes_out != reply.length_bytes:
-            response.force_close()
-            if transport is not None:
-                transport.abort()
-
-    def _body_is_spent(self, request: web.BaseRequest, trace: request_records.Trace) -> bool:
-        """Whether the connection can carry another request at little cost."""
-        content = request.content
-        if content.at_eof() or not request.body_exists:
-            return True
-        if "expect" in request.headers and trace.received_bytes == 0:
-            return False  # the client may or may not send it: the framing is lost
-        length = request.headers.get("content-length", "")
-        if not (length.isascii() and length.isdigit()) or len(length) > 19:
-            return False
-        return int(length) - trace.received_bytes <= DRAINED_BYTES_MAX
 
 
 def _own_threads(count: int) -> offloading.Offload:

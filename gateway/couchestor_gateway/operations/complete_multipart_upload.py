@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from couchestor_domain import objects
+from couchestor_domain import notices, objects
+from couchestor_gateway.edge import announcements, responses
 from couchestor_gateway.edge import request as s3_request
-from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import expiration_header, versions
 from couchestor_gateway.protocol import conditions, digests, s3_error, xml_reading, xml_writing
 
@@ -21,6 +21,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         parts=parts,
         conditions=conditions.of_write(request.headers),
         expected=_expected(request.headers, upload),
+        announcement=announcements.of(request, notices.CREATED_UPLOAD),
     )
     xml = xml_writing.Document("CompleteMultipartUploadResult")
     xml.text("Location", request.location()).text("Bucket", request.bucket)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from couchestor_domain import objects, units
+from couchestor_domain import notices, objects, units
+from couchestor_gateway.edge import announcements, responses
 from couchestor_gateway.edge import request as s3_request
-from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import (
     copy_source,
     expiration_header,
@@ -79,6 +79,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         acl=new.acl,
         bucket_owner=request.bucket_record.owner,
         lock=locks.of_write(request),
+        announcement=announcements.of(request, notices.CREATED_COPY),
     )
     asked = headers.get("x-amz-checksum-algorithm", "").lower()
     if asked and asked not in digests.ALGORITHMS:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from couchestor_domain import notices
+from couchestor_gateway.edge import announcements, responses
 from couchestor_gateway.edge import request as s3_request
-from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import locks, versions
 from couchestor_gateway.protocol import conditions
 
@@ -21,5 +22,6 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         bucket_owner=bucket_owner,
         bypasses_governance=version_id is not None
         and locks.bypasses_governance(request, version_id=version_id),
+        announcement=announcements.of(request, notices.REMOVED, notices.MARKED),
     )
     return responses.Reply(204, versions.of_deletion(deletion))

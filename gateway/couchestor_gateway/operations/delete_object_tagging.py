@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from couchestor_domain import objects
+from couchestor_domain import notices, objects
+from couchestor_gateway.edge import announcements, responses
 from couchestor_gateway.edge import request as s3_request
-from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import versions
 
 
@@ -18,5 +18,6 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         version_id=versions.judged(judged, version_id),
         tags=objects.EMPTY_MAP,
         bucket_owner=request.bucket_record.owner,
+        announcement=announcements.of(request, notices.TAGS_DELETED),
     )
     return responses.Reply(204, versions.of_record(record))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from couchestor_domain import objects
+from couchestor_domain import notices, objects
+from couchestor_gateway.edge import announcements, responses
 from couchestor_gateway.edge import request as s3_request
-from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import locks, versions
 from couchestor_gateway.protocol import object_keys, operation_needs, xml_reading, xml_writing
 
@@ -36,6 +36,9 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
                     version_id=version_id,
                     bypasses_governance=version_id is not None
                     and locks.bypasses_governance(request, key=item.key, version_id=version_id),
+                    announcement=announcements.of(
+                        request, notices.REMOVED, notices.MARKED, key=item.key
+                    ),
                 )
             )
     xml = xml_writing.Document("DeleteResult")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import urllib.parse
 from typing import Final
 
-from couchestor_domain import objects
-from couchestor_gateway.edge import form_request, responses
+from couchestor_domain import notices, objects
+from couchestor_gateway.edge import announcements, form_request, responses
 from couchestor_gateway.operations import (
     expiration_header,
     locks,
@@ -33,6 +33,7 @@ async def run(request: form_request.FormRequest) -> responses.Reply:
         acl=new.acl,
         bucket_owner=request.bucket_record.owner,
         lock=locks.of_write(request),
+        announcement=announcements.of(request, notices.CREATED_POST),
     )
     record = await request.objects.put_object(put, await request.body())
     place = post_fields.ascii_url(request.location().rstrip("/"))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from couchestor_domain import objects
+from couchestor_domain import notices, objects
+from couchestor_gateway.edge import announcements, responses
 from couchestor_gateway.edge import request as s3_request
-from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import (
     expiration_header,
     locks,
@@ -30,6 +30,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         acl=new.acl,
         bucket_owner=request.bucket_record.owner,
         lock=locks.of_write(request),
+        announcement=announcements.of(request, notices.CREATED_PUT),
     )
     record = await request.objects.put_object(put, await request.body())
     answer = object_headers.of_checksums(record.checksums, record.checksum_type)

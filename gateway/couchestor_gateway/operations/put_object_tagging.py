@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from couchestor_domain import notices
+from couchestor_gateway.edge import announcements, responses
 from couchestor_gateway.edge import request as s3_request
-from couchestor_gateway.edge import responses
 from couchestor_gateway.operations import versions
 from couchestor_gateway.protocol import tags, xml_reading
 
@@ -22,5 +23,6 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
         version_id=versions.judged(judged, version_id),
         tags=given,
         bucket_owner=request.bucket_record.owner,
+        announcement=announcements.of(request, notices.TAGS_PUT),
     )
     return responses.Reply(200, versions.of_record(record))

@@ -9,6 +9,10 @@ or is cancelled has either taken effect whole or not at all.
 ``bucket_owner`` of a write names whose bucket the caller was allowed to write to: since then it may
 have been deleted, and created again by somebody who allowed nothing. A bucket that is another
 owner's counts as missing; empty: not checked.
+
+An ``announcement`` says who is to be told of the change. That they are to be is durable exactly
+when the change is: each is told at least once, however the node ends, unless too much waits to be
+told. A change that turns out to be none is told to nobody.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 from couchestor_domain import access as access_control
-from couchestor_domain import lifecycle, locking, objects
+from couchestor_domain import lifecycle, locking, notices, objects
 
 
 class BodySource(Protocol):
@@ -196,11 +200,18 @@ class ObjectStore(Protocol):
         version_id: str | None,
         tags: Mapping[str, str],
         bucket_owner: str = "",
+        announcement: notices.Announcement | None = None,
     ) -> objects.ObjectRecord:
         """Replace the tags of a version, the current one by default. Raises as ``get_object``."""
         ...
 
-    async def set_acl(self, judged: objects.ObjectRecord, acl: access_control.Acl | None) -> None:
+    async def set_acl(
+        self,
+        judged: objects.ObjectRecord,
+        acl: access_control.Acl | None,
+        *,
+        announcement: notices.Announcement | None = None,
+    ) -> None:
         """Replace the ACL of a version; its time stays.
 
         Args:
@@ -260,6 +271,7 @@ class ObjectStore(Protocol):
         owner: str = "",
         bucket_owner: str = "",
         bypasses_governance: bool = False,
+        announcement: notices.Announcement | None = None,
     ) -> objects.Deletion:
         """Remove the key, hide it behind a delete marker, or remove one version for good.
 
@@ -328,6 +340,7 @@ class UploadStore(Protocol):
         parts: Sequence[objects.CompletedPart],
         conditions: objects.WriteConditions,
         expected: objects.ExpectedObject,
+        announcement: notices.Announcement | None = None,
     ) -> objects.ObjectRecord:
         """Make the named parts one object; the others are dropped.
 

@@ -53,10 +53,24 @@ def parse(
             raise s3_error.make(
                 "AccessDenied", "The owner cannot be changed by an access control list."
             )
-    if len(lists[0].children) > access.GRANTS_MAX:
+    return access.normal(grants(lists[0], users=users), owner=owner)
+
+
+def grants(
+    element: xml_tree.Element, *, users: credential_port.CredentialStore | None
+) -> access.Acl:
+    """The grants that are an element's children.
+
+    Args:
+        users: Whom they may name; None: they have been looked at, and may be gone.
+
+    Raises:
+        S3Error: MalformedACLError, and as ``grantees.grant``.
+    """
+    if len(element.children) > access.GRANTS_MAX:
         raise grantees.too_many()
-    grants = tuple(_grant(child, users) for child in lists[0].children)
-    return access.normal(grants, owner=owner)
+    known = _Anybody() if users is None else users
+    return tuple(_grant(child, known) for child in element.children)
 
 
 def write(acl: access.Acl | None, *, owner: str, display_name: Callable[[str], str]) -> bytes:
@@ -67,7 +81,15 @@ def write(acl: access.Acl | None, *, owner: str, display_name: Callable[[str], s
     """
     xml = xml_writing.Document("AccessControlPolicy")
     xml.owner(owner, display_name(owner)).open("AccessControlList")
-    for grant in access.grants_of(acl, owner=owner):
+    write_grants(xml, access.grants_of(acl, owner=owner), display_name=display_name)
+    return xml.close("AccessControlList").finish()
+
+
+def write_grants(
+    xml: xml_writing.Document, acl: access.Acl, *, display_name: Callable[[str], str]
+) -> xml_writing.Document:
+    """Add an element for each grant. Returns the document."""
+    for grant in acl:
         xml.open("Grant")
         kind = "CanonicalUser" if grant.group is None else "Group"
         xml.open("Grantee", f'xmlns:xsi="{_XSI}" xsi:type="{kind}"')
@@ -76,7 +98,23 @@ def write(acl: access.Acl | None, *, owner: str, display_name: Callable[[str], s
         else:
             xml.text("URI", grantees.GROUP_URIS[grant.group])
         xml.close("Grantee").text("Permission", grant.permission.value).close("Grant")
-    return xml.close("AccessControlList").finish()
+    return xml
+
+
+class _Anybody:
+    """Knows every user by the id."""
+
+    def find(self, access_key: str) -> credential_port.Credential | None:
+        return None
+
+    def user(self, user_id: str) -> credential_port.User | None:
+        return credential_port.User(user_id=user_id, display_name=user_id)
+
+    def user_by_email(self, email: str) -> credential_port.User | None:
+        return None
+
+    def is_principal(self, name: str) -> bool:
+        return True
 
 
 def _grant(element: xml_tree.Element, users: credential_port.CredentialStore) -> access.Grant:

@@ -49,7 +49,10 @@ def grant(
         if group is not None:
             return access.Grant(permission, group=group)
         if value == _LOG_DELIVERY:
-            raise s3_error.make("NotImplemented", "No logs are delivered into buckets here.")
+            raise s3_error.make(
+                "NotImplemented",
+                "The owner of a bucket writes logs into it: no grant is needed for that.",
+            )
         raise s3_error.make(
             "InvalidArgument", "Invalid group uri", ArgumentName="uri", ArgumentValue=value[:256]
         )

@@ -1,8 +1,8 @@
 """Who signed a form's policy: version 4, or version 2, which people still write forms by.
 
 Either way the signature is over the policy as the form's field holds it. Version 2 is as strong as
-HMAC-SHA1 still is, and covers the same document; it is taken here, where the policy says what may
-be done and until when, and nowhere else.
+HMAC-SHA1 still is, and covers the same document; it is always taken here, where the policy says
+what may be done and until when, and elsewhere only where the node is told to (``sigv2``).
 
 Source: AWS S3 API reference, "Calculating a Signature" of browser-based uploads; Amazon S3
 Developer Guide, API version 2006-03-01, "Browser-Based Uploads Using POST (AWS Signature

@@ -51,6 +51,8 @@ class Identity:
     """The request's own signature: the first link of the chunks' chain."""
     amz_names: Sequence[str] = ()
     """Names of the request's ``x-amz-`` headers, lower-case."""
+    is_version_2: bool = False
+    """Whether an old signature proves it, which covers less (``sigv2``)."""
 
 
 def signed_sha256(kind: PayloadKind, content_sha256: str) -> str:

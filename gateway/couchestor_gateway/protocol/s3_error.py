@@ -141,6 +141,11 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
             "The retention period must be a positive integer value.",
         ),
         "InvalidStorageClass": (400, "The storage class you specified is not valid"),
+        "InvalidTargetBucketForLogging": (
+            400,
+            "The target bucket for logging does not exist, is not owned by you, or does not have"
+            " the appropriate grants for the log-delivery group.",
+        ),
         "InvalidToken": (400, "The provided token is malformed or otherwise not valid."),
         "InvalidURI": (400, "Couldn't parse the specified URI."),
         "KeyTooLongError": (400, "Your key is too long"),
@@ -179,6 +184,8 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "MissingSecurityHeader": (400, "Your request is missing a required header."),
         "NoSuchBucket": (404, "The specified bucket does not exist"),
         "NoSuchBucketPolicy": (404, "The bucket policy does not exist"),
+        "NoSuchConfiguration": (404, "The specified configuration does not exist."),
+        "NoSuchCORSConfiguration": (404, "The CORS configuration does not exist"),
         "NoSuchKey": (404, "The specified key does not exist."),
         "NoSuchLifecycleConfiguration": (404, "The lifecycle configuration does not exist"),
         "NoSuchObjectLockConfiguration": (
@@ -285,7 +292,15 @@ _FROM_STORE: Final[tuple[tuple[type[errors.CouchestorError], str], ...]] = (
 )
 """Most specific first; the first class that fits wins."""
 
-_NO_SETTING: Final = MappingProxyType({objects.Setting.TAGS: "NoSuchTagSet"})
+_NO_SETTING: Final = MappingProxyType(
+    {
+        objects.Setting.TAGS: "NoSuchTagSet",
+        objects.Setting.CORS: "NoSuchCORSConfiguration",
+        # Asked for where the bucket's record is at hand: there an empty one stands for none.
+        objects.Setting.NOTIFICATIONS: "NoSuchConfiguration",
+        objects.Setting.LOGGING: "NoSuchConfiguration",
+    }
+)
 """What each setting of a bucket is missed by."""
 
 _OWN_MESSAGE: Final = frozenset(
@@ -325,6 +340,7 @@ _ELEMENTS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = MappingProxyType(
         ),
         "InvalidPart": (("part", "PartNumber"),),
         "NoSuchBucket": (("bucket", "BucketName"),),
+        "NoSuchCORSConfiguration": (("bucket", "BucketName"),),
         "NoSuchKey": (("key", "Key"),),
         "NoSuchTagSet": (("bucket", "BucketName"),),
         "NoSuchUpload": (("upload_id", "UploadId"),),

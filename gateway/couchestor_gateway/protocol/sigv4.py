@@ -15,6 +15,7 @@ from couchestor_gateway.ports import credentials as credential_port
 from couchestor_gateway.protocol import (
     request_identity,
     s3_error,
+    sigv2,
     sigv4_canonical,
     sigv4_claim,
     sigv4_presigned,
@@ -34,11 +35,19 @@ class Verifier:
     Args:
         credentials: Looked up once per request.
         region: The only region accepted in a credential's scope.
+        takes_version_2: Whether requests may be signed by Signature Version 2, too.
     """
 
-    __slots__ = ("_claims", "_region", "_signatures")
+    __slots__ = ("_claims", "_region", "_signatures", "_takes_version_2")
 
-    def __init__(self, credentials: credential_port.CredentialStore, region: str) -> None:
+    def __init__(
+        self,
+        credentials: credential_port.CredentialStore,
+        region: str,
+        *,
+        takes_version_2: bool = False,
+    ) -> None:
+        self._takes_version_2 = takes_version_2
         self._signatures = sigv4_signatures.Signatures(credentials)
         self._region = region
         self._claims: dict[str, sigv4_claim.Claim] = {}
@@ -51,6 +60,7 @@ class Verifier:
         raw_query: str,
         headers: Headers,
         now_seconds: float,
+        host_bucket: str = "",
     ) -> request_identity.Identity:
         """Authenticate a request before its body is read.
 
@@ -60,6 +70,7 @@ class Verifier:
             raw_query: As sent, without ``?``.
             headers: As sent.
             now_seconds: Wall clock, seconds since the Unix epoch.
+            host_bucket: The bucket that the Host header names, in place of the path.
 
         Returns:
             The identity; its ``credential`` is None when the request carries no authentication.
@@ -103,9 +114,38 @@ class Verifier:
                     now_seconds=now_seconds,
                 )
         if authorization is None:
-            if "Signature=" in raw_query and "AWSAccessKeyId=" in raw_query:
-                raise sigv4_claim.version_2_refused()
+            if sigv2.is_presigned(raw_query):
+                if not self._takes_version_2:
+                    raise sigv4_claim.version_2_refused()
+                return sigv2.by_query(
+                    self._signatures,
+                    method=method,
+                    resource=_resource(raw_path, host_bucket),
+                    raw_query=raw_query,
+                    values=sigv2.header_values(pairs),
+                    amz_names=amz_names,
+                    now_seconds=now_seconds,
+                )
             return _anonymous(values, amz_names)
+        if self._takes_version_2 and authorization.partition(" ")[0] == sigv2.SCHEME:
+            if sigv2.is_presigned(raw_query):
+                raise s3_error.make(
+                    "InvalidArgument",
+                    "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter,"
+                    " Signature query string parameter or the Authorization header should be"
+                    " specified",
+                    ArgumentName="Authorization",
+                )
+            return sigv2.by_header(
+                self._signatures,
+                method=method,
+                resource=_resource(raw_path, host_bucket),
+                raw_query=raw_query,
+                authorization=authorization,
+                values=sigv2.header_values(pairs),
+                amz_names=amz_names,
+                now_seconds=now_seconds,
+            )
         return self._header_signed(
             method, raw_path, raw_query, authorization, values, amz_names, now_seconds
         )
@@ -197,6 +237,11 @@ class Verifier:
             seed_signature=signature.strip(),
             amz_names=amz_names,
         )
+
+
+def _resource(raw_path: str, host_bucket: str) -> str:
+    """Bucket and path, as Signature Version 2 signs them."""
+    return f"/{host_bucket}{raw_path}" if host_bucket else raw_path
 
 
 def _anonymous(values: dict[str, str], amz_names: list[str]) -> request_identity.Identity:

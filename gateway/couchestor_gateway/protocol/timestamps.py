@@ -32,6 +32,18 @@ def _http_date(seconds: int) -> str:
     )
 
 
+def log_time(time_ns: int) -> str:
+    """``21/Oct/2026:07:28:00 +0000``, as access logs have it."""
+    year, month, day, hour, minute, second, *_ = time.gmtime(time_ns // units.NS_PER_SECOND)
+    return f"{day:02d}/{_MONTHS[month - 1]}/{year:04d}:{hour:02d}:{minute:02d}:{second:02d} +0000"
+
+
+def log_key_time(time_ns: int) -> str:
+    """``2026-10-21-07-28-00``, as the keys of log objects have it."""
+    year, month, day, hour, minute, second, *_ = time.gmtime(time_ns // units.NS_PER_SECOND)
+    return f"{year:04d}-{month:02d}-{day:02d}-{hour:02d}-{minute:02d}-{second:02d}"
+
+
 def iso8601(time_ns: int) -> str:
     """``2026-10-21T07:28:00.123Z``; digits below the millisecond are dropped."""
     seconds, fraction_ns = divmod(time_ns, units.NS_PER_SECOND)

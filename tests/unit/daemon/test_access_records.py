@@ -36,6 +36,7 @@ RECORDS: dict[str, Any] = {
         policy='{"Id": "é"}',
         has_lifecycle=True,
         object_lock=(1, 30, 0),
+        settings=(("cors", b"<C/>"),),
     ),
     "index_object_v1": index_records.Object(
         version_id="null",
@@ -82,6 +83,7 @@ RECORDS: dict[str, Any] = {
 NO_ACL: dict[str, Any] = {"acl": None}
 ADDED: dict[str, list[dict[str, Any]]] = {
     "index_bucket_v1": [
+        {"settings": ()},
         {"object_lock": None},
         {"has_lifecycle": False},
         {"policy": None},

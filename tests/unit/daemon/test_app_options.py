@@ -272,3 +272,31 @@ def test_the_operations_page_tells_every_option_as_it_is() -> None:
         shown = f"`{default}`" if default else "-"
         expected.append(f"| `{option.flag}` | {option.help} | {shown} |")
     assert told == expected
+
+
+def test_targets_of_notices_have_names_and_urls(tmp_path: pathlib.Path) -> None:
+    expected = {"a": "https://user:pass@h/x?y=z", "b-1": "http://[::1]:80"}
+    told = _load({"notification_targets": [f"{name}={url}" for name, url in expected.items()]})
+    assert told.notification_urls == expected
+    assert settings.Settings.from_json(told.to_json()) == told
+    file = tmp_path / "c.toml"
+    file.write_text('notification_targets = ["a=http://h/", "b=http://i/"]\n')
+    assert _load(config=file).notification_urls == {"a": "http://h/", "b": "http://i/"}
+    assert _load({"notification_targets": ""}).notification_urls == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("http://h/", "is not NAME=URL"),
+        ("a b=http://h/", "is not NAME=URL"),
+        ("=http://h/", "is not NAME=URL"),
+        ("a=ftp://h/", "gives the target a no URL"),
+        ("a=http:///x", "gives the target a no URL"),
+        ("a=http://h/ x", "gives the target a no URL"),
+        ("a=http://h/,a=http://i/", "names the target a twice"),
+    ],
+)
+def test_targets_that_are_none_are_refused(text: str, wrong: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match=wrong):
+        _load({"notification_targets": text})

@@ -77,6 +77,8 @@ def _head(
             objects=store,
             uploads=store,
             region="us-east-1",
+            host_id="host",
+            notification_targets=frozenset(),
             clock=_Clock(),
             offload=store,
             stall_seconds=1.0,

@@ -17,6 +17,8 @@ _UNTELLABLE = {"ListDirectoryBuckets"}
 
 
 _OLD_NAMES = {
+    "GetBucketNotification": "GetBucketNotificationConfiguration",
+    "PutBucketNotification": "PutBucketNotificationConfiguration",
     "GetBucketLifecycle": "GetBucketLifecycleConfiguration",
     "PutBucketLifecycle": "PutBucketLifecycleConfiguration",
 }

@@ -68,6 +68,7 @@ _HARMLESS = {
     "x-amz-object-annotation-directive",  # no object has any
     "x-amz-optional-object-attributes",  # what nothing has is left out
     "x-amz-request-payer",  # nobody pays
+    "x-amz-skip-destination-validation",  # destinations are looked up by name, and sent nothing
 }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -145,7 +146,11 @@ def change_access(
 
 def get_setting(reader: index_port.IndexReader, name: str, setting: objects.Setting) -> bytes:
     """A setting as it was put. Raises NoSuchBucketError, NoSuchSettingError."""
-    value = reader.get(index_keys.setting(find(reader, name).bucket_id, setting.value))
+    stored = find(reader, name)
+    if setting in objects.RECORDED_SETTINGS:
+        value = dict(stored.settings).get(setting.value)
+    else:
+        value = reader.get(index_keys.setting(stored.bucket_id, setting.value))
     if value is None:
         raise errors.NoSuchSettingError(
             f"bucket {name} has no {setting.value}", bucket=name, setting=setting.value
@@ -162,7 +167,16 @@ def put_setting(
     owner: str = "",
 ) -> None:
     """Set or, with None, remove a setting. Raises NoSuchBucketError."""
-    key = index_keys.setting(find(txn, name, owner=owner).bucket_id, setting.value)
+    stored = find(txn, name, owner=owner)
+    if setting in objects.RECORDED_SETTINGS:
+        settings = dict(stored.settings)
+        settings.pop(setting.value, None)
+        if value is not None:
+            settings[setting.value] = value
+        changed = msgspec.structs.replace(stored, settings=tuple(sorted(settings.items())))
+        txn.put(index_keys.bucket(name), index_records.pack(changed))
+        return
+    key = index_keys.setting(stored.bucket_id, setting.value)
     if value is None:
         txn.delete(key)
     else:
@@ -212,6 +226,15 @@ def _settings_range(bucket_id: int) -> tuple[bytes, bytes]:
     )
 
 
+def _settings(stored: index_records.Bucket) -> dict[str, Mapping[objects.Setting, bytes]]:
+    """The settings of a record that has any; one of a later release is nobody's here."""
+    if not stored.settings:
+        return {}
+    known = {setting.value: setting for setting in objects.RECORDED_SETTINGS}
+    found = {known[name]: value for name, value in stored.settings if name in known}
+    return {"settings": MappingProxyType(found)}
+
+
 @functools.lru_cache(maxsize=_KEPT_COUNT)
 def decoded(value: bytes) -> index_records.Bucket:
     """A stored bucket from its record."""
@@ -234,4 +257,5 @@ def _to_domain(name: str, stored: index_records.Bucket) -> objects.BucketRecord:
         ),
         has_lifecycle=stored.has_lifecycle,
         object_lock=lock_records.bucket_to_domain(stored.object_lock),
+        **_settings(stored),
     )

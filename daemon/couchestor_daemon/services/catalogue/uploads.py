@@ -285,6 +285,11 @@ def _find(
     )
 
 
+def is_completed(reader: index_port.IndexReader, upload: objects.UploadRecord) -> bool:
+    """Whether an upload has become an object, so that completing it again changes nothing."""
+    return _completed(reader, upload.bucket, upload.key, upload.upload_id) is not None
+
+
 def _completed(
     reader: index_port.IndexReader, bucket: str, key: str, upload_id: str
 ) -> index_records.Completed | None:
