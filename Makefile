@@ -39,9 +39,10 @@ TEST_JOBS ?= 3
 test: setup
 	$(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile
 
-# Against a real kube-apiserver: built with Go when it is not in the cache yet, which takes long. In
-# an environment of its own: the Kubernetes client and the S3 clients of the other tests want
-# different versions of python-dateutil. Each job has servers of its own, and mostly waits.
+# Against a real kube-apiserver, and by a real helm: built with Go when they are not in the cache yet,
+# which takes long. In an environment of its own: the Kubernetes client and the S3 clients of the
+# other tests want different versions of python-dateutil. Each job has servers of its own, and mostly
+# waits.
 KUBE_JOBS ?= 2
 KUBE_VENV := .venv-kube
 KUBE_STAMP := $(KUBE_VENV)/.installed
@@ -72,6 +73,7 @@ check: setup
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports
+	$(BIN)/hadolint operator/Dockerfile daemon/Dockerfile
 
 format: setup
 	$(BIN)/ruff format $(SOURCES)
@@ -119,6 +121,9 @@ lock: setup
 	  --universal --python-version 3.11 --extra operator --extra kube-test \
 	  --constraint requirements/operator.txt \
 	  pyproject.toml requirements/build.in -o requirements/kube.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	  --universal --python-version 3.11 --constraint requirements/dev.txt \
+	  requirements/build.in -o requirements/build.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	  --universal --python-version 3.11 requirements/uv.in -o requirements/uv.txt
 

@@ -31,10 +31,13 @@ def host_facts(data_dir: pathlib.Path | None = None) -> dict[str, object]:
 
 
 def commit() -> str:
-    """The commit of the work tree, marked when it holds changes; "unknown" outside git.
+    """The commit of the work tree, marked when it holds changes; "unknown" when there is none.
 
     Results are no change: those of one ``make bench`` would mark each other.
     """
+    if not (_REPOSITORY / "bench" / "couchestor_bench").is_dir():
+        # Installed: a repository around that is somebody else's.
+        return "unknown"
     name = _git("rev-parse", "HEAD")
     changed = _git("status", "--porcelain", "--", ":(top)", ":(top,exclude)bench/results")
     return f"{name}-modified" if name != "unknown" and changed else name

@@ -24,7 +24,8 @@ CouchestorError
 |-- CompressionError      Compression Decompression
 |-- ControlPlaneError     KubernetesApi PrometheusConnection PrometheusQuery PrometheusParse
 |                         DurationParse QuantityParse InvalidSelector InvalidPolicy
-|                         VersionConflict LeaseLost MayastorApi
+|                         VersionConflict LeaseLost MayastorApi NodeApi NodeUnreachable
+|                         NodeRecord AssignmentRefused
 `-- MigrationError        MigrationInProgress MigrationFailed MigrationTimeout ReplicaSyncFailed
                           NoSuitablePool
 
@@ -407,6 +408,22 @@ class KubernetesApiError(ControlPlaneError, TransientError):
 
 class MayastorApiError(ControlPlaneError, TransientError):
     """Mayastor's REST API refused or failed a call; ``context['status']`` is the HTTP status."""
+
+
+class NodeApiError(ControlPlaneError, TransientError):
+    """A node answered a call with an error, or with something that is none of a node's answers."""
+
+
+class NodeUnreachableError(ControlPlaneError, TransientError):
+    """A node could not be connected to, or did not answer in time."""
+
+
+class NodeRecordError(ControlPlaneError, IntegrityError):
+    """A record of the node API does not fit; ``context['path']`` names the field."""
+
+
+class AssignmentRefusedError(ControlPlaneError, ClientError):
+    """A node will not take what it was sent; ``context['refusal']`` says why, as the node does."""
 
 
 class PrometheusConnectionError(ControlPlaneError, TransientError):

@@ -7,11 +7,16 @@ from typing import Any
 import lease_store_contract
 import memory_leases
 import memory_policies
+import memory_stripes
 import policy_store_contract
 import pytest
+import refused_resources
+import set_clock
+import stripe_store_contract
 
 from couchestor_domain import errors
-from couchestor_operator.ports import policy_store
+from couchestor_operator.control import stripe_group
+from couchestor_operator.ports import policy_store, stripe_store
 from couchestor_operator.resources import field_types, policy_reading, storage_policy
 
 
@@ -68,3 +73,45 @@ async def test_policies_in_memory(check: policy_store_contract.Check) -> None:
 )
 async def test_leases_in_memory(check: lease_store_contract.Check) -> None:
     await check(memory_leases.MemoryLeases())
+
+
+class MemoryStripesHarness:
+    """Over the fake, which holds every write to the rules of the schema."""
+
+    def __init__(self) -> None:
+        self._memory = memory_stripes.MemoryStripes(set_clock.SetClock(), is_strict=True)
+
+    @property
+    def store(self) -> stripe_store.StripeStore:
+        """In memory."""
+        return self._memory
+
+    async def shows(self, group: stripe_group.StripeGroup) -> None:
+        """Here they are of no age."""
+        assert int(self._memory.group(group.name).version) >= int(group.version)
+
+    async def shows_none(self, name: str) -> None:
+        """Here they are of no age."""
+        assert name not in self._memory.documents
+
+    async def annotate(self, name: str, key: str, value: str) -> None:
+        """Under a new version."""
+        self._memory.annotate(name, key, value)
+
+    async def delete(self, name: str) -> None:
+        """Gone."""
+        del self._memory.documents[name]
+
+    async def make_others(self, name: str) -> None:
+        """A document of theirs."""
+        self._memory.documents[name] = {
+            "metadata": {"name": name, "resourceVersion": "x"},
+            "spec": refused_resources.STRIPE,
+        }
+
+
+@pytest.mark.parametrize(
+    "check", stripe_store_contract.CHECKS, ids=lambda check: str(check.__name__)
+)
+async def test_stripes_in_memory(check: stripe_store_contract.Check) -> None:
+    await check(MemoryStripesHarness())

@@ -16,7 +16,13 @@ import pytest
 from couchestor_operator.adapters import kube_access, kube_api, system_clock
 
 if TYPE_CHECKING:
-    from tests.kube import control_plane, operator_runs, operator_stage
+    from tests.kube import (
+        chart_accounts,
+        control_plane,
+        helm_runs,
+        operator_runs,
+        operator_stage,
+    )
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 if str(_ROOT) not in sys.path:
@@ -100,6 +106,14 @@ def mayastor(client: Any, plane: control_plane.ControlPlane, crds: dict[str, Any
     mayastor_resources.install(client, plane)
 
 
+@pytest.fixture(scope="session")
+def helm(binaries: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> helm_runs.Helm:
+    """helm without a cluster."""
+    from tests.kube import helm_runs
+
+    return helm_runs.Helm(binaries / "helm", tmp_path_factory.mktemp("helm"))
+
+
 @pytest.fixture
 def stage(plane: control_plane.ControlPlane, mayastor: None) -> operator_stage.Stage:
     """What an operator finds, and nothing else."""
@@ -110,20 +124,44 @@ def stage(plane: control_plane.ControlPlane, mayastor: None) -> operator_stage.S
 
 
 @pytest.fixture
+def volume_manager() -> str:
+    """Of ``operators``; a test that means another one overrides it by a parameter."""
+    return "resources"
+
+
+@pytest.fixture
+def account(
+    stage: operator_stage.Stage, helm: helm_runs.Helm, volume_manager: str
+) -> chart_accounts.Account:
+    """Who ``operators`` are: what the chart gives them the rights for, and for nothing else."""
+    from tests.kube import chart_accounts
+
+    over_rest = {"mayastorUrl": "http://mayastor"} if volume_manager == "rest" else {}
+    return chart_accounts.Account(
+        stage.plane,
+        helm,
+        leaseName=stage.lease,
+        mayastorNamespace=stage.cluster.namespace,
+        volumeManager=volume_manager,
+        **over_rest,
+    )
+
+
+@pytest.fixture
 async def operators(
-    stage: operator_stage.Stage, access: kube_access.Access, tmp_path: pathlib.Path
+    stage: operator_stage.Stage, account: chart_accounts.Account, tmp_path: pathlib.Path
 ) -> AsyncIterator[operator_runs.Operators]:
-    """Operators that see this stage, and no other's volumes."""
-    from tests.kube import operator_runs
+    """Operators that see this stage, and no other's volumes, by the chart's own account."""
+    from tests.kube import helm_runs, operator_runs
 
     async with operator_runs.prometheus(stage.heat) as url:
         with operator_runs.over(
-            access,
+            account.opened(tmp_path),
             tmp_path,
             prometheus_url=url,
             mayastor_namespace=stage.cluster.namespace,
             lease_name=stage.lease,
-            lease_namespace="default",
+            lease_namespace=helm_runs.NAMESPACE,
             pass_interval_seconds="0.5",
             sync_poll_interval_seconds="0.2",
         ) as started:

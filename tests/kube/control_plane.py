@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import pathlib
@@ -13,9 +14,9 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 START_SECONDS_MAX: Final = 60.0
 REQUEST_SECONDS_MAX: Final = 30.0
@@ -24,6 +25,25 @@ _LOG_TAIL_BYTES: Final = 4000
 
 TABLE: Final = "application/json;as=Table;g=meta.k8s.io;v=v1"
 """Ask for an answer as ``kubectl get`` prints it."""
+
+_AUDIT_POLICY: Final = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    # A watch is told of once it is answered, and not when it ends.
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
+        {"level": "None"},
+    ],
+}
+
+
+class Applied(NamedTuple):
+    """How an API server answered a document that was applied to it."""
+
+    status: int
+    answer: Any
+    warnings: list[str]
 
 
 class NotStartedError(Exception):
@@ -70,6 +90,7 @@ class ControlPlane:
     ca_file: pathlib.Path
     etcd: Server
     api_server: Server
+    audit_log: pathlib.Path
 
     def events(self, path: str, *, seconds_max: int) -> Iterator[Any]:
         """What a watch sends, until the server ends it after so long."""
@@ -105,7 +126,74 @@ class ControlPlane:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as refused:
             with refused:
-                return refused.code, json.load(refused)
+                return refused.code, _document(refused)
+
+    def apply(self, document: Mapping[str, Any], *, dry_run: bool = False) -> Applied:
+        """Server-side apply, as ``kubectl apply --server-side``; what it does not know it refuses.
+
+        Args:
+            dry_run: Whether the server does everything but keep it.
+        """
+        query = "fieldManager=tests&fieldValidation=Strict" + "&dryRun=All" * dry_run
+        asked = urllib.request.Request(
+            f"{self.url}{self.path_of(document)}?{query}",
+            method="PATCH",
+            data=json.dumps(document).encode(),
+            headers={
+                "Authorization": f"Bearer {self.token}",
+                # JSON is YAML.
+                "Content-Type": "application/apply-patch+yaml",
+            },
+        )
+        try:
+            with urllib.request.urlopen(
+                asked, timeout=REQUEST_SECONDS_MAX, context=self._trust
+            ) as answer:
+                warnings = answer.headers.get_all("Warning") or []
+                return Applied(answer.status, json.load(answer), warnings)
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return Applied(refused.code, _document(refused), [])
+
+    def applied(self, document: Mapping[str, Any]) -> Any:
+        """As ``apply``, which must not be refused; and the document as it is kept."""
+        status, answer, _ = self.apply(document)
+        assert status in (200, 201), answer
+        return answer
+
+    def path_of(self, document: Mapping[str, Any]) -> str:
+        """Where a document belongs, or would."""
+        version, kind = document["apiVersion"], document["kind"]
+        place = f"/{'apis' if '/' in version else 'api'}/{version}"
+        plural, is_namespaced = self._kinds(place)[kind]
+        metadata = document["metadata"]
+        if is_namespaced:
+            place += f"/namespaces/{metadata['namespace']}"
+        return f"{place}/{plural}/{metadata['name']}"
+
+    def as_bearer(self, token: str) -> ControlPlane:
+        """The same, asked by somebody else."""
+        return dataclasses.replace(self, token=token)
+
+    def audited(self) -> list[dict[str, Any]]:
+        """What service accounts have asked for, as the server's audit log tells."""
+        return [json.loads(line) for line in self.audit_log.read_text().splitlines()]
+
+    def _kinds(self, place: str) -> dict[str, tuple[str, bool]]:
+        """Plural and whether it has a namespace, by kind."""
+        if place not in self._known_kinds:
+            status, found = self.request("GET", place)
+            assert status == 200, found
+            self._known_kinds[place] = {
+                one["kind"]: (one["name"], one["namespaced"])
+                for one in found["resources"]
+                if "/" not in one["name"]
+            }
+        return self._known_kinds[place]
+
+    @functools.cached_property
+    def _known_kinds(self) -> dict[str, dict[str, tuple[str, bool]]]:
+        return {}
 
     @functools.cached_property
     def _trust(self) -> ssl.SSLContext:
@@ -136,6 +224,13 @@ class ControlPlane:
             time.sleep(_POLL_SECONDS)
 
 
+def _document(refused: urllib.error.HTTPError) -> Any:
+    """Of an unknown group the server tells in plain text."""
+    if refused.headers.get_content_type() == "application/json":
+        return json.load(refused)
+    return {"message": refused.read().decode()}
+
+
 @contextlib.contextmanager
 def running(binaries: pathlib.Path, folder: pathlib.Path) -> Iterator[ControlPlane]:
     """A control plane with nothing in it, until the end of the block.
@@ -150,6 +245,10 @@ def running(binaries: pathlib.Path, folder: pathlib.Path) -> Iterator[ControlPla
     tokens = folder / "tokens.csv"
     tokens.touch(0o600)
     tokens.write_text(f'{token},tests,tests,"system:masters"\n')
+    audit_policy = folder / "audit-policy.json"
+    audit_policy.write_text(json.dumps(_AUDIT_POLICY))
+    audit_log = folder / "audit.jsonl"
+    audit_log.touch()
     etcd_url, peer_url = (f"http://127.0.0.1:{number}" for number in (etcd_port, peer_port))
     etcd = Server(
         name="etcd",
@@ -183,6 +282,8 @@ def running(binaries: pathlib.Path, folder: pathlib.Path) -> Iterator[ControlPla
             f"--tls-private-key-file={key}",
             f"--token-auth-file={tokens}",
             "--authorization-mode=RBAC",
+            f"--audit-policy-file={audit_policy}",
+            f"--audit-log-path={audit_log}",
             "--service-cluster-ip-range=10.0.0.0/24",
             f"--service-account-issuer=https://127.0.0.1:{port}",
             f"--service-account-key-file={certificate}",
@@ -197,6 +298,7 @@ def running(binaries: pathlib.Path, folder: pathlib.Path) -> Iterator[ControlPla
         ca_file=certificate,
         etcd=etcd,
         api_server=api_server,
+        audit_log=audit_log,
     )
     try:
         etcd.start()

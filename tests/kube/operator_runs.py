@@ -18,15 +18,16 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
 
 import lying_prometheus
-import msgspec
 from aiohttp import web
-from tests.kube import control_plane
+from tests.kube import chart_accounts, control_plane, helm_runs
 
 from couchestor_operator.adapters import kube_access
 from couchestor_operator.resources import definition, field_types, lease_document
 
 POLICIES: Final = f"/apis/{field_types.API_VERSION}/{definition.STORAGE_POLICY.plural}"
-LEASES: Final = f"/apis/{lease_document.GROUP}/v1/namespaces/default/{lease_document.PLURAL}"
+LEASES: Final = (
+    f"/apis/{lease_document.GROUP}/v1/namespaces/{helm_runs.NAMESPACE}/{lease_document.PLURAL}"
+)
 STARTED_SECONDS_MAX: Final = 30.0
 STOPPED_SECONDS_MAX: Final = 20.0
 WATCHED_SECONDS_MAX: Final = 180
@@ -115,30 +116,7 @@ class Operators:
         self._folder = folder
         self._options = options
         self._running: list[OperatorProcess] = []
-        self._kubeconfig = folder / "kubeconfig"
-        self._kubeconfig.touch(0o600)
-        self._kubeconfig.write_bytes(
-            msgspec.yaml.encode(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Config",
-                    "current-context": "tests",
-                    "clusters": [
-                        {
-                            "name": "plane",
-                            "cluster": {
-                                "server": access.url,
-                                "certificate-authority": str(access.ca_file),
-                            },
-                        }
-                    ],
-                    "users": [{"name": "tests", "user": {"token": access.token_file.read_text()}}],
-                    "contexts": [
-                        {"name": "tests", "context": {"cluster": "plane", "user": "tests"}}
-                    ],
-                }
-            )
-        )
+        self._kubeconfig = chart_accounts.kubeconfig(access, folder / "kubeconfig")
 
     def start(self, **options: str) -> OperatorProcess:
         """Start one more."""
@@ -195,6 +173,12 @@ async def prometheus(heat: Mapping[str, float]) -> AsyncIterator[str]:
 
     async with lying_prometheus.served(answer) as server:
         yield server.url
+
+
+def have_namespace(plane: control_plane.ControlPlane, name: str) -> None:
+    """Make it if it is not there."""
+    status, answer = plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    assert status in (201, 409), answer
 
 
 def free_lease(plane: control_plane.ControlPlane, name: str) -> None:

@@ -9,7 +9,7 @@ import math
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from tests.kube import control_plane, mayastor_resources, operator_runs
+from tests.kube import control_plane, helm_runs, mayastor_resources, operator_runs
 
 from couchestor_operator.resources import definition, field_types
 
@@ -24,6 +24,7 @@ class Stage:
     def __init__(self, plane: control_plane.ControlPlane) -> None:
         self.plane = plane
         self.cluster = mayastor_resources.Cluster(plane)
+        operator_runs.have_namespace(plane, helm_runs.NAMESPACE)
         self.volume = f"moves-{next(_numbers)}"
         self.policy = self.lease = self.cluster.namespace
         self.heat = {self.volume: 9000.0}

@@ -84,6 +84,7 @@ async def test_killed_in_any_step_another_operator_brings_the_volume_home(
     assert min(stage.whole_counts) == 1
 
 
+@pytest.mark.parametrize("volume_manager", ["rest"])
 async def test_a_volume_of_mayastors_rest_api_is_moved_too(
     stage: operator_stage.Stage, operators: operator_runs.Operators
 ) -> None:

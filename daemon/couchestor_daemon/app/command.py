@@ -23,6 +23,8 @@ FOREIGN: Final = {
     "bench": ("couchestor_bench.command:main", "measure this node or any S3 endpoint"),
     "operator": ("couchestor_operator.app.command:main", "run the Kubernetes operator"),
 }
+NEEDS: Final = {"bench": ("numpy", "psutil", "uvloop")}
+"""Libraries of a part that no other part brings: without them help does not offer it."""
 _INTRODUCTION: Final = """\
 CoucheStor is an erasure-coded S3 object store.
 
@@ -273,8 +275,8 @@ def build_parser() -> argparse.ArgumentParser:
         detail="Exit status 0: it takes requests, 1: it runs but does not, 2: nothing answers.",
     )
     reporting.add_argument("--json", action="store_true", help="print JSON")
-    for name, (target, text) in FOREIGN.items():
-        if _is_importable(target):
+    for name, (_, text) in FOREIGN.items():
+        if _is_installed(name):
             commands.add_parser(name, help=text, add_help=False)
     return parser
 
@@ -299,7 +301,7 @@ def _dispatch(words: list[str], environment: dict[str, str]) -> int:
     if words[0] in FOREIGN:
         return _hand_over(words[0], words[1:])
     known = ["serve", "device", "check", "recover", "status"]
-    known += [name for name, (target, _) in FOREIGN.items() if _is_importable(target)]
+    known += [name for name in FOREIGN if _is_installed(name)]
     if not words[0].startswith("-") and words[0] not in known:
         near = option_values.suggestion(words[0], known)
         parser.error(f"unknown command {words[0]}{near}")
@@ -380,6 +382,10 @@ def _hand_over(name: str, words: list[str]) -> int:
             f"pip install 'couchestor[{name}]'"
         ) from exc
     return int(getattr(found, function)(words) or 0)
+
+
+def _is_installed(name: str) -> bool:
+    return all(map(_is_importable, (FOREIGN[name][0], *NEEDS.get(name, ()))))
 
 
 def _is_importable(target: str) -> bool:

@@ -15,6 +15,7 @@ from couchestor_daemon.adapters import (
     directory_device,
     log_events,
     system_clock,
+    thread_priority,
     threaded_media,
     worker_threads,
 )
@@ -120,7 +121,9 @@ class Node:
             2 * stripe_assembly.memory_bytes(self._wanted, told.stripe_bytes) + LOG_BUFFERS_BYTES,
         )
         self.pool = buffers.BufferPool(self._pool_bytes)
-        self.codec_threads = worker_threads.WorkerThreads(CODEC_THREADS_COUNT, "codec")
+        self.codec_threads = worker_threads.WorkerThreads(
+            CODEC_THREADS_COUNT, "codec", on_start=thread_priority.yield_to_others
+        )
         self._commit_thread = worker_threads.WorkerThreads(
             1, "commit", on_start=None if commit_cpu is None else cpu_binding.binder(commit_cpu)
         )

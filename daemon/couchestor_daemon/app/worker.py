@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from couchestor_daemon.adapters import memory_allocator, system_clock
+from couchestor_daemon.adapters import machine_code, md5_lanes, memory_allocator, system_clock
 from couchestor_daemon.app import (
     device_messages,
     device_orders,
@@ -20,6 +21,8 @@ from couchestor_daemon.app import (
 )
 from couchestor_daemon.services import writer_slots
 from couchestor_gateway.edge import server
+
+_log = logging.getLogger("couchestor.worker")
 
 SWITCH_INTERVAL_SECONDS: Final = 0.0005
 """How long a thread waits before it asks for the interpreter. With Python's own 5 ms the commit
@@ -63,6 +66,7 @@ async def run(
         )
         latencies.observe(seconds, moved_bytes=received + sent)
 
+    lanes = _md5_lanes()
     loop = asyncio.get_running_loop()
     beside = [
         loop.create_task(reads.run()),
@@ -82,6 +86,7 @@ async def run(
             domain=told.domain or None,
             metrics=observe,
             offload=parts.codec_threads.run,
+            new_shared_md5=None if lanes is None else lanes.new,
             limits=server.ServerLimits(stall_seconds=told.stall_seconds),
             access_log=told.access_log,
             signature_v2=told.signature_v2,
@@ -105,5 +110,15 @@ async def run(
         for task in beside:
             task.cancel()
         await parts.close()
+        if lanes is not None:
+            lanes.close()
         latencies.close()
         reads.close()
+
+
+def _md5_lanes() -> md5_lanes.Md5Lanes | None:
+    try:
+        return md5_lanes.Md5Lanes(md5_lanes.kernel())
+    except machine_code.MachineCodeError as exc:
+        _log.info("MD5 of bodies is computed one by one, which takes more processor time: %s", exc)
+        return None

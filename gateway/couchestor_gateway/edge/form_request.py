@@ -137,7 +137,10 @@ class FormRequest(s3_request.S3Request):
             S3Error: EntityTooLarge, EntityTooSmall, InvalidDigest and the like for bad digests.
         """
         digester = digests.BodyDigester.from_headers(
-            self.headers, self.identity, algorithms=algorithms
+            self.headers,
+            self.identity,
+            algorithms=algorithms,
+            shared_md5=self.shared_md5(self._services.body_bytes_max),
         )
         policy, body = self._form.policy, self._form.body
         body.begin(

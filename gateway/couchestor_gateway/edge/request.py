@@ -16,7 +16,7 @@ from couchestor_gateway.edge import (
     request_facts,
     request_head,
 )
-from couchestor_gateway.ports import offloading
+from couchestor_gateway.ports import hashing, offloading
 from couchestor_gateway.protocol import (
     chunked,
     digests,
@@ -86,6 +86,11 @@ class S3Request(request_head.RequestHead):
     def offload(self) -> offloading.Offload:
         """Where long buffers are hashed."""
         return self._services.offload
+
+    def shared_md5(self, size_bytes: int) -> hashing.SharedMd5 | None:
+        """For a body of so many bytes at most; None if it is hashed by itself."""
+        new = self._services.new_shared_md5
+        return None if new is None or size_bytes <= request_body.OFFLOAD_BYTES else new()
 
     @property
     def body_bytes_max(self) -> int:
@@ -330,7 +335,11 @@ class S3Request(request_head.RequestHead):
         if streaming:
             decoder = chunked.ChunkedDecoder(identity, size_bytes, _trailer_names(headers))
         digester = digests.BodyDigester.from_headers(
-            headers, identity, algorithms=algorithms, is_checksummed=is_checksummed
+            headers,
+            identity,
+            algorithms=algorithms,
+            is_checksummed=is_checksummed,
+            shared_md5=self.shared_md5(size_bytes),
         )
         if "expect" in headers and headers["expect"].lower() == "100-continue":
             request_body.invite(raw)

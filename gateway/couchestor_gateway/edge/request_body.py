@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import aiohttp
@@ -32,17 +32,25 @@ _LOST: Final = (
 async def digest(
     digester: digests.BodyDigester, views: Sequence[memoryview], offload: offloading.Offload
 ) -> None:
-    """Feed views to a digester; many bytes on the pool, all in one hop."""
-    if sum(map(len, views)) > OFFLOAD_BYTES:
-        await offload(_update, digester, views)
-    else:
-        _update(digester, views)
+    """Feed views to a digester; many bytes elsewhere, MD5 beside the rest where it is shared."""
+    if sum(map(len, views)) <= OFFLOAD_BYTES:
+        _update(digester.update, views)
+        return
+    md5 = digester.begin_md5(views)
+    if md5 is None:
+        await offload(_update, digester.update, views)
+        return
+    try:
+        if digester.has_others:
+            await offload(_update, digester.update_others, views)
+    finally:
+        await md5.wait()
 
 
-def _update(digester: digests.BodyDigester, views: Sequence[memoryview]) -> None:
+def _update(update: Callable[[memoryview], None], views: Sequence[memoryview]) -> None:
     for view in views:
         if view:
-            digester.update(view)
+            update(view)
 
 
 def invite(raw: web.BaseRequest) -> None:

@@ -12,7 +12,7 @@ from couchestor_domain import access, objects
 from couchestor_gateway.edge import addressing, copy_header
 from couchestor_gateway.ports import clock as clock_port
 from couchestor_gateway.ports import credentials as credential_port
-from couchestor_gateway.ports import object_store, offloading
+from couchestor_gateway.ports import hashing, object_store, offloading
 from couchestor_gateway.protocol import request_identity, s3_error, sigv2, sigv4_claim, tags
 
 
@@ -32,6 +32,8 @@ class Services:
     clock: clock_port.Clock
     offload: offloading.Offload
     """Where long buffers are hashed."""
+    new_shared_md5: hashing.NewSharedMd5 | None = None
+    """MD5 of long bodies, computed together; None: one by one, where the rest is hashed."""
     stall_seconds: float
     """Longest wait for the next byte of a body."""
     body_bytes_max: int

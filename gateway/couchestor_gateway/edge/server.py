@@ -39,7 +39,7 @@ from couchestor_gateway.operations import post_object
 from couchestor_gateway.ports import caller_context as caller_port
 from couchestor_gateway.ports import clock as clock_port
 from couchestor_gateway.ports import credentials as credentials_port
-from couchestor_gateway.ports import object_store, offloading
+from couchestor_gateway.ports import hashing, object_store, offloading
 from couchestor_gateway.protocol import (
     operation_needs,
     s3_error,
@@ -104,6 +104,7 @@ class Gateway:
         log_lines: Told what became of them.
         metrics: Told about every finished request.
         offload: Where long buffers are hashed; threads of its own when None.
+        new_shared_md5: MD5 of long bodies, computed together; one by one when None.
         access_log: Log every request; else only those that failed through no fault of the client's:
             answered 5xx (but not 501) or broken off. A line costs as much as a sixth of a small
             GET.
@@ -122,6 +123,7 @@ class Gateway:
         limits: ServerLimits | None = None,
         metrics: request_records.MetricsHook | None = None,
         offload: offloading.Offload | None = None,
+        new_shared_md5: hashing.NewSharedMd5 | None = None,
         access_log: bool = True,
         signature_v2: bool = False,
         notification_targets: Collection[str] = (),
@@ -146,6 +148,7 @@ class Gateway:
             region=region,
             clock=clock,
             offload=offload or _own_threads(self._limits.hash_threads),
+            new_shared_md5=new_shared_md5,
             stall_seconds=self._limits.stall_seconds,
             body_bytes_max=self._limits.body_bytes_max,
         )

@@ -144,6 +144,8 @@ def body(
     return StoredBody(
         request.objects.stream(record, start_bytes=start_bytes, length_bytes=length_bytes),
         size_bytes=length_bytes,
-        digester=digests.BodyDigester(tuple(algorithms)),
+        digester=digests.BodyDigester(
+            tuple(algorithms), shared_md5=request.shared_md5(length_bytes)
+        ),
         offload=request.offload,
     )

@@ -7,12 +7,13 @@ import binascii
 import hashlib
 import hmac
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol, Self
 
 from awscrt import checksums as crt
 
 from couchestor_domain import objects
+from couchestor_gateway.ports import hashing
 from couchestor_gateway.protocol import request_identity, s3_error
 
 ALGORITHMS: Final[Mapping[str, int]] = {
@@ -74,6 +75,7 @@ class BodyDigester:
         payload_sha256: The signed payload digest, lower-case hexadecimal, or None.
         values: Checksums the client gave up front: algorithm -> base64.
         trailing: Algorithms whose value comes in the trailers.
+        shared_md5: Of an empty message: takes the MD5 together with those of other bodies.
     """
 
     __slots__ = (
@@ -82,6 +84,7 @@ class BodyDigester:
         "_md5_wanted",
         "_sha256",
         "_sha256_wanted",
+        "_shared_md5",
         "_trailing",
         "_values",
     )
@@ -94,8 +97,10 @@ class BodyDigester:
         payload_sha256: str | None = None,
         values: Mapping[str, str] = objects.EMPTY_MAP,
         trailing: tuple[str, ...] = (),
+        shared_md5: hashing.SharedMd5 | None = None,
     ) -> None:
-        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._shared_md5 = shared_md5
+        self._md5: _Digest = shared_md5 or hashlib.md5(usedforsecurity=False)
         self._md5_wanted = md5
         self._checksums = {
             name: _FACTORIES[name]() for name in dict.fromkeys((*algorithms, *values, *trailing))
@@ -116,6 +121,7 @@ class BodyDigester:
         *,
         algorithms: Iterable[str] = (),
         is_checksummed: bool = True,
+        shared_md5: hashing.SharedMd5 | None = None,
     ) -> Self:
         """The digester a request asks for.
 
@@ -124,6 +130,7 @@ class BodyDigester:
             identity: Of the same request.
             algorithms: Computed and reported even if the client gives no value.
             is_checksummed: False where the checksum headers do not speak of the body.
+            shared_md5: See ``BodyDigester``.
 
         Raises:
             S3Error: InvalidDigest (Content-MD5 malformed), BadDigest (checksum malformed: it cannot
@@ -154,11 +161,29 @@ class BodyDigester:
             payload_sha256=identity.payload_sha256 if signed else None,
             values=values,
             trailing=trailing,
+            shared_md5=shared_md5,
         )
+
+    def begin_md5(self, views: Sequence[memoryview]) -> hashing.Ending | None:
+        """Begin to take the next decoded bytes into the shared MD5, elsewhere.
+
+        The rest of what is digested is left to ``update_others``. None: there is no shared MD5, and
+        nothing has been done.
+        """
+        return None if self._shared_md5 is None else self._shared_md5.begin(views)
+
+    @property
+    def has_others(self) -> bool:
+        """Whether anything but MD5 is computed."""
+        return bool(self._checksums) or self._sha256 is not None
 
     def update(self, view: bytes | memoryview) -> None:
         """Take the next decoded bytes. The hashes release the GIL for long views."""
         self._md5.update(view)
+        self.update_others(view)
+
+    def update_others(self, view: bytes | memoryview) -> None:
+        """Take the next decoded bytes into everything but MD5."""
         for checksum in self._checksums.values():
             checksum.update(view)
         if self._sha256 is not None and "sha256" not in self._checksums:

@@ -8,8 +8,8 @@ from typing import Final
 import prometheus_client
 from prometheus_client import registry
 
-from couchestor_operator.control import migration
-from couchestor_operator.services import tiering_pass
+from couchestor_operator.control import migration, stripe_group
+from couchestor_operator.services import stripe_assigner, tiering_pass
 
 CONTENT_TYPE: Final = prometheus_client.CONTENT_TYPE_LATEST
 _CALL_BUCKETS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -18,7 +18,7 @@ _MIGRATION_BUCKETS: Final = (1, 5, 15, 60, 300, 900, 1800, 3600, 4 * 3600, 24 * 
 
 
 class OperatorFigures:
-    """Implements ``MigrationFigures``, ``QueryFigures`` and the ``Audience`` of passes."""
+    """Implements ``MigrationFigures``, ``QueryFigures`` and the ``Audience`` of both loops."""
 
     def __init__(self) -> None:
         self._registry = target = registry.CollectorRegistry()
@@ -97,6 +97,43 @@ class OperatorFigures:
             buckets=_CALL_BUCKETS,
             registry=target,
         )
+        self._stripe_passes = counter(
+            "couchestor_operator_stripe_passes",
+            "Passes over stripe groups: complete, without what some nodes say, or not made",
+            ["outcome"],
+            registry=target,
+        )
+        self._stripe_pass_seconds = histogram(
+            "couchestor_operator_stripe_pass_seconds",
+            "Time of a pass over stripe groups",
+            buckets=_PASS_BUCKETS,
+            registry=target,
+        )
+        self._stripe_groups = gauge(
+            "couchestor_operator_stripe_groups",
+            "Stripe groups by state, at the last pass",
+            ["state"],
+            registry=target,
+        )
+        self._stripes_held = gauge(
+            "couchestor_operator_stripe_groups_held",
+            "At the last pass: stock (ahead of need), waiting (left to the next pass), unplaced"
+            " (no device can take their lost shards), orphans (shards without an ECStripe)",
+            ["kind"],
+            registry=target,
+        )
+        self._stripe_changes = counter(
+            "couchestor_operator_stripe_changes",
+            "What passes did: made, moved, told, handed, released, refused",
+            ["what"],
+            registry=target,
+        )
+        self._nodes = gauge(
+            "couchestor_operator_nodes",
+            "Storage nodes at the last pass: known, lost, silent",
+            ["kind"],
+            registry=target,
+        )
         self._leading = gauge(
             "couchestor_operator_leading", "Whether this operator acts", registry=target
         )
@@ -139,6 +176,37 @@ class OperatorFigures:
         """See ``tiering_loop.Audience``."""
         self._passes.labels("missed").inc()
         self._pass_seconds.observe(seconds)
+
+    def assigned(self, summary: stripe_assigner.Summary, *, seconds: float) -> None:
+        """See ``stripe_loop.Audience``."""
+        self._stripe_passes.labels("incomplete" if summary.faults else "complete").inc()
+        self._stripe_pass_seconds.observe(seconds)
+        for state in stripe_group.State:
+            self._stripe_groups.labels(state.value).set(summary.states[state])
+        for kind, count in (
+            ("stock", summary.stock_count),
+            ("waiting", summary.waiting_count),
+            ("unplaced", summary.unplaced_count),
+            ("orphans", summary.orphans_count),
+        ):
+            self._stripes_held.labels(kind).set(count)
+        for what, count in (
+            ("made", summary.made_count),
+            ("moved", summary.moved_count),
+            ("told", summary.told_count),
+            ("handed", summary.handed_count),
+            ("released", summary.released_count),
+            ("refused", summary.refused_count),
+        ):
+            self._stripe_changes.labels(what).inc(count)
+        self._nodes.labels("known").set(summary.nodes_count)
+        self._nodes.labels("lost").set(len(summary.lost))
+        self._nodes.labels("silent").set(len(summary.faults))
+
+    def not_assigned(self, *, seconds: float) -> None:
+        """See ``stripe_loop.Audience``."""
+        self._stripe_passes.labels("missed").inc()
+        self._stripe_pass_seconds.observe(seconds)
 
     def begun(self, policy_name: str) -> None:
         """See ``MigrationFigures``."""

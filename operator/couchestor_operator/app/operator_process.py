@@ -28,30 +28,43 @@ from couchestor_operator.adapters import (
     kube_claims,
     kube_config,
     kube_copy,
+    kube_ec_policies,
     kube_events,
     kube_leases,
+    kube_nodes,
     kube_policies,
     kube_pools,
+    kube_stripes,
     kube_volumes,
     mayastor_access,
     mayastor_api,
     mayastor_volumes,
+    node_access,
+    node_api,
     prometheus,
     prometheus_access,
     prometheus_query,
     system_clock,
 )
 from couchestor_operator.app import figures, pages, settings
-from couchestor_operator.control import election, heat
-from couchestor_operator.ports import metrics_provider, policy_store, volume_manager
+from couchestor_operator.control import election, heat, storage_node
+from couchestor_operator.ports import (
+    metrics_provider,
+    node_client,
+    policy_store,
+    volume_manager,
+)
 from couchestor_operator.services import (
     beating_leases,
     heartbeats,
     leadership,
+    leading_assignment,
     leading_ports,
     limited_policies,
     migrator,
     pass_reporting,
+    stripe_assigner,
+    stripe_loop,
     tiering_loop,
     tiering_pass,
     timed_heat,
@@ -111,6 +124,7 @@ class Operator:
         beats: heartbeats.Heartbeats,
         seen: figures.OperatorFigures,
         told: settings.Settings,
+        new_assigner: Callable[[], stripe_assigner.StripeAssigner] | None,
     ) -> None:
         self.identity = identity
         self.metrics_at = self.health_at = pages.Address("", 0)
@@ -124,6 +138,8 @@ class Operator:
         self._beats = beats
         self._seen = seen
         self._told = told
+        self._new_assigner = new_assigner
+        """None: stripe groups are not assigned."""
         self._is_stopping = False
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -177,6 +193,12 @@ class Operator:
         """While the Lease is held; begun anew with the next one."""
         # Right after a start nothing is at hand yet: a pass would only complain.
         await self._copied()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tier())
+            if self._new_assigner is not None:
+                group.create_task(self._assign(self._new_assigner()))
+
+    async def _tier(self) -> None:
         limit = self._told.pass_timeout_seconds
         interval = max(self._told.pass_interval_seconds, self._told.sync_poll_interval_seconds)
         with self._beats.expected("tiering", within_seconds=limit + interval + 10.0) as beat:
@@ -208,6 +230,18 @@ class Operator:
                 turn_seconds_max=limit,
             ).run()
 
+    async def _assign(self, assigner: stripe_assigner.StripeAssigner) -> None:
+        limit, interval = self._told.pass_timeout_seconds, self._told.stripe_interval_seconds
+        with self._beats.expected("assignment", within_seconds=limit + interval + 10.0) as beat:
+            await stripe_loop.StripeLoop(
+                passes=assigner,
+                audience=self._seen,
+                clock=self._clock,
+                beat=beat,
+                pass_seconds=interval,
+                pass_seconds_max=limit,
+            ).run()
+
     async def _copied(self) -> None:
         for copy in self._copies.values():
             await copy.heard()
@@ -232,6 +266,10 @@ async def _built(told: settings.Settings, stack: contextlib.AsyncExitStack) -> O
     copy = functools.partial(kube_copy.KubeCopy, api, clock=clock)
     copies = {"policies": copy(kube_policies.KIND), "claims": copy(kube_claims.KIND)}
     manager = await _manager(told, stack, api, copies, copy)
+    client = None
+    if told.node_selector is not None:
+        copies |= {"stripes": copy(kube_stripes.KIND), "nodes": copy(kube_nodes.KIND)}
+        client = await stack.enter_async_context(node_api.opened(_node_access(told)))
     # Unlike that of any other process: a pod keeps its name when its container starts anew.
     identity = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     terms = election.Terms()
@@ -268,6 +306,9 @@ async def _built(told: settings.Settings, stack: contextlib.AsyncExitStack) -> O
         beats=beats,
         seen=seen,
         told=told,
+        new_assigner=None
+        if client is None
+        else functools.partial(_assigner, told, api, copies, client, leader, clock),
     )
     seen.watch(leading=leader.is_held, dropped=lambda: published.dropped_count)
     operator.metrics_at = await stack.enter_async_context(
@@ -314,6 +355,47 @@ async def _manager(
         pools=kube_pools.KubePools(
             api, namespace=told.mayastor_namespace, version=told.disk_pool_version
         ),
+    )
+
+
+def _assigner(
+    told: settings.Settings,
+    api: kube_api.KubeApi,
+    copies: Mapping[str, kube_copy.KubeCopy],
+    client: node_client.NodeClient,
+    leader: leadership.Leadership,
+    clock: system_clock.SystemClock,
+) -> stripe_assigner.StripeAssigner:
+    """One that has seen nothing yet: a grace begins anew with each time that this leads."""
+    assert told.node_selector is not None
+    assert told.stripe_policy is not None
+    stripes = kube_stripes.KubeStripes(api, copies["stripes"], clock)
+    return stripe_assigner.StripeAssigner(
+        terms=stripe_assigner.Terms(
+            policy=told.stripe_policy,
+            stock_count=told.stripe_stock,
+            grace_seconds=told.node_grace_seconds,
+        ),
+        directory=kube_nodes.KubeNodes(copies["nodes"], wanted=told.node_selector),
+        endpoint_of=functools.partial(_endpoint, told),
+        client=leading_assignment.LeadingNodes(client, leader.is_held),
+        stripes=leading_assignment.LeadingStripes(stripes, leader.is_held),
+        policies=kube_ec_policies.KubeEcPolicies(api),
+        clock=clock,
+    )
+
+
+def _endpoint(told: settings.Settings, node: storage_node.StorageNode) -> node_client.Endpoint:
+    host = f"[{node.address}]" if ":" in node.address else node.address
+    scheme = "https" if told.node_tls else "http"
+    return node_client.Endpoint(node=node.name, url=f"{scheme}://{host}:{told.node_port}")
+
+
+def _node_access(told: settings.Settings) -> node_access.Access:
+    return node_access.Access(
+        url=f"{'https' if told.node_tls else 'http'}://nodes:{told.node_port}",
+        bearer_token_file=told.node_token_file,
+        ca_file=told.node_ca_file,
     )
 
 

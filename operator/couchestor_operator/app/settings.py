@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 from couchestor_domain import errors
 from couchestor_operator.adapters import prometheus_query
 from couchestor_operator.app import logs, pages
+from couchestor_operator.control import selector
 from couchestor_operator.resources import disk_pool
 
 RESOURCES, REST = "resources", "rest"
@@ -42,6 +43,15 @@ class Settings:
     pass_timeout_seconds: float = 300.0
     dry_run: bool = False
     preservation_mode: bool = False
+    node_selector: selector.Selector | None = None
+    stripe_policy: str | None = None
+    stripe_stock: int = 2
+    stripe_interval_seconds: float = 30.0
+    node_grace_seconds: float = 300.0
+    node_port: int = 9444
+    node_tls: bool = True
+    node_token_file: pathlib.Path | None = None
+    node_ca_file: pathlib.Path | None = None
     kubeconfig: pathlib.Path | None = None
     kube_context: str | None = None
     lease_namespace: str | None = None
@@ -107,6 +117,16 @@ def _switch(text: str) -> bool:
     if text.lower() in ("false", "0", "no"):
         return False
     raise ValueError("it must be true or false")
+
+
+def _selector(text: str) -> selector.Selector:
+    labels: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = part.strip().partition("=")
+        if not key or not equals or key in labels:
+            raise ValueError("it must be labels such as storage=couchestor, or several by commas")
+        labels[key] = value
+    return selector.Selector(match_labels=labels)
 
 
 def _address(text: str) -> pages.Address:
@@ -238,6 +258,62 @@ OPTIONS: Final = (
         parse=_switch,
     ),
     Option(
+        name="node_selector",
+        metavar="LABELS",
+        help="assign stripe groups to nodes with these labels, such as storage=couchestor; by"
+        " default none are assigned",
+        parse=_selector,
+    ),
+    Option(
+        name="stripe_policy",
+        metavar="NAME",
+        help="ErasureCodingPolicy that stripe groups are made under; needed by --node-selector",
+        parse=_text,
+    ),
+    Option(
+        name="stripe_stock",
+        metavar="COUNT",
+        help="stripe groups that each writer has ahead of need; default 2",
+        parse=_number(1, 64),
+    ),
+    Option(
+        name="stripe_interval_seconds",
+        metavar="SECONDS",
+        help="between two passes over stripe groups; default 30",
+        parse=_number(0.1, 86_400, whole=False),
+    ),
+    Option(
+        name="node_grace_seconds",
+        metavar="SECONDS",
+        help="a node is lost when it cannot be reached and Kubernetes has it not ready for so long;"
+        " default 300",
+        parse=_number(0, 604_800, whole=False),
+    ),
+    Option(
+        name="node_port",
+        metavar="PORT",
+        help="of the node API, at the internal address of each node; default 9444",
+        parse=_number(1, 65_535),
+    ),
+    Option(
+        name="node_tls",
+        metavar="BOOL",
+        help="whether nodes are spoken to over TLS; default true",
+        parse=_switch,
+    ),
+    Option(
+        name="node_token_file",
+        metavar="FILE",
+        help="bearer token for nodes, read again for each call",
+        parse=pathlib.Path,
+    ),
+    Option(
+        name="node_ca_file",
+        metavar="FILE",
+        help="certificates that nodes are trusted by, in place of the system's",
+        parse=pathlib.Path,
+    ),
+    Option(
         name="kubeconfig",
         metavar="FILE",
         help="how to reach the Kubernetes API; by default as the pod's service account",
@@ -324,6 +400,11 @@ def from_words(words: Sequence[str], environment: Mapping[str, str]) -> Settings
         raise errors.ConfigurationError(
             "--volume-manager rest needs --mayastor-url, and that is of no use without it: give"
             " both or none"
+        )
+    if (settings.node_selector is None) != (settings.stripe_policy is None):
+        raise errors.ConfigurationError(
+            "--node-selector needs --stripe-policy, and that is of no use without it: give both or"
+            " none"
         )
     return settings
 

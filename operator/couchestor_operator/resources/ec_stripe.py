@@ -74,6 +74,14 @@ class ECStripeSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     lba_range: LbaRange
     checksum: field_types.Checksum | None = None
     generation: field_types.Count = 0
+    moved_shards: Annotated[
+        list[ShardIndex],
+        msgspec.Meta(
+            max_length=geometry.SHARDS_COUNT_MAX,
+            description="Shards that lie elsewhere than at status.handedGeneration",
+            extra_json_schema={"x-kubernetes-list-type": "set"},
+        ),
+    ] = msgspec.field(default_factory=list)
 
 
 class StripeState(enum.Enum):
@@ -113,6 +121,10 @@ class ECStripeStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     healthy_parity_shards: ShardCount = 0
     last_verification_time: field_types.Moment | None = None
     last_modified_time: field_types.Moment | None = None
+    handed_generation: Annotated[
+        field_types.Count,
+        msgspec.Meta(description="The last generation that every member was seen to go by"),
+    ] = 0
     rebuild_progress: field_types.Percent | None = None
     shard_health: Annotated[
         list[ShardHealth],

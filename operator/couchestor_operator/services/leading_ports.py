@@ -35,17 +35,17 @@ class LeadingVolumes:
 
     async def add_replica(self, command: migration.AddReplica) -> None:
         """As the inner one."""
-        _check(self._is_leading)
+        check(self._is_leading)
         await self._inner.add_replica(command)
 
     async def remove_replica(self, command: migration.RemoveReplica) -> None:
         """As the inner one."""
-        _check(self._is_leading)
+        check(self._is_leading)
         await self._inner.remove_replica(command)
 
     async def seal(self, command: migration.Seal) -> None:
         """As the inner one."""
-        _check(self._is_leading)
+        check(self._is_leading)
         await self._inner.seal(command)
 
 
@@ -66,33 +66,38 @@ class LeadingPolicies:
 
     async def begin(self, state: policy_store.PolicyState, record: migration.Record) -> None:
         """As the inner one."""
-        _check(self._is_leading)
+        check(self._is_leading)
         await self._inner.begin(state, record)
 
     async def advance(self, state: policy_store.PolicyState, record: migration.Record) -> None:
         """As the inner one."""
-        _check(self._is_leading)
+        check(self._is_leading)
         await self._inner.advance(state, record)
 
     async def end(
         self, state: policy_store.PolicyState, record: migration.Record, *, end: migration.End
     ) -> None:
         """As the inner one."""
-        _check(self._is_leading)
+        check(self._is_leading)
         await self._inner.end(state, record, end=end)
 
     async def report(self, state: policy_store.PolicyState, told: standing.Standing) -> None:
         """As the inner one."""
-        _check(self._is_leading)
+        check(self._is_leading)
         await self._inner.report(state, told)
 
     async def release(self, state: policy_store.PolicyState) -> None:
         """As the inner one."""
-        _check(self._is_leading)
+        check(self._is_leading)
         await self._inner.release(state)
 
 
-def _check(is_leading: Callable[[], bool]) -> None:
+def check(is_leading: Callable[[], bool]) -> None:
+    """Asked right before anything is changed.
+
+    Raises:
+        LeaseLostError: another one may act.
+    """
     if not is_leading():
         raise errors.LeaseLostError(
             "this operator does not hold the lease any more, and another one may: nothing was done"

@@ -64,6 +64,11 @@ def test_every_setting_is_an_option_and_stands_in_the_document() -> None:
         ([*URL, "--sync-poll-interval-seconds", "nan"], {}, "must be a number from 0.1 to 3600"),
         ([*URL, "--volume-manager", "rest"], {}, "needs --mayastor-url"),
         ([*URL, "--mayastor-url", "http://m"], {}, "--volume-manager rest needs"),
+        ([*URL, "--node-selector", "a=b"], {}, "--node-selector needs --stripe-policy"),
+        ([*URL, "--stripe-policy", "cold"], {}, "--node-selector needs --stripe-policy"),
+        ([*URL, "--node-selector", "a"], {}, "it must be labels such as storage=couchestor"),
+        ([*URL, "--node-selector", "a=b,a=c"], {}, "it must be labels such as"),
+        ([*URL, "--node-port", "0"], {}, "a whole number from 1 to 65535"),
         ([*URL, "--no-such"], {}, "unrecognized arguments: --no-such; see couchestor-operator"),
     ],
 )

@@ -212,6 +212,16 @@ def test_commands_of_other_parts_say_what_is_missing(
     assert "absent" not in capsys.readouterr().err
 
 
+def test_help_offers_a_part_only_with_what_it_needs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command.main([]) == 0
+    assert "measure this node or any S3 endpoint" in capsys.readouterr().out
+    monkeypatch.setattr(command, "NEEDS", {"bench": ("a_library_that_is_not_there",)})
+    assert command.main([]) == 0
+    assert "measure this node" not in capsys.readouterr().out
+
+
 def test_help_tells_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.main(["serve", "--help"])

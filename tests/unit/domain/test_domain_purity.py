@@ -27,7 +27,7 @@ def imported_modules(path: pathlib.Path) -> Iterator[str]:
 
 
 def test_the_domain_imports_only_itself_and_the_pure_standard_library() -> None:
-    sources = sorted(pathlib.Path(couchestor_domain.__path__[0]).glob("*.py"))
+    sources = sorted(pathlib.Path(couchestor_domain.__path__[0]).rglob("*.py"))
     assert len(sources) > 5
     for path in sources:
         for module in imported_modules(path):

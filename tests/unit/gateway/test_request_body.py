@@ -77,3 +77,74 @@ def test_one_that_is_cut_off_is_no_short_one() -> None:
         asyncio.run(read(body_of(b"half", breaks=True)))
     with pytest.raises(errors.BodyTruncatedError):
         asyncio.run(read(body_of(b"half", may_end_early=False)))
+
+
+class SharedMd5:
+    """Notes what it is given; ends when it is let."""
+
+    def __init__(self, told: list[str]) -> None:
+        self.told = told
+        self.may_end = asyncio.Event()
+        self._md5 = hashlib.md5(usedforsecurity=False)
+
+    def begin(self, views: Sequence[memoryview]) -> SharedMd5:
+        self.told.append(f"md5 of {sum(map(len, views))} begun")
+        for view in views:
+            self._md5.update(view)
+        return self
+
+    async def wait(self) -> None:
+        await self.may_end.wait()
+        self.told.append("md5 ended")
+
+    def update(self, view: bytes | memoryview, /) -> None:
+        self.told.append(f"md5 of {len(view)}")
+        self._md5.update(view)
+
+    def digest(self) -> bytes:
+        return self._md5.digest()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_md5_is_shared_beside_other_hashes_and_waited_for_whatever_they_do(
+    fails: bool,
+) -> None:
+    told: list[str] = []
+    md5 = SharedMd5(told)
+    digester = digests.BodyDigester(("sha256",), shared_md5=md5)
+    content = bytes(range(256)) * 1024
+
+    async def hashed_elsewhere(work: Callable[..., Any], *arguments: Any) -> Any:
+        work(*arguments)
+        told.append("others ended")
+        if fails:
+            raise RuntimeError("the pool broke")
+
+    task = asyncio.create_task(
+        request_body.digest(digester, [memoryview(content)], hashed_elsewhere)
+    )
+    _, pending = await asyncio.wait([task], timeout=0.05)
+    assert pending, "the memory is still read"
+    md5.may_end.set()
+    await asyncio.wait([task])
+    assert told == [f"md5 of {len(content)} begun", "others ended", "md5 ended"]
+    assert (task.exception() is not None) == fails
+    found = digester.finish({})
+    assert found.etag == hashlib.md5(content).hexdigest()
+    assert found.checksums["sha256"]
+
+
+async def test_few_bytes_and_md5_alone_go_no_way_around() -> None:
+    told: list[str] = []
+    md5 = SharedMd5(told)
+    md5.may_end.set()
+    digester = digests.BodyDigester(shared_md5=md5)
+
+    async def nowhere(work: Callable[..., Any], *arguments: Any) -> Any:
+        raise AssertionError("nothing else is to be hashed")
+
+    await request_body.digest(digester, [memoryview(bytes(5))], nowhere)
+    await request_body.digest(
+        digester, [memoryview(bytes(request_body.OFFLOAD_BYTES + 1))], nowhere
+    )
+    assert told == ["md5 of 5", f"md5 of {request_body.OFFLOAD_BYTES + 1} begun", "md5 ended"]

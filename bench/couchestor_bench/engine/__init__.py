@@ -1,0 +1,1 @@
+"""The load generator: connections, operations, processes, and what is sampled beside them."""

@@ -1,0 +1,1 @@
+"""Benchmarks of the layers below S3, through their ports."""

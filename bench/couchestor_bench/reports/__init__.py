@@ -1,0 +1,1 @@
+"""What a run found: histogram, document, table, page, comparison. Pure."""

@@ -1,0 +1,1 @@
+"""What a run asks for: sizes, keys, times. Pure: no clock, no socket."""
