@@ -34,8 +34,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server_process.
 
 def begin(server: server_process.ServerProcess, *words: str, **environment: str) -> typing.Any:
     keys = daemon_process.client_environment(server)
+    # Whoever runs tests in the background of a shell has interrupts ignored, and so has their child.
+    interruptible = ["env", "--default-signal=INT"]
     return subprocess.Popen(
-        [sys.executable, "-m", "couchestor_daemon.app.command", "bench", *words],
+        [*interruptible, sys.executable, "-m", "couchestor_daemon.app.command", "bench", *words],
         env={
             **{name: value for name, value in keys.items() if not name.startswith("COUCHESTOR_")},
             **environment,
