@@ -121,7 +121,8 @@ class WriteConditions:
     """Preconditions of a write, evaluated atomically with it."""
 
     if_match: str | None = None
-    """An ETag without quotes, or ``*``: the key must exist and match. Missing key: NoSuchKey."""
+    """An ETag without quotes, or ``*``: the key must exist and match. Missing key: NoSuchKey; of a
+    delete it holds then."""
     if_none_match: str | None = None
     """``*``: the key must not exist; an ETag: the current one must differ."""
 
@@ -211,6 +212,14 @@ class Doomed:
     """This version for good; None: the key, whose versions stay where versioning was enabled."""
     bypasses_governance: bool = False
     """Whether that is done though it is retained in governance mode."""
+    conditions: WriteConditions = NO_CONDITIONS
+
+
+class Refusal(enum.Enum):
+    """Why one of several deletes was not done."""
+
+    LOCKED = "locked"
+    PRECONDITION_FAILED = "precondition failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,8 +230,8 @@ class Deletion:
     """The version removed, or the delete marker made; empty: the bucket never had versioning."""
     is_delete_marker: bool = False
     """Whether that version is, or was, a delete marker."""
-    is_refused: bool = False
-    """Nothing was done: the version is locked."""
+    refusal: Refusal | None = None
+    """Why nothing was done; None: it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
