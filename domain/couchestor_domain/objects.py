@@ -136,7 +136,8 @@ class WriteConditions:
     """Preconditions of a write, evaluated atomically with it."""
 
     if_match: str | None = None
-    """An ETag without quotes, or ``*``: the key must exist and match. Missing key: NoSuchKey."""
+    """An ETag without quotes, or ``*``: the key must exist and match. Missing key: NoSuchKey; of a
+    delete it holds then."""
     if_none_match: str | None = None
     """``*``: the key must not exist; an ETag: the current one must differ."""
 
@@ -230,6 +231,14 @@ class Doomed:
     """Whether that is done though it is retained in governance mode."""
     announcement: notices.Announcement | None = None
     """Who is to be told of the deletion, by the commit that makes it."""
+    conditions: WriteConditions = NO_CONDITIONS
+
+
+class Refusal(enum.Enum):
+    """Why one of several deletes was not done."""
+
+    LOCKED = "locked"
+    PRECONDITION_FAILED = "precondition failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,8 +249,8 @@ class Deletion:
     """The version removed, or the delete marker made; empty: the bucket never had versioning."""
     is_delete_marker: bool = False
     """Whether that version is, or was, a delete marker."""
-    is_refused: bool = False
-    """Nothing was done: the version is locked."""
+    refusal: Refusal | None = None
+    """Why nothing was done; None: it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -271,9 +271,7 @@ class MemoryStore:
     ) -> objects.Deletion:
         held = self._bucket(bucket, bucket_owner)
         current = held.objects.get(key)
-        if conditions.if_match is not None and (
-            current is None or conditions.if_match not in ("*", current.etag)
-        ):
+        if current is not None and conditions.if_match not in (None, "*", current.etag):
             raise errors.PreconditionFailedError("If-Match", condition="If-Match")
         if version_id in (None, objects.NULL_VERSION):
             self._drop(held, key)
@@ -288,15 +286,22 @@ class MemoryStore:
         bucket_owner: str = "",
     ) -> Sequence[objects.Deletion]:
         return [
-            await self.delete_object(
+            await self._delete_or_refuse(bucket, each, bucket_owner=bucket_owner) for each in doomed
+        ]
+
+    async def _delete_or_refuse(
+        self, bucket: str, doomed: objects.Doomed, *, bucket_owner: str
+    ) -> objects.Deletion:
+        try:
+            return await self.delete_object(
                 bucket=bucket,
-                key=each.key,
-                conditions=objects.NO_CONDITIONS,
-                version_id=each.version_id,
+                key=doomed.key,
+                conditions=doomed.conditions,
+                version_id=doomed.version_id,
                 bucket_owner=bucket_owner,
             )
-            for each in doomed
-        ]
+        except errors.PreconditionFailedError:
+            return objects.Deletion(refusal=objects.Refusal.PRECONDITION_FAILED)
 
     async def list_versions(self, query: objects.VersionQuery) -> objects.VersionPage:
         page = await self.list_objects(

@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server_process.
 
 def begin(server: server_process.ServerProcess, *words: str, **environment: str) -> typing.Any:
     keys = daemon_process.client_environment(server)
-    # Whoever runs tests in the background of a shell has interrupts ignored, and so has their child.
+    # Who runs tests in the background of a shell ignores interrupts, and so would what they start.
     interruptible = ["env", "--default-signal=INT"]
     return subprocess.Popen(
         [*interruptible, sys.executable, "-m", "couchestor_daemon.app.command", "bench", *words],

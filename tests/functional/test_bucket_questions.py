@@ -76,8 +76,6 @@ def test_a_part_is_copied_from_a_range_of_an_object(client: Client) -> None:
             CopySourceRange=f"bytes={start}-{end}",
         )
         parts.append({"PartNumber": number, "ETag": copied["CopyPartResult"]["ETag"]})
-    client.complete_multipart_upload(
-        **place, UploadId=upload_id, MultipartUpload={"Parts": parts}
-    )
+    client.complete_multipart_upload(**place, UploadId=upload_id, MultipartUpload={"Parts": parts})
     body = client.get_object(**place)["Body"]
     assert body.read() == content[100:5_300_001] + content[:10]

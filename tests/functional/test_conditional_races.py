@@ -112,6 +112,31 @@ def test_one_client_replaces_a_version(victim: hostile_client.Victim, clients: _
         etag = victim.put("counter", answers[winner].headers["x-amz-request-id"].encode())
 
 
+@pytest.mark.parametrize("kind", ["header", "document"])
+def test_a_delete_takes_the_version_it_names_or_nothing(
+    victim: hostile_client.Victim, clients: _Clients, kind: str
+) -> None:
+    """Half of the clients replace what the others delete: what replaced it is never deleted."""
+    key = f"doomed-{kind}"
+    for turn in range(ROUNDS_COUNT):
+        etag = victim.put(key, f"{turn}".encode())
+
+        def make(number: int, etag: str = etag) -> bytes:
+            if number % 2:
+                return victim.request("PUT", key, body=_body(number, 4096))
+            if kind == "header":
+                return victim.request("DELETE", key, headers={"if-match": etag})
+            item = f"<Delete><Object><Key>{key}</Key><ETag>{etag}</ETag></Object></Delete>"
+            return victim.request("POST", body=item.encode(), query={"delete": ""})
+
+        answers = clients.race(make)
+        assert {answer.status for answer in answers[1::2]} == {200}
+        for answer in answers[::2]:
+            done = answer.status == 204 or b"<Deleted>" in answer.body
+            assert done or b"PreconditionFailed" in answer.body
+        assert len(victim.stored(key) or b"") == 4096
+
+
 def test_one_client_completes_its_upload(victim: hostile_client.Victim, clients: _Clients) -> None:
     completions = []
     for number in range(CLIENTS_COUNT):

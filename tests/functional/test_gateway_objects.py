@@ -304,6 +304,10 @@ async def test_what_is_not_done_is_refused_and_nothing_is_stored() -> None:
             (s3.delete_object_annotation, {**key, "AnnotationName": "n"}),
             (s3.delete_object, {**key, "IfMatchSize": 4}),
             (
+                s3.delete_objects,
+                {"Bucket": "books", "Delete": {"Objects": [{"Key": "k", "Size": 4}]}},
+            ),
+            (
                 s3.create_bucket,
                 {
                     "Bucket": "tagged",

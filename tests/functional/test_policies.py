@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import pytest
+from botocore.awsrequest import AWSRequest
 from botocore.exceptions import ClientError
 from tests.functional import daemon_process, several_users
 from tests.functional.several_users import DENIED, client, read, refusal
@@ -239,6 +240,50 @@ def test_each_operation_is_allowed_and_denied_by_its_actions(
             wrong[operation] = {**found, "allowed": allowed}
         ada.put_object(Bucket=bucket, Key="k", Body=b"hers")
     assert not wrong
+
+
+def test_who_may_not_read_an_object_learns_its_etag_from_no_delete(
+    ada: Client, bob: Client, bucket: str
+) -> None:
+    etag = ada.head_object(Bucket=bucket, Key="k")["ETag"]
+
+    def allow(*actions: str) -> None:
+        _put(ada, bucket, _statement(bucket, Action=actions))
+
+    def listed(tag: str) -> str:
+        doomed = {"Objects": [{"Key": "k", "ETag": tag}]}
+        return str(bob.delete_objects(Bucket=bucket, Delete=doomed)["Errors"][0]["Code"])
+
+    allow("s3:DeleteObject")
+    for guess in (etag, "other"):
+        assert refusal(bob.delete_object, Bucket=bucket, Key="k", IfMatch=guess) == DENIED
+        assert listed(guess) == "AccessDenied"
+    allow("s3:DeleteObject", "s3:GetObject")
+    failed = refusal(bob.delete_object, Bucket=bucket, Key="k", IfMatch="other")
+    assert failed == ("PreconditionFailed", 412)
+    assert listed("other") == "PreconditionFailed"
+    bob.delete_object(Bucket=bucket, Key="k", IfMatch=etag)
+
+
+def test_a_policy_asks_for_the_condition_of_each_key(ada: Client, bob: Client, bucket: str) -> None:
+    etag = ada.head_object(Bucket=bucket, Key="k")["ETag"]
+    conditional = _statement(
+        bucket, Action="s3:DeleteObject", Condition={"Null": {"s3:if-match": "false"}}
+    )
+    _put(ada, bucket, conditional, _statement(bucket))
+    assert refusal(bob.delete_object, Bucket=bucket, Key="k") == DENIED
+
+    def with_header(request: AWSRequest, **_: Any) -> None:
+        request.headers["If-Match"] = etag
+
+    bob.meta.events.register_first("before-sign.s3.DeleteObjects", with_header)
+
+    def deleted(**condition: str) -> Any:
+        return bob.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "k", **condition}]})
+
+    # The header is no condition of a key.
+    assert deleted()["Errors"][0]["Code"] == "AccessDenied"
+    assert deleted(ETag=etag)["Deleted"] == [{"Key": "k"}]
 
 
 def test_keys_of_one_request_are_judged_one_by_one(ada: Client, bob: Client, bucket: str) -> None:

@@ -161,10 +161,11 @@ class NodeStore(node_buckets.NodeBuckets, node_uploads.NodeUploads):
             version_id=version_id,
             bypasses_governance=bypasses_governance,
             announcement=announcement,
+            conditions=conditions,
         )
         return await self._change(
             lambda txn, _: self._delete(
-                txn, bucket, doomed, conditions, owner=owner, bucket_owner=bucket_owner
+                txn, bucket, doomed, owner=owner, bucket_owner=bucket_owner
             ),
             uses_reserve=True,
         )
@@ -177,12 +178,9 @@ class NodeStore(node_buckets.NodeBuckets, node_uploads.NodeUploads):
         owner: str = "",
         bucket_owner: str = "",
     ) -> list[objects.Deletion]:
-        none = objects.NO_CONDITIONS
         return await self._change(
             lambda txn, _: [
-                self._delete_or_refuse(
-                    txn, bucket, each, none, owner=owner, bucket_owner=bucket_owner
-                )
+                self._delete_or_refuse(txn, bucket, each, owner=owner, bucket_owner=bucket_owner)
                 for each in doomed
             ],
             uses_reserve=True,
@@ -193,25 +191,24 @@ class NodeStore(node_buckets.NodeBuckets, node_uploads.NodeUploads):
         txn: index_port.IndexWriter,
         bucket: str,
         doomed: objects.Doomed,
-        conditions: objects.WriteConditions,
         *,
         owner: str,
         bucket_owner: str,
     ) -> objects.Deletion:
-        """Among several, one that is locked does not keep the others."""
+        """Among several, one that may not be done does not keep the others."""
         try:
-            return self._delete(
-                txn, bucket, doomed, conditions, owner=owner, bucket_owner=bucket_owner
-            )
+            return self._delete(txn, bucket, doomed, owner=owner, bucket_owner=bucket_owner)
         except errors.VersionLockedError:
-            return objects.Deletion(version_id=doomed.version_id or "", is_refused=True)
+            refusal = objects.Refusal.LOCKED
+        except errors.PreconditionFailedError:
+            refusal = objects.Refusal.PRECONDITION_FAILED
+        return objects.Deletion(version_id=doomed.version_id or "", refusal=refusal)
 
     def _delete(
         self,
         txn: index_port.IndexWriter,
         bucket: str,
         doomed: objects.Doomed,
-        conditions: objects.WriteConditions,
         *,
         owner: str,
         bucket_owner: str,
@@ -221,7 +218,7 @@ class NodeStore(node_buckets.NodeBuckets, node_uploads.NodeUploads):
                 txn,
                 bucket,
                 doomed.key,
-                conditions,
+                doomed.conditions,
                 version_id=doomed.version_id,
                 owner=owner,
                 bucket_owner=bucket_owner,

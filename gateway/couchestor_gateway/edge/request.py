@@ -203,6 +203,7 @@ class S3Request(request_head.RequestHead):
         prefix: str | None = None,
         tags: Mapping[str, str] | None = None,
         lock: Mapping[str, str] | None = None,
+        if_match: str | None = None,
     ) -> bool:
         """Whether the caller has what is needed, as far as it can be judged yet.
 
@@ -214,6 +215,7 @@ class S3Request(request_head.RequestHead):
             prefix: What a listing would be asked for.
             tags: Those that the request's body gives.
             lock: What the request's body locks, as headers would.
+            if_match: The condition in the request's body; empty: none, whatever headers say.
         """
         bucket = bucket or self.bucket_record
         if bucket.access.policy is None and self.member is None:
@@ -231,6 +233,7 @@ class S3Request(request_head.RequestHead):
                 prefix=prefix,
                 tags=tags,
                 lock=lock,
+                if_match=if_match,
             ),
             record=record,
             upload=upload,
@@ -242,12 +245,13 @@ class S3Request(request_head.RequestHead):
         *,
         key: str | None = None,
         version_id: str | None = None,
+        if_match: str | None = None,
     ) -> bool:
         """Whether the caller has what is needed, also for what else the request asks for."""
         if version_id is None:
             version_id = self.query.get("versionId")
-        return self.may(need, key=key, version_id=version_id) and all(
-            self.may(further, key=key, version_id=version_id)
+        return self.may(need, key=key, version_id=version_id, if_match=if_match) and all(
+            self.may(further, key=key, version_id=version_id, if_match=if_match)
             for asked, further in need.further
             if request_facts.asks_for(self, asked)
         )

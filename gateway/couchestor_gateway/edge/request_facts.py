@@ -30,9 +30,19 @@ class RequestFacts:
         prefix: In place of the one in the query.
         tags: Those in the body, in place of those in headers.
         lock: What the body asks for, as headers would, in place of headers.
+        if_match: The condition in the body, in place of the header; empty: none.
     """
 
-    __slots__ = ("_bucket", "_head", "_lock", "_prefix", "_record", "_tags", "_version_id")
+    __slots__ = (
+        "_bucket",
+        "_head",
+        "_if_match",
+        "_lock",
+        "_prefix",
+        "_record",
+        "_tags",
+        "_version_id",
+    )
 
     def __init__(
         self,
@@ -44,6 +54,7 @@ class RequestFacts:
         prefix: str | None = None,
         tags: Mapping[str, str] | None = None,
         lock: Mapping[str, str] | None = None,
+        if_match: str | None = None,
     ) -> None:
         self._head = head
         self._bucket = bucket
@@ -52,6 +63,7 @@ class RequestFacts:
         self._prefix = prefix
         self._tags = tags
         self._lock = lock
+        self._if_match = if_match
 
     def values(self, key: str) -> Sequence[str] | None:
         """See ``evaluation.Facts``. Raises S3Error for headers that are malformed."""
@@ -151,6 +163,9 @@ class RequestFacts:
     def _prefix_asked(self) -> str | None:
         return self._head.query.get("prefix") if self._prefix is None else self._prefix
 
+    def _etag_asked(self) -> str | None:
+        return self._header("if-match") if self._if_match is None else self._if_match or None
+
     def _remaining_days(self) -> str | None:
         until_ns = timestamps.parse_iso8601(self._header(lock_headers.UNTIL) or "")
         if until_ns is None:
@@ -205,7 +220,7 @@ _READERS: Final[Mapping[str, Callable[[RequestFacts], str | None]]] = MappingPro
         "aws:viaawsservice": lambda facts: "false",
         "s3:authtype": RequestFacts._auth_type,
         "s3:delimiter": lambda facts: facts._head.query.get("delimiter"),
-        "s3:if-match": lambda facts: facts._header("if-match"),
+        "s3:if-match": RequestFacts._etag_asked,
         "s3:if-none-match": lambda facts: facts._header("if-none-match"),
         "s3:max-keys": lambda facts: facts._head.query.get("max-keys") or None,
         "s3:object-lock-legal-hold": lambda facts: facts._header(lock_headers.LEGAL_HOLD),

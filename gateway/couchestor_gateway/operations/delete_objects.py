@@ -8,10 +8,19 @@ from typing import Final
 from couchestor_domain import notices, objects
 from couchestor_gateway.edge import announcements, responses
 from couchestor_gateway.edge import request as s3_request
-from couchestor_gateway.operations import locks, versions
+from couchestor_gateway.operations import delete_conditions, locks, versions
 from couchestor_gateway.protocol import object_keys, operation_needs, xml_reading, xml_writing
 
-_LOCKED: Final = "Access Denied because object protected by object lock."
+_REFUSED: Final = {
+    objects.Refusal.LOCKED: (
+        "AccessDenied",
+        "Access Denied because object protected by object lock.",
+    ),
+    objects.Refusal.PRECONDITION_FAILED: (
+        "PreconditionFailed",
+        "At least one of the pre-conditions you specified did not hold",
+    ),
+}
 
 
 async def run(request: s3_request.S3Request) -> responses.Reply:
@@ -26,7 +35,9 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
             refused.append((item, "NoSuchVersion", "The specified version does not exist."))
         elif len(item.key.encode()) > object_keys.BYTES_MAX:
             refused.append((item, "KeyTooLongError", "Your key is too long"))
-        elif not may_delete(item.key, item.version_id):
+        elif not may_delete(item) or not await delete_conditions.may_set(
+            request, _conditions(item), key=item.key, version_id=item.version_id or None
+        ):
             refused.append((item, "AccessDenied", "Access Denied"))
         else:
             version_id = item.version_id or None
@@ -39,6 +50,7 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
                     announcement=announcements.of(
                         request, notices.REMOVED, notices.MARKED, key=item.key
                     ),
+                    conditions=_conditions(item),
                 )
             )
     xml = xml_writing.Document("DeleteResult")
@@ -50,9 +62,9 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
             bucket_owner=owner,
         )
         for each, deletion in zip(doomed, done, strict=True):
-            if deletion.is_refused:
+            if deletion.refusal is not None:
                 item = xml_reading.DeleteItem(each.key, each.version_id)
-                refused.append((item, "AccessDenied", _LOCKED))
+                refused.append((item, *_REFUSED[deletion.refusal]))
             elif not asked.quiet:
                 _write_deleted(xml, each, deletion)
     for item, code, message in refused:
@@ -63,7 +75,13 @@ async def run(request: s3_request.S3Request) -> responses.Reply:
     return responses.document(xml.finish())
 
 
-def _judge(request: s3_request.S3Request) -> Callable[[str, str | None], bool]:
+def _conditions(item: xml_reading.DeleteItem) -> objects.WriteConditions:
+    if item.if_match is None:
+        return objects.NO_CONDITIONS
+    return objects.WriteConditions(if_match=item.if_match)
+
+
+def _judge(request: s3_request.S3Request) -> Callable[[xml_reading.DeleteItem], bool]:
     """Whether the caller may delete a key, or a version of it.
 
     Where there is no policy the bucket alone says it, and whoever may delete nothing has been
@@ -72,9 +90,12 @@ def _judge(request: s3_request.S3Request) -> Callable[[str, str | None], bool]:
     key_need, version_need = operation_needs.DELETE_KEY, operation_needs.DELETE_VERSION
     if request.bucket_record.access.policy is None and request.member is None:
         deletes_versions = request.may(version_need)
-        return lambda key, version_id: not version_id or deletes_versions
-    return lambda key, version_id: request.may_all(
-        version_need if version_id else key_need, key=key, version_id=version_id or None
+        return lambda item: not item.version_id or deletes_versions
+    return lambda item: request.may_all(
+        version_need if item.version_id else key_need,
+        key=item.key,
+        version_id=item.version_id or None,
+        if_match=item.if_match or "",
     )
 
 

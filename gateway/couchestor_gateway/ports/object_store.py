@@ -275,7 +275,7 @@ class ObjectStore(Protocol):
     ) -> objects.Deletion:
         """Remove the key, hide it behind a delete marker, or remove one version for good.
 
-        What is missing is no error without conditions.
+        What is missing is no error, whatever the conditions.
 
         Args:
             owner: Of a delete marker.
@@ -293,7 +293,8 @@ class ObjectStore(Protocol):
         owner: str = "",
         bucket_owner: str = "",
     ) -> Sequence[objects.Deletion]:
-        """The same for up to 1,000 keys or versions, in one commit; locked ones are refused.
+        """The same for up to 1,000 keys or versions, in one commit; each ``refusal`` says which of
+        them were not done, because they are locked or their conditions do not hold.
 
         Raises NoSuchBucketError.
         """

@@ -102,6 +102,8 @@ READ_LEGAL_HOLD: Final = Need(Place.OWN_OBJECT, actions=("s3:GetObjectLegalHold"
 """Of being told with a version whether it is held."""
 READ_SOURCE: Final = _READ_OBJECT
 """Of the source of any copy."""
+READ_ETAG: Final = _READ_OBJECT
+"""Of a delete on condition of an ETag, which else could be guessed so."""
 FIND: Final = _bucket(Permission.READ, "ListBucket")
 """Of being told that a key is missing."""
 

@@ -30,6 +30,8 @@ class DeleteItem(NamedTuple):
 
     key: str
     version_id: str | None
+    if_match: str | None = None
+    """The ETag that it must have, without quotes, or ``*``; None: any, or none."""
 
 
 class DeleteRequest(NamedTuple):
@@ -111,8 +113,8 @@ def delete(document: bytes) -> DeleteRequest:
     """The objects a DeleteObjects request names.
 
     Raises:
-        S3Error: MalformedXML (also for no object or too many), NotImplemented for conditions on
-            single objects, which must not be ignored.
+        S3Error: MalformedXML (also for no object or too many), NotImplemented for conditions by
+            time and size, which must not be ignored.
     """
     root = xml_tree.parse(
         document, "Delete", bytes_max=DOCUMENT_BYTES_MAX, elements_max=6 * DELETE_KEYS_MAX + 16
@@ -153,20 +155,24 @@ def complete_multipart_upload(document: bytes) -> tuple[objects.CompletedPart, .
 def _delete_item(element: xml_tree.Element) -> DeleteItem:
     key: str | None = None
     version_id: str | None = None
+    if_match: str | None = None
     for child in element.children:
         if child.name == "Key":
             key = child.text
         elif child.name == "VersionId":
             version_id = child.text.strip()
-        elif child.name in ("ETag", "LastModifiedTime", "Size"):
+        elif child.name == "ETag":
+            if_match = conditions.unquoted(child.text) or None
+        elif child.name in ("LastModifiedTime", "Size"):
             raise s3_error.make(
-                "NotImplemented", "Conditions on single objects of a DeleteObjects request."
+                "NotImplemented",
+                f"The condition {child.name} of a delete is not implemented; use ETag.",
             )
         else:
             xml_tree.refuse(f"Unexpected element {child.name[:64]}.")
     if not key:
         xml_tree.refuse()
-    return DeleteItem(key, version_id)
+    return DeleteItem(key, version_id, if_match)
 
 
 def _part(element: xml_tree.Element) -> objects.CompletedPart:

@@ -258,10 +258,15 @@ def test_xml_documents() -> None:
     assert asked == "eu"
     doomed = xml_reading.delete(
         b"<Delete %s><Object><Key> a&amp;b </Key></Object><Object><Key>c</Key>"
-        b"<VersionId>null</VersionId></Object><Quiet>true</Quiet></Delete>" % namespace
+        b"<VersionId>null</VersionId><ETag>&quot;e&quot;</ETag></Object>"
+        b"<Object><Key>d</Key><ETag>*</ETag></Object><Quiet>true</Quiet></Delete>" % namespace
     )
     assert doomed.quiet
-    assert doomed.objects == ((" a&b ", None), ("c", "null"))
+    assert doomed.objects == (
+        xml_reading.DeleteItem(" a&b ", None),
+        xml_reading.DeleteItem("c", "null", "e"),
+        xml_reading.DeleteItem("d", None, "*"),
+    )
     (part,) = xml_reading.complete_multipart_upload(
         b"<CompleteMultipartUpload><Part><PartNumber>7</PartNumber><ETag>&quot;ab&quot;</ETag>"
         b"<ChecksumSHA1>x</ChecksumSHA1></Part></CompleteMultipartUpload>"

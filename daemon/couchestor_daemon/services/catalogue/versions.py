@@ -220,7 +220,7 @@ def delete_version(
         bypasses_governance: See ``locking.is_kept``.
 
     Raises:
-        NoSuchBucketError, PreconditionFailedError (also If-Match on what is missing).
+        NoSuchBucketError, PreconditionFailedError (see ``write_conditions.check_delete``).
         VersionLockedError: the version may not be removed yet.
     """
     found = buckets.find(txn, bucket, owner=bucket_owner)
@@ -229,7 +229,14 @@ def delete_version(
     if version_id is not None:
         check = version_locks.RemovalCheck(bucket, key, now_ns, bypasses_governance)
         return _delete_one(txn, found, (bucket, key), current, version_id, conditions, check)
-    write_conditions.check_delete(current, conditions, bucket, key)
+    if conditions != objects.NO_CONDITIONS:
+        latest = current
+        if latest is None and is_named(found):
+            latest = history.newest(txn, found.bucket_id, name)
+        write_conditions.check_delete(latest, conditions, bucket, key)
+        if latest is None and conditions.if_match is not None:
+            # A marker would be something that the same delete, sent again, does not fit.
+            return objects.Deletion()
     if not is_named(found):
         if current is not None:
             version_parts.drop(txn, found, current)
@@ -265,9 +272,7 @@ def _delete_one(
         current = None
     else:
         old = history.find(txn, bucket.bucket_id, name, version_id) if name else None
-        write_conditions.check_delete(
-            None if old is None or old.is_delete_marker else old, conditions, *place
-        )
+        write_conditions.check_delete(old, conditions, *place)
         if old is None:
             return objects.Deletion(version_id=version_id if is_named(bucket) else "")
         check_lock(old)

@@ -31,9 +31,21 @@ def _check(
 def check_delete(
     old: index_records.Object | None, conditions: objects.WriteConditions, bucket: str, key: str
 ) -> None:
-    """Evaluate the conditions of a delete. Raises PreconditionFailedError."""
-    if old is None and conditions.if_match is not None:
-        raise _failed("If-Match", bucket, key)
+    """Evaluate the conditions of a delete, as the S3 conformance suite of Ceph expects them.
+
+    Where there is nothing to delete they hold: it is gone, which is what the client wants, and a
+    delete that is sent again because its answer was lost succeeds.
+
+    Args:
+        old: The version that is deleted or hidden. A delete marker is something, but has no ETag.
+
+    Raises:
+        PreconditionFailedError.
+    """
+    if old is not None and old.is_delete_marker:
+        if conditions.if_match not in (None, "*"):
+            raise _failed("If-Match", bucket, key)
+        return
     _check(old, conditions, bucket, key)
 
 
