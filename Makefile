@@ -34,7 +34,7 @@ serve: setup
 	$(BIN)/couchestor serve --data-dir var
 
 # For tests/clients alone: s3fs and the AWS CLI of the other tests want different versions of
-# botocore.
+# botocore. Over one daemon, so one after the other.
 CLIENTS_VENV := .venv-clients
 CLIENTS_STAMP := $(CLIENTS_VENV)/.installed
 $(CLIENTS_STAMP): requirements/clients.txt pyproject.toml | python-is-new-enough
@@ -51,7 +51,7 @@ $(CLIENTS_STAMP): requirements/clients.txt pyproject.toml | python-is-new-enough
 TEST_JOBS ?= 3
 test: setup $(CLIENTS_STAMP)
 	$(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile
-	$(CLIENTS_VENV)/bin/python -m pytest -q -n $(TEST_JOBS) --dist loadfile tests/clients
+	$(CLIENTS_VENV)/bin/python -m pytest -q tests/clients
 
 # Against a real kube-apiserver, and by a real helm: built with Go when they are not in the cache yet,
 # which takes long. In an environment of its own: the Kubernetes client and the S3 clients of the

@@ -22,7 +22,7 @@ from tests.functional import daemon_process
 from couchestor_bench import server_process
 
 _MIB: typing.Final = 1024 * 1024
-_ROWS: typing.Final = 20_000
+_ROWS: typing.Final = 8_000
 # They become parts of keys.
 _CITIES: typing.Final = ("Zürich", "São Paulo", "a+b&c=d%/e", "10 % #?")
 _PARTITIONING: typing.Final = pyarrow.dataset.partitioning(
@@ -58,7 +58,7 @@ _SYSTEMS: typing.Final = {"pyarrow": _pyarrow_system, "s3fs": _s3fs_system}
 
 @pytest.fixture(scope="module")
 def table() -> typing.Any:
-    """Twenty thousand rows, a column of each kind that Parquet keeps, a tenth of it null."""
+    """Eight thousand rows, a column of each kind that Parquet keeps, a tenth of it null."""
     dice = random.Random(20261129)
     begin = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
     kinds: dict[str, tuple[typing.Any, typing.Callable[[], object]]] = {
@@ -112,7 +112,7 @@ def _days(dice: random.Random) -> datetime.timedelta:
 def _write(table: typing.Any, place: str, system: typing.Any, behaviour: str) -> None:
     pyarrow.dataset.write_dataset(
         table, place, filesystem=system, format="parquet", partitioning=_PARTITIONING,
-        existing_data_behavior=behaviour, max_rows_per_group=500, max_rows_per_file=1_500,
+        existing_data_behavior=behaviour, max_rows_per_group=200, max_rows_per_file=600,
     )  # fmt: skip
 
 
