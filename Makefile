@@ -33,11 +33,25 @@ $(STAMP): requirements/dev.txt pyproject.toml | python-is-new-enough
 serve: setup
 	$(BIN)/couchestor serve --data-dir var
 
+# For tests/clients alone: s3fs and the AWS CLI of the other tests want different versions of
+# botocore. Over one daemon, so one after the other.
+CLIENTS_VENV := .venv-clients
+CLIENTS_STAMP := $(CLIENTS_VENV)/.installed
+$(CLIENTS_STAMP): requirements/clients.txt pyproject.toml | python-is-new-enough
+	$(PYTHON) -m venv $(CLIENTS_VENV)
+	$(CLIENTS_VENV)/bin/python -m pip install --quiet --require-hashes -r requirements/uv.txt
+	$(CLIENTS_VENV)/bin/uv pip install --quiet --python $(CLIENTS_VENV)/bin/python \
+	  --require-hashes -r requirements/clients.txt
+	$(CLIENTS_VENV)/bin/uv pip install --quiet --python $(CLIENTS_VENV)/bin/python --no-deps \
+	  --no-build-isolation -e .
+	touch $(CLIENTS_STAMP)
+
 # Three at a time on two cores, too: most tests wait for a daemon, a device or a clock. Files stay
 # together, so that what one of them starts for all its tests is started once.
 TEST_JOBS ?= 3
-test: setup
+test: setup $(CLIENTS_STAMP)
 	$(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile
+	$(CLIENTS_VENV)/bin/python -m pytest -q tests/clients
 
 # Against a real kube-apiserver, and by a real helm: built with Go when they are not in the cache yet,
 # which takes long. In an environment of its own: the Kubernetes client and the S3 clients of the
@@ -118,6 +132,10 @@ lock: setup
 	  --universal --python-version 3.11 --extra operator --constraint requirements/daemon.txt \
 	  pyproject.toml -o requirements/operator.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	  --universal --python-version 3.11 --extra daemon --extra client-test \
+	  --constraint requirements/daemon.txt \
+	  pyproject.toml requirements/build.in -o requirements/clients.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	  --universal --python-version 3.11 --extra operator --extra kube-test \
 	  --constraint requirements/operator.txt \
 	  pyproject.toml requirements/build.in -o requirements/kube.txt
@@ -132,4 +150,4 @@ crds: setup
 	$(BIN)/python -m couchestor_operator.app.write_crds helm/couchestor/crds
 
 clean:
-	rm -rf $(VENV) $(KUBE_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS_VENV) $(KUBE_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -7,6 +7,7 @@ of more than two GiB.
 from __future__ import annotations
 
 import filecmp
+import hashlib
 import io
 import os
 import pathlib
@@ -14,7 +15,6 @@ import random
 import shutil
 import subprocess
 import sys
-import sysconfig
 import typing
 import urllib.error
 import urllib.request
@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 import boto3.s3.transfer
 import pytest
-from tests.functional import daemon_process
+from tests.functional import daemon_process, library_tree
 
 from couchestor_bench import server_process
 from couchestor_daemon.app import serve_command
@@ -44,32 +44,22 @@ def daemon(
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A few hundred real files, some of them empty, in nested folders."""
-    library = pathlib.Path(sysconfig.get_path("stdlib"))
-    copy = tmp_path_factory.mktemp("tree") / "lib"
-    skipped = shutil.ignore_patterns("__pycache__", "site-packages", "*.so", "*.a")
-    if _is_full():
-        shutil.copytree(library, copy, ignore=skipped)
-        for folder in sorted(copy.rglob("*"), reverse=True):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()  # S3 keeps objects, so an empty folder cannot come back.
-    else:
-        for name in _PACKAGES:
-            if (library / name).is_dir():
-                shutil.copytree(library / name, copy / name, ignore=skipped)
-    (copy / "with space + plus & é.txt").write_bytes(b"")
-    dice = random.Random(7)
-    with (copy / "large.bin").open("wb") as file:
-        for _ in range(2200 if _is_full() else 20):
-            file.write(dice.randbytes(_MIB))
-        file.write(b"!")
-    return copy
+    full = _is_full()
+    return library_tree.copy(
+        tmp_path_factory.mktemp("tree") / "lib",
+        packages=None if full else _PACKAGES,
+        large_mib=2200 if full else 20,
+    )
 
 
 def _is_full() -> bool:
     return os.environ.get("COUCHESTOR_FULL") == "1"
 
 
-def _run(server: server_process.ServerProcess, *command: str, **variables: str) -> str:
+def _run(
+    server: server_process.ServerProcess, *command: str, status: int = 0, **variables: str
+) -> str:
+    """What a client prints, if it ends with ``status``."""
     program = shutil.which(command[0]) or str(pathlib.Path(sys.executable).parent / command[0])
     done = subprocess.run(
         [program, *command[1:]],
@@ -79,7 +69,7 @@ def _run(server: server_process.ServerProcess, *command: str, **variables: str) 
         timeout=600,
         check=False,
     )
-    assert done.returncode == 0, (
+    assert done.returncode == status, (
         f"{' '.join(command)} -> {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     )
     return done.stdout
@@ -158,6 +148,38 @@ def test_rclone_syncs_and_checks_a_tree(
     _run(daemon, "rclone", "check", "--retries", "1", str(tree), place)
     _run(daemon, "rclone", "sync", "--retries", "1", place, str(tmp_path / "down"))
     _same(tree, tmp_path / "down")
+
+
+def test_rclone_check_tells_what_differs_and_nothing_else(
+    daemon: server_process.ServerProcess, tree: pathlib.Path
+) -> None:
+    place = f"proof:{daemon_process.BUCKET}/checked"
+    in_parts = ("--retries", "1", "--s3-upload-cutoff", "5Mi", "--s3-chunk-size", "5Mi")
+    _run(daemon, "rclone", "sync", *in_parts, str(tree), place)
+    files = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()}
+
+    def told(status: int, *flags: str) -> set[str]:
+        report = _run(
+            daemon, "rclone", "check", "--retries", "1", "--combined", "-", *flags,
+            str(tree), place, status=status,
+        )  # fmt: skip
+        return set(report.splitlines())
+
+    # By the hashes that the store tells, also of what was put in parts.
+    hashes = _run(daemon, "rclone", "hashsum", "MD5", "--retries", "1", place).splitlines()
+    assert {line[34:]: line[:32] for line in hashes} == {
+        name: hashlib.md5((tree / name).read_bytes()).hexdigest() for name in files
+    }
+    assert told(0) == told(0, "--download") == {f"= {name}" for name in files}
+    client, bucket = daemon_process.boto_client(daemon), daemon_process.BUCKET
+    assert client.head_object(Bucket=bucket, Key="checked/large.bin")["ETag"].endswith('-5"')
+    same_size = bytes(byte ^ 1 for byte in (tree / "json/decoder.py").read_bytes())
+    client.put_object(Bucket=bucket, Key="checked/json/decoder.py", Body=same_size)
+    client.delete_object(Bucket=bucket, Key="checked/json/encoder.py")
+    client.put_object(Bucket=bucket, Key="checked/json/new.py", Body=b"")
+    differing = {"* json/decoder.py", "+ json/encoder.py", "- json/new.py"}
+    untouched = {f"= {name}" for name in files - {"json/decoder.py", "json/encoder.py"}}
+    assert told(1) == told(1, "--download") == differing | untouched
 
 
 def test_s5cmd_copies_a_tree_up_and_down(
