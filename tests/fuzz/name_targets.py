@@ -23,6 +23,10 @@ from couchestor_gateway.protocol import (
 )
 
 _NS: Final = 1_700_000_000_000_000_000
+_FIRST_SECONDS: Final = -62_135_596_800
+"""The year 1 begins."""
+_END_SECONDS: Final = 253_402_300_800
+"""The year 9999 ends: a zone gets beyond either."""
 _DOMAIN: Final = "s3.example.com"
 _SIZE_BYTES_MAX: Final = 2**63
 
@@ -151,7 +155,9 @@ def run_moments(data: bytes) -> None:
     """Moments in each of three notations; what is read is written and read as the same."""
     given = target.text(data)
     seconds = timestamps.parse_http_date(given)
-    if seconds is not None and seconds >= -62_135_596_800:
+    if seconds is not None:
+        assert timestamps.amz_date(seconds)
+    if seconds is not None and _FIRST_SECONDS <= seconds < _END_SECONDS:
         assert timestamps.parse_http_date(timestamps.http_date(seconds * 10**9)) == seconds
     moment_ns = timestamps.parse_iso8601(given)
     if moment_ns is not None:
@@ -233,6 +239,7 @@ TARGETS: Final = (
             b"2026-10-21T07:28:00.123+01:00",
             b"2026-W01-1T00Z",
             b"20261021T072800Z",
+            b"Oct 2 0:0 0-6666000000000065",
         ),
         tokens=(b"0000", b"9999", b"+2400", b"-0000", b"24:00:00", b"60", b" ", b":", b"Z", b"EST"),
     ),

@@ -236,6 +236,14 @@ TARGETS: Final = (
             _as_head("GET", _PRESIGNED, {"host": "h"}),
             b"GET /b/k?AWSAccessKeyId=AKID&Signature=x&Expires=9",
             b"GET /b/k\nauthorization: AWS AKID:signature\ndate: Sun, 29 Nov 2026 12:00:00 GMT",
+            _as_head(
+                "GET",
+                "/b/k",
+                {
+                    "authorization": _SIGNED["authorization"],
+                    "date": "Oct 2 0:0 0-6666000000000065",
+                },
+            ),
             b"GET /b/k\nx-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER",
         ),
         tokens=_WORDS,
