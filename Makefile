@@ -10,7 +10,7 @@ SYSCONFDIR ?= /etc
 UNITDIR ?= $(SYSCONFDIR)/systemd/system
 DOCDIR ?= $(PREFIX)/share/doc
 
-.PHONY: setup serve test test-kube simulate check format bench lock crds clean install python-is-new-enough
+.PHONY: setup serve test test-kube simulate fuzz check format bench lock crds clean install python-is-new-enough
 
 setup: $(STAMP)
 
@@ -82,6 +82,23 @@ JOBS ?= 1
 simulate: setup
 	$(BIN)/python -W error -m tests.simulation.run_seeds --seeds $(SEEDS) --first $(FIRST) --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
 
+# Parsers fuzzed by coverage, SECONDS each, in an environment of its own: see docs/TESTING.md.
+SECONDS ?= 60
+TARGETS ?= all
+FUZZ_VENV := .venv-fuzz
+FUZZ_STAMP := $(FUZZ_VENV)/.installed
+$(FUZZ_STAMP): requirements/fuzz.txt pyproject.toml | python-is-new-enough
+	$(PYTHON) -m venv $(FUZZ_VENV)
+	$(FUZZ_VENV)/bin/python -m pip install --quiet --require-hashes -r requirements/uv.txt
+	$(FUZZ_VENV)/bin/uv pip install --quiet --python $(FUZZ_VENV)/bin/python --require-hashes \
+	  -r requirements/fuzz.txt
+	$(FUZZ_VENV)/bin/uv pip install --quiet --python $(FUZZ_VENV)/bin/python --no-deps \
+	  --no-build-isolation -e .
+	touch $(FUZZ_STAMP)
+
+fuzz: $(FUZZ_STAMP)
+	$(FUZZ_VENV)/bin/python -m tests.fuzz.run_atheris --seconds $(SECONDS) $(TARGETS)
+
 check: setup
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
@@ -140,6 +157,9 @@ lock: setup
 	  --constraint requirements/operator.txt \
 	  pyproject.toml requirements/build.in -o requirements/kube.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	  --universal --python-version 3.11 --extra daemon --constraint requirements/dev.txt \
+	  pyproject.toml requirements/build.in requirements/fuzz.in -o requirements/fuzz.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	  --universal --python-version 3.11 --constraint requirements/dev.txt \
 	  requirements/build.in -o requirements/build.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url \
@@ -150,4 +170,5 @@ crds: setup
 	$(BIN)/python -m couchestor_operator.app.write_crds helm/couchestor/crds
 
 clean:
-	rm -rf $(VENV) $(CLIENTS_VENV) $(KUBE_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS_VENV) $(KUBE_VENV) $(FUZZ_VENV) .fuzz
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -124,6 +124,8 @@ class EntryParser:
 
     def __init__(self) -> None:
         self._rest = bytearray()
+        self._wanted_bytes = ENTRY.size
+        """How much there must be before there can be another entry."""
 
     @property
     def rest_bytes(self) -> int:
@@ -133,6 +135,10 @@ class EntryParser:
     def feed(self, piece: memoryview) -> Iterator[tuple[bytes, bytes]]:
         """The entries that end in ``piece``; consume them before the next call."""
         self._rest += piece
+        if len(self._rest) < self._wanted_bytes:
+            # Not copied again for each piece of a long entry.
+            return
+        self._wanted_bytes = ENTRY.size
         data = bytes(self._rest)
         position = 0
         while len(data) - position >= ENTRY.size:
@@ -140,6 +146,7 @@ class EntryParser:
             start = position + ENTRY.size
             end = start + key_bytes + value_bytes
             if end > len(data):
+                self._wanted_bytes = end - position
                 break
             position = end
             yield data[start : start + key_bytes], data[start + key_bytes : end]

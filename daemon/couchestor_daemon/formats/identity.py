@@ -83,7 +83,7 @@ def _from_json(payload: bytes, *, version: int) -> device_port.DeviceIdentity:
             members_count=int(fields["members_count"]),
             retiring=bool(fields["retiring"]),
         )
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as exc:
         raise errors.DeviceCorruptError(
             f"the device's superblock verifies but is not an identity: {exc!r}"
         ) from exc

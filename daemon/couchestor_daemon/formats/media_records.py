@@ -185,7 +185,7 @@ def unpack(kind: type[Record], value: bytes) -> Record:
         )
     try:
         return msgspec.msgpack.decode(value[1:], type=kind)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise errors.IndexCorruptError(
             f"the index holds an undecodable {kind.__name__}: {exc}; run `couchestor recover`"
         ) from exc

@@ -90,12 +90,12 @@ def pack(header: ZoneHeader) -> bytes:
 def unpack(block: memoryview) -> ZoneHeader | None:
     """The header, or None when the block is not one of ours or does not verify."""
     found = frame.unpack(MAGIC, block)
-    if found is None or found.version != VERSION:
+    if found is None or found.version != VERSION or len(found.payload) < FIXED.size:
         return None
     role, index, count, data_shards, parity_shards, owner_id, seed = FIXED.unpack_from(
         found.payload
     )
-    if role not in KNOWN_ROLES:
+    if role not in KNOWN_ROLES or len(found.payload) != FIXED.size + MEMBER.size * count:
         return None
     members = tuple(
         ids.ZoneAddress(ids.DeviceId(device.hex()), ids.ZoneIndex(zone))

@@ -28,7 +28,8 @@ def resolve(target: str, host: str, domain: str | None) -> Target:
         domain: Base domain of virtual-hosted requests (lower case), or None for path-style only.
 
     Raises:
-        S3Error: InvalidURI (not UTF-8 after decoding), KeyTooLongError.
+        S3Error: InvalidURI (not UTF-8 after decoding, or a bucket beyond ASCII in the host),
+            KeyTooLongError.
     """
     if not target.startswith("/"):
         target = _origin_form(target)
@@ -37,6 +38,9 @@ def resolve(target: str, host: str, domain: str | None) -> Target:
     if "%" in path or not path.isascii():
         path = decode(path)
     host_bucket = "" if domain is None else _bucket_of_host(host, domain)
+    if not host_bucket.isascii():
+        # It may hold bytes that are not UTF-8, which no key of the index is made of.
+        raise s3_error.make("InvalidURI", "Couldn't parse the specified URI.")
     if host_bucket:
         bucket, key = host_bucket, path
     else:

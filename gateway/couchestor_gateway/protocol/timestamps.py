@@ -11,6 +11,7 @@ from typing import Final
 
 from couchestor_domain import units
 
+_ZONE_SECONDS_MAX: Final = 24 * 3600
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = (
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
@@ -62,7 +63,11 @@ def parse_http_date(text: str) -> int | None:
         parsed = email_dates.parsedate_tz(text)
         if parsed is None:
             return None
-        return calendar.timegm(_plausible(parsed)) - (parsed[9] or 0)
+        zone_seconds = parsed[9] or 0
+        # The parser takes any number for a zone; nothing can tell moments that far away.
+        if abs(zone_seconds) > _ZONE_SECONDS_MAX:
+            return None
+        return calendar.timegm(_plausible(parsed)) - zone_seconds
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 

@@ -66,7 +66,17 @@ def test_zeros_are_unformatted_and_other_data_is_foreign() -> None:
         identity_format.unpack(b"\xebXFSB".ljust(4096, b"\0"))
 
 
-@pytest.mark.parametrize("payload", [b"[]", b"{", b'{"node_id":"x"}', b"\xff"])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"[]",
+        b"{",
+        b'{"node_id":"x"}',
+        b"\xff",
+        b"[" * 4000,
+        GOLDEN_PAYLOAD.replace(b'"zone_count":64', b'"zone_count":1e999'),
+    ],
+)
 def test_a_verified_payload_that_is_no_identity_is_corrupt(payload: bytes) -> None:
     packed = frame.pack(identity_format.MAGIC, version=2, payload=payload)
     with pytest.raises(errors.DeviceCorruptError, match="not an identity"):

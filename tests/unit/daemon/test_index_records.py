@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
-from couchestor_daemon.formats import index_records
-from couchestor_domain import objects
+from couchestor_daemon.formats import index_records, media_records
+from couchestor_domain import errors, objects
 
 
 def test_records_without_versioning_are_read() -> None:
@@ -22,3 +23,14 @@ def test_records_without_versioning_are_read() -> None:
     receipt = index_records.VERSION + msgspec.msgpack.encode(["b", "k", 1, b"digest"])
     done = index_records.unpack(index_records.Completed, receipt)
     assert done.version_id == objects.NULL_VERSION
+
+
+@pytest.mark.parametrize("broken", [b"\xff", b"\xc3("])
+def test_a_name_that_is_not_utf_8_is_corruption(broken: bytes) -> None:
+    name = broken.ljust(2, b"b")
+    device = media_records.pack(media_records.DeviceRecord("0" * 32, "ab", "f", 1, False))
+    with pytest.raises(errors.IndexCorruptError):
+        media_records.unpack(media_records.DeviceRecord, device.replace(b"ab", name))
+    bucket = index_records.pack(index_records.Bucket(7, "ab", 5, "r", ""))
+    with pytest.raises(errors.IndexCorruptError):
+        index_records.unpack(index_records.Bucket, bucket.replace(b"ab", name))

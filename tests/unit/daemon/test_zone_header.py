@@ -31,3 +31,13 @@ def test_what_only_the_index_knows_is_not_read_from_media(role: int) -> None:
     payload = zone_header.FIXED.pack(role, 0, 0, 2, 1, 77, 5)
     block = frame.pack(zone_header.MAGIC, version=zone_header.VERSION, payload=payload)
     assert zone_header.unpack(memoryview(block.ljust(4096, b"\0"))) is None
+
+
+@pytest.mark.parametrize("change_bytes", [-61, -44, -20, -1, 1, 20])
+def test_a_header_of_another_length_than_its_members_take_is_none(change_bytes: int) -> None:
+    header = zone_header.ZoneHeader(zone_header.ZoneRole.GROUP, 1, 2, 1, 77, 5, MEMBERS)
+    whole = zone_header.pack(header)
+    _, _, _, length, _ = frame.FRAME.unpack_from(whole)
+    payload = whole[frame.FRAME_BYTES : frame.FRAME_BYTES + length + change_bytes]
+    block = frame.pack(zone_header.MAGIC, version=zone_header.VERSION, payload=payload)
+    assert zone_header.unpack(memoryview(block.ljust(4096, b"\0"))) is None

@@ -241,6 +241,18 @@ def test_timestamps() -> None:
         assert timestamps.parse_iso8601(bad) is None
 
 
+@pytest.mark.parametrize("zone", ["-6666000000000065", "+9999999", "-2401", "+9900"])
+def test_a_date_in_a_zone_that_there_cannot_be_is_none(zone: str) -> None:
+    assert timestamps.parse_http_date(f"Wed, 21 Oct 2015 07:28:00 {zone}") is None
+
+
+def test_dates_at_the_ends_of_the_calendar_can_be_written() -> None:
+    for text in ("Mon, 01 Jan 0001 00:00:00 +2359", "Fri, 31 Dec 9999 23:59:59 -2359"):
+        seconds = timestamps.parse_http_date(text)
+        assert seconds is not None
+        assert timestamps.amz_date(seconds).endswith("Z")
+
+
 def test_bucket_names() -> None:
     for name in ("abc", "a.b-c", "a" * 63, "1.2.3.4.5"):
         bucket_names.validate(name)

@@ -123,6 +123,14 @@ def test_expires_bounds() -> None:
         _verify("GET", _presigned(URLS[0], 0), headers)
 
 
+def test_a_date_header_of_no_moment_is_refused() -> None:
+    headers = [pair for pair in _signed(URLS[0]) if pair[0] not in ("X-Amz-Date", "Date")]
+    headers.append(("Date", "Oct 2 0:0 0-6666000000000065"))
+    with pytest.raises(s3_error.S3Error) as caught:
+        _verify("GET", URLS[0], headers)
+    assert (caught.value.code, caught.value.status) == ("AccessDenied", 403)
+
+
 def test_date_header_instead_of_amz_date() -> None:
     headers = _signed(URLS[0], headers={"Date": "x"})
     assert "X-Amz-Date" not in dict(headers)
