@@ -35,6 +35,9 @@ BESIDE: Final = (
 )
 """What is no operation of its own, and the test of it."""
 
+_NAMED_MAX: Final = 8
+"""Of tests that fail for one reason; all are in ``s3-tests.json``."""
+
 
 def text() -> str:
     """The whole page."""
@@ -80,7 +83,7 @@ def _suite() -> Iterator[str]:
     yield "## ceph/s3-tests"
     yield ""
     yield (
-        f"Revision {result.revision}, run on {result.taken_on} over commit {result.commit[:12]},"
+        f"Revision {result.revision}, run on {result.taken_on} over {result.commits},"
         f" {result.options}: {passed} of {total} tests passed. Tests of what only Ceph has"
         " are not run."
     )
@@ -92,11 +95,15 @@ def _suite() -> Iterator[str]:
     yield ""
     yield "Those that fail, and why:"
     yield ""
-    yield "| test | why |"
-    yield "|---|---|"
+    yield "| why | tests | which |"
+    yield "|---|---|---|"
+    by_reason: dict[str, list[str]] = {}
     for each in result.categories:
         for test, why in each.failed.items():
-            yield f"| `{test}` | {why} |"
+            by_reason.setdefault(why, []).append(f"`{test}`")
+    for why, tests in sorted(by_reason.items(), key=lambda found: -len(found[1])):
+        more = ", ..." if len(tests) > _NAMED_MAX else ""
+        yield f"| {why} | {len(tests)} | {', '.join(tests[:_NAMED_MAX])}{more} |"
     yield ""
 
 

@@ -15,14 +15,13 @@ from typing import Any
 
 from tests.compatibility import suite
 
-from couchestor_bench import results
-
 
 def main() -> None:
     """Read, condense, keep."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("lines", nargs="+", type=pathlib.Path)
     parser.add_argument("--revision", required=True, help="of the suite")
+    parser.add_argument("--commits", required=True, help="of the node")
     parser.add_argument("--options", required=True, help="how the node was started, for readers")
     told = parser.parse_args()
     tests: dict[str, dict[str, Any]] = {}
@@ -42,7 +41,7 @@ def main() -> None:
         category["failed"][found["name"]] = suite.reason(found["name"])
     document = {
         "revision": told.revision,
-        "commit": results.commit(),
+        "commits": told.commits,
         "taken_on": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "options": told.options,
         "categories": dict(sorted(categories.items())),
