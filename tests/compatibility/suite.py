@@ -26,7 +26,7 @@ REASONS: Final = {
     "test_bucket_policy_different_tenant": _TENANTED,
     "test_bucket_policy_tenanted_bucket": _TENANTED,
     "test_bucket_policy_put_obj_*": _ENCRYPTION,
-    "test_list_buckets_anonymous": "wants an empty list where AWS refuses a question that nobody signed",
+    "test_list_buckets_anonymous": "wants an empty list where AWS refuses: nobody signed",
     "test_*_create_bad_*": _HARNESS,
     "test_*_create_amz_date_*": _HARNESS,
     "test_multipart_get_part": _PART_NUMBER,
