@@ -50,7 +50,7 @@ $(CLIENTS_STAMP): requirements/clients.txt pyproject.toml | python-is-new-enough
 # together, so that what one of them starts for all its tests is started once.
 TEST_JOBS ?= 3
 test: setup $(CLIENTS_STAMP)
-	$(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile
+	$(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 	$(CLIENTS_VENV)/bin/python -m pytest -q tests/clients
 
 # Against a real kube-apiserver, and by a real helm: built with Go when they are not in the cache yet,

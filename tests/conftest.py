@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Iterator
+from typing import Final
 
 import hypothesis
 import pytest
@@ -11,6 +13,23 @@ from blockbuster import blockbuster_ctx
 # Deadlines measure the machine, not the code: pytest-timeout ends what hangs.
 hypothesis.settings.register_profile("couchestor", deadline=None)
 hypothesis.settings.load_profile("couchestor")
+
+
+_SLOWEST_FOLDERS: Final = ("crash", "simulation", "functional")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that none of them is left alone at the end.
+
+    pytest-xdist would begin with those of most tests (``--no-loadscope-reorder`` stops that).
+    """
+    here = pathlib.Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(here).parts[0]
+        return _SLOWEST_FOLDERS.index(folder) if folder in _SLOWEST_FOLDERS else 9
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(autouse=True)
