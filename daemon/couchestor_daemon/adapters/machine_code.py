@@ -15,6 +15,10 @@ import numpy as np
 _CPU_FACTS: Final = pathlib.Path("/proc/cpuinfo")
 
 
+_kept: Final[list[mmap.mmap]] = []
+"""Mapped for as long as functions can be called, which is until the process ends."""
+
+
 class MachineCodeError(Exception):
     """Code cannot be run here; the text says why."""
 
@@ -62,6 +66,5 @@ def loaded(code: bytes, *arguments: type[Any]) -> Callable[..., None]:
         raise MachineCodeError(f"memory with code cannot be mapped: {exc}") from exc
     address = np.frombuffer(mapping, np.uint8).ctypes.data
     function = ctypes.CFUNCTYPE(None, *arguments)(address)
-    # Mapped for as long as the function can be called.
-    function.mapping = mapping  # type: ignore[attr-defined]
+    _kept.append(mapping)
     return function

@@ -153,17 +153,31 @@ class Md5Lanes:
             jobs = [job for job in lanes if job is not None]
             if not jobs:
                 continue
-            blocks = min(CALL_BLOCKS_MAX, *(job.blocks for job in jobs))
-            # A lane without a message works on another's, to no effect.
-            frame.messages[:] = [(job or jobs[0]).address for job in lanes]
-            self._call(frame, blocks)
-            ended: list[Job] = []
-            for lane, job in enumerate(lanes):
-                if job is not None and job.advance(blocks):
-                    job.state = frame.taken(lane)
-                    lanes[lane] = None
-                    ended.append(job)
+            try:
+                ended = self._advance(frame, lanes, jobs)
+            except Exception as exc:
+                # Such as a lack of memory: whoever waits is told, and the thread goes on.
+                for job in jobs:
+                    job.error = exc
+                lanes[:] = [None] * _LANES
+                ended = jobs
             _tell(ended)
+
+    def _advance(
+        self, frame: _Frame, lanes: list[Job | None], jobs: Sequence[Job]
+    ) -> Sequence[Job]:
+        """One call over all lanes. Returns the jobs that it ended, out of their lanes."""
+        blocks = min(CALL_BLOCKS_MAX, *(job.blocks for job in jobs))
+        # A lane without a message works on another's, to no effect.
+        frame.messages[:] = [(job or jobs[0]).address for job in lanes]
+        self._call(frame, blocks)
+        ended: list[Job] = []
+        for lane, job in enumerate(lanes):
+            if job is not None and job.advance(blocks):
+                job.state = frame.taken(lane)
+                lanes[lane] = None
+                ended.append(job)
+        return ended
 
     def _fill(self, frame: _Frame, lanes: list[Job | None]) -> bool:
         """Give free lanes what waits; wait if all are free. False at the end."""
@@ -223,6 +237,7 @@ class Job:
         "_waiter",
         "address",
         "blocks",
+        "error",
         "loop",
         "state",
     )
@@ -241,6 +256,8 @@ class Job:
         self._waiter: asyncio.Future[None] = self.loop.create_future()
         self._is_started = False
         self._is_over = False
+        self.error: Exception | None = None
+        """Why the state is not there."""
 
     def start(self) -> bool:
         """On the thread: whether anybody still wants it."""
@@ -265,11 +282,10 @@ class Job:
             self._waiter.set_result(None)
 
     async def wait(self) -> None:
-        """Until the memory is read no more, also when cancelled."""
-        if self._is_over:
-            return
+        """Until the memory is read no more, also when cancelled. Raises what went wrong."""
         try:
-            await self._waiter
+            if not self._is_over:
+                await self._waiter
         except asyncio.CancelledError:
             with self._lock:
                 if not self._is_started:
@@ -281,6 +297,8 @@ class Job:
                 except asyncio.CancelledError:
                     continue
             raise
+        if self.error is not None:
+            raise self.error
 
 
 class _Nothing:

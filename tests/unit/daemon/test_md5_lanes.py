@@ -251,6 +251,30 @@ async def test_who_is_cancelled_gets_memory_back_only_when_it_is_read_no_more() 
     assert held.blocks == [1], "nobody wanted the other"
 
 
+async def test_a_call_that_fails_is_told_to_who_waits_and_others_go_on(
+    kernel: md5_lanes.Kernel,
+) -> None:
+    calls = 0
+
+    def fails_once(state: int, messages: int, blocks: int, frame: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise MemoryError("no room for a call")
+        kernel(state, messages, blocks, frame)
+
+    lanes = md5_lanes.Md5Lanes(fails_once)
+    message = random.Random(2).randbytes(10_000)
+    try:
+        with pytest.raises(MemoryError, match="no room"):
+            await lanes.new().begin([memoryview(message)]).wait()
+        stream = lanes.new()
+        await stream.begin([memoryview(message)]).wait()
+        assert stream.digest() == expected(message)
+    finally:
+        await asyncio.to_thread(lanes.close)
+
+
 async def test_closing_ends_what_was_sent_and_takes_no_more(kernel: md5_lanes.Kernel) -> None:
     lanes = md5_lanes.Md5Lanes(kernel)
     message = random.Random(1).randbytes(3_000_000)
